@@ -1,0 +1,82 @@
+// swift-tools-version:6.2
+import PackageDescription
+
+/// The language settings of every Swift target; a warning is an error.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6), .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"), .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"), .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    // The seam that lets tests fail the Nth system call or die at a step; compiled out of the release build.
+    .define("SAFEBACKUP_FAULTS", .when(configuration: .debug)),
+]
+
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+
+let package = Package(
+    name: "safebackup",
+    products: [
+        .executable(name: "safebackup", targets: ["SafeBackupCLI"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    ],
+    targets: [
+        .target(name: "CSafeBackupLinux", cSettings: [.define("_GNU_SOURCE")]),
+        .systemLibrary(name: "CSafeBackupSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
+        .systemLibrary(name: "CSafeBackupOpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .target(name: "SafeBackupCore", dependencies: [system], swiftSettings: strict),
+        .target(
+            name: "SafeBackupSystem",
+            dependencies: ["CSafeBackupLinux", "CSafeBackupOpenSSL", "SafeBackupCore", system],
+            swiftSettings: strict),
+        .target(
+            name: "SafeBackupWatch", dependencies: ["SafeBackupCore", "SafeBackupSystem", system],
+            swiftSettings: strict),
+        .target(
+            name: "SafeBackupState",
+            dependencies: ["CSafeBackupSQLite", "SafeBackupCore", "SafeBackupSystem", system],
+            swiftSettings: strict),
+        .target(
+            name: "SafeBackupLocal", dependencies: ["SafeBackupCore", "SafeBackupSystem", system],
+            swiftSettings: strict),
+        .target(
+            name: "SafeBackupAgent",
+            dependencies: [
+                "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState", "SafeBackupLocal",
+                system, logging,
+            ],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "SafeBackupCLI",
+            dependencies: [
+                "SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", logging,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: strict),
+        .testTarget(name: "SafeBackupCoreTests", dependencies: ["SafeBackupCore"], swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupSystemTests", dependencies: ["SafeBackupCore", "SafeBackupSystem", system],
+            swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupWatchTests",
+            dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", system],
+            swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupStateTests",
+            dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupState", system],
+            swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupLocalTests",
+            dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupLocal", system],
+            swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupAgentTests",
+            dependencies: ["SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", "SafeBackupCLI", system],
+            swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,43 @@
+package import SystemPackage
+
+#if canImport(Glibc)
+    package import Glibc
+#endif
+
+/// Replaces small files so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+package enum AtomicFile {
+    /// Writes `content` beside `leaf`, flushes it, renames it over `leaf` and flushes the directory. When this
+    /// returns, the new content survives a power cut; when it throws, `leaf` is as it was.
+    package static func write(
+        _ content: [UInt8], to leaf: [UInt8], in directory: Descriptor, mode: mode_t = 0o600
+    ) throws(Errno) {
+        let stage = Array(".".utf8) + leaf + Array(".new".utf8)
+        do {
+            try directory.remove(stage)
+        } catch {
+            if error != .noSuchFileOrDirectory { throw error }
+        }
+        let file = try directory.open(stage, O_WRONLY | O_CREAT | O_EXCL, mode: mode)
+        do throws(Errno) {
+            try file.writeAll(content)
+            try file.sync()
+            try directory.rename(stage, to: directory, leaf)
+        } catch {
+            // Ignored because the first error is the one that matters, and the next write removes the stage.
+            _ = try? directory.remove(stage)
+            throw error
+        }
+        try directory.sync()
+    }
+}
+
+extension Descriptor {
+    /// Writes `content` from offset 0 on.
+    package func writeAll(_ content: [UInt8]) throws(Errno) {
+        var failure: Errno?
+        content.withUnsafeBytes { bytes in
+            do throws(Errno) { try write(bytes, at: 0) } catch { failure = error }
+        }
+        if let failure { throw failure }
+    }
+}

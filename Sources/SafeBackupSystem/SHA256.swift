@@ -1,0 +1,50 @@
+import CSafeBackupOpenSSL
+package import SafeBackupCore
+
+/// SHA-256 by libcrypto. One object is used again for many messages, because that costs a third of a new one.
+/// Not shared between threads.
+package final class SHA256 {
+    private let context: OpaquePointer
+    /// Fetched once: EVP_sha256() looks the implementation up at each init. See: man 7 ossl-guide-libcrypto-introduction.
+    private nonisolated(unsafe) static let algorithm = EVP_MD_fetch(nil, "SHA2-256", nil)
+
+    package init() {
+        guard let context = EVP_MD_CTX_new(), Self.algorithm != nil else {
+            fatalError("libcrypto gives no SHA-256: no memory, or a broken OpenSSL configuration")
+        }
+        self.context = context
+        reset()
+    }
+
+    deinit { EVP_MD_CTX_free(context) }
+
+    private func reset() {
+        let result = EVP_DigestInit_ex2(context, Self.algorithm, nil)
+        precondition(result == 1, "libcrypto cannot begin a digest that it began before")
+    }
+
+    package func update(_ bytes: UnsafeRawBufferPointer) {
+        if bytes.isEmpty { return }
+        let result = EVP_DigestUpdate(context, bytes.baseAddress, bytes.count)
+        precondition(result == 1, "libcrypto cannot continue a digest that it began")
+    }
+
+    /// The digest of everything since the last one; the object is ready for the next message.
+    package func finish() -> Digest {
+        var bytes = [UInt8](repeating: 0, count: 32)
+        var length: UInt32 = 0
+        let result = EVP_DigestFinal_ex(context, &bytes, &length)
+        guard result == 1, length == 32, let digest = Digest(bytes: bytes) else {
+            fatalError("libcrypto ended a SHA-256 with \(length) bytes")
+        }
+        reset()
+        return digest
+    }
+
+    /// The digest of `bytes` alone.
+    package static func digest(of bytes: [UInt8]) -> Digest {
+        let hash = SHA256()
+        bytes.withUnsafeBytes { hash.update($0) }
+        return hash.finish()
+    }
+}

@@ -1,0 +1,128 @@
+import CSafeBackupLinux
+import Synchronization
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// Threads of ours that take work from one queue: blocking calls belong here, never on the cooperative pool.
+///
+/// As a `SerialExecutor` (one thread) it runs an actor; `run` sends one closure to any of its threads.
+package final class ThreadExecutor: SerialExecutor, TaskExecutor {
+    private enum Work {
+        case job(UnownedJob)
+        case closure(@Sendable () -> Void)
+    }
+
+    private struct Queue {
+        var work: [Work] = []
+        var head = 0
+        var isStopped = false
+        var threads = 0
+
+        mutating func next() -> Work? {
+            guard head < work.count else { return nil }
+            let first = work[head]
+            head += 1
+            if head == work.count {
+                work.removeAll(keepingCapacity: true)
+                head = 0
+            }
+            return first
+        }
+    }
+
+    /// Constant pointers to the C library's own synchronised objects.
+    private nonisolated(unsafe) let lock: UnsafeMutablePointer<pthread_mutex_t>
+    private nonisolated(unsafe) let condition: UnsafeMutablePointer<pthread_cond_t>
+    /// Protected by `lock`; a `Mutex` cannot serve, because the condition waits on the raw mutex.
+    private nonisolated(unsafe) var queue = Queue()
+
+    /// How many threads take work.
+    package let count: Int
+
+    /// Starts the threads; `name` has at most 13 bytes when `count` is over 1, because a number follows it.
+    package init(name: String, count: Int = 1) {
+        lock = .allocate(capacity: 1)
+        condition = .allocate(capacity: 1)
+        pthread_mutex_init(lock, nil)
+        pthread_cond_init(condition, nil)
+        self.count = count
+        queue.threads = count
+        for index in 0..<count {
+            let context = Unmanaged.passRetained(self).toOpaque()
+            let title = count == 1 ? name : "\(name).\(index)"
+            let failure = sb_start_thread(
+                title,
+                { context in
+                    guard let context else { return }
+                    Unmanaged<ThreadExecutor>.fromOpaque(context).takeRetainedValue().serve()
+                }, context)
+            precondition(failure == 0, "the system refused a thread at start: error \(failure)")
+        }
+    }
+
+    deinit {
+        pthread_cond_destroy(condition)
+        pthread_mutex_destroy(lock)
+        lock.deallocate()
+        condition.deallocate()
+    }
+
+    private func serve() {
+        while true {
+            pthread_mutex_lock(lock)
+            while queue.head == queue.work.count && !queue.isStopped { pthread_cond_wait(condition, lock) }
+            let work = queue.next()
+            pthread_mutex_unlock(lock)
+            switch work {
+            case .job(let job):
+                if count == 1 {
+                    job.runSynchronously(isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
+                } else {
+                    job.runSynchronously(on: asUnownedTaskExecutor())
+                }
+            case .closure(let body): body()
+            case nil: return
+            }
+        }
+    }
+
+    private func add(_ work: Work) {
+        pthread_mutex_lock(lock)
+        queue.work.append(work)
+        pthread_cond_signal(condition)
+        pthread_mutex_unlock(lock)
+    }
+
+    package func enqueue(_ job: consuming ExecutorJob) { add(.job(UnownedJob(job))) }
+
+    package func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
+
+    package func asUnownedTaskExecutor() -> UnownedTaskExecutor { UnownedTaskExecutor(ordinary: self) }
+
+    /// Runs `body`, which may block, on one of the threads.
+    package func run<R: Sendable, E: Error>(
+        _ body: @escaping @Sendable () throws(E) -> R
+    ) async throws(E) -> R {
+        let result: Result<R, E> = await withUnsafeContinuation { continuation in
+            add(
+                .closure {
+                    do throws(E) {
+                        continuation.resume(returning: .success(try body()))
+                    } catch {
+                        continuation.resume(returning: .failure(error))
+                    }
+                })
+        }
+        return try result.get()
+    }
+
+    /// The threads end when the queue is empty. Work added later never runs.
+    package func stop() {
+        pthread_mutex_lock(lock)
+        queue.isStopped = true
+        pthread_cond_broadcast(condition)
+        pthread_mutex_unlock(lock)
+    }
+}
