@@ -15,7 +15,8 @@ package struct AgentSettings: Sendable {
     package var excludes: ExcludeRules
     /// Walk, save what differs, and end.
     package var isOnce: Bool
-    package var ownDirectories: [Preflight.OwnDirectory: SkipReason]
+    package var ownState: TreeFilter.Place?
+    package var ownDestination: TreeFilter.Place?
     package var settle: SettlePolicy
     package var backoff: BackoffPolicy
 
@@ -27,9 +28,8 @@ package struct AgentSettings: Sendable {
         self.state = state
         self.excludes = excludes
         self.isOnce = isOnce
-        ownDirectories = [:]
-        if let own = preflight.ownState { ownDirectories[own] = .ownState }
-        if let own = preflight.ownDestination { ownDirectories[own] = .ownDestination }
+        ownState = preflight.ownState
+        ownDestination = preflight.ownDestination
         settle = SettlePolicy()
         backoff = BackoffPolicy()
         if isOnce {
@@ -91,11 +91,11 @@ package final class Agent: Sendable {
         defer { withExtendedLifetime(lock) {} }
         var damages = 0
         while true {
-            let store = try await StateStore.open(in: directory.path, clock: clock)
+            let (store, report) = try await StateStore.open(in: directory.path, clock: clock)
             current.withLock { $0 = store }
             let result: AgentResult
             do throws(SafeBackupError) {
-                result = try await run(with: store, ready: ready)
+                result = try await run(with: store, report, ready: ready)
             } catch {
                 current.withLock { $0 = nil }
                 damages += 1
@@ -115,12 +115,11 @@ package final class Agent: Sendable {
     }
 
     private func run(
-        with store: StateStore, ready: @escaping @Sendable () -> Void
+        with store: StateStore, _ report: OpenReport, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
         // Ends this round: at a requested stop, or when the state turns out to be damaged and a new round begins.
         let stop = StopSignal()
         self.stop.onRequest { stop.request() }
-        let report = store.report
         if let moved = report.damagedMovedTo {
             logger.error(
                 "The state was damaged; it was moved aside and is rebuilt from the destination and a walk",
@@ -140,8 +139,8 @@ package final class Agent: Sendable {
         let source = SourceUnit(
             record: pair.source, destinations: [pair.destination.id],
             settings: SourceUnit.Settings(
-                path: settings.source, excludes: settings.excludes, ownDirectories: settings.ownDirectories,
-                settle: settings.settle),
+                path: settings.source, excludes: settings.excludes, ownState: settings.ownState,
+                ownDestination: settings.ownDestination, settle: settings.settle),
             state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
             queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
         let destination = DestinationUnit(
@@ -205,7 +204,7 @@ package final class Agent: Sendable {
             guard failure.isHolding else { throw failure }
             let id = source.id
             try await state.durably { (store) throws(SafeBackupError) in
-                _ = try store.hold(source: id, code: failure.code, message: failure.message)
+                try store.hold(id, failure)
             }
             await destination.local.detach()
             return .held(failure)
@@ -227,7 +226,7 @@ package final class Agent: Sendable {
     ) async throws(SafeBackupError) -> AgentResult {
         guard error.disposition == .destinationUnavailable else { throw error }
         try await state.durably { (store) throws(SafeBackupError) in
-            _ = try store.hold(destination: destination, code: error.code, message: error.message)
+            try store.hold(destination, error)
         }
         return .held(error)
     }

@@ -20,7 +20,7 @@ struct CatalogueKeeper: Sendable {
     static let interval = Duration.seconds(3_600)
 
     func run(stop: StopSignal) async throws(SafeBackupError) {
-        let wake = Wakeup()
+        let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         while !stop.isRequested {
             await wake.wait(atMost: .seconds(1))

@@ -28,10 +28,12 @@ package final class DestinationUnit: Sendable {
     private let requeuesFuzzy: Bool
     private let logger: Logger
     private let progress: Progress
-    private let wake = Wakeup()
+    private let wake = TaskSignal()
     /// Why the drain must end and the destination be attached again.
     private let failure = Mutex<SafeBackupError?>(nil)
     private let lanesInUse = Atomic(0)
+    /// What the log said last about the hold.
+    private let heldFor = Mutex<SafeBackupError.Code?>(nil)
 
     init(
         id: DestinationID, local: LocalDestination, sentinel: String, state: StateAccess,
@@ -103,7 +105,8 @@ package final class DestinationUnit: Sendable {
         }
         try await local.emptyStaging()
         try await finishRemovals()
-        try await state.durably { (store) throws(SafeBackupError) in try store.release(destination: id) }
+        try await state.durably { (store) throws(SafeBackupError) in try store.clearHold(id) }
+        heldFor.withLock { $0 = nil }
         failure.withLock { $0 = nil }
     }
 
@@ -111,8 +114,10 @@ package final class DestinationUnit: Sendable {
         guard error.disposition == .destinationUnavailable else { throw error }
         await local.detach()
         let id = id
-        let isNew = try await state.durably { (store) throws(SafeBackupError) in
-            try store.hold(destination: id, code: error.code, message: error.message)
+        try await state.durably { (store) throws(SafeBackupError) in try store.hold(id, error) }
+        let isNew = heldFor.withLock { held in
+            defer { held = error.code }
+            return held != error.code
         }
         if isNew {
             logger.error(

@@ -29,11 +29,11 @@ struct PairSetup: Sendable {
         let local = LocalDestination(path: settings.destination, io: io, clock: clock)
         let known = try await state.durably { (store) throws(SafeBackupError) in
             (
-                try store.source(at: settings.source.bytes),
-                try store.destination(at: settings.destination.bytes)
+                try store.sources().first { $0.path == settings.source.bytes },
+                try store.destinations().first { $0.location == settings.destination.bytes }
             )
         }
-        if let sentinel = known.1?.sentinelID {
+        if let sentinel = known.1?.sentinel {
             let source = try await knownOrNewSource(known.0, sentinelEntry: nil)
             try await admit(source, machine: machine, to: sentinel, local)
             return try await registered(source.path, source, sentinel, local)
@@ -115,7 +115,7 @@ struct PairSetup: Sendable {
         await local.detach()
     }
 
-    private func taken(by other: SentinelSource) -> SafeBackupError {
+    private func taken(by other: Sentinel.Source) -> SafeBackupError {
         SafeBackupError(
             .destinationTaken,
             "The destination \(printable(settings.destination.bytes)) already holds the backup of "
@@ -132,13 +132,13 @@ struct PairSetup: Sendable {
     }
 
     private func knownOrNewSource(
-        _ record: SourceRecord?, sentinelEntry: SentinelSource?
+        _ record: SourceRecord?, sentinelEntry: Sentinel.Source?
     ) async throws(SafeBackupError) -> SourceSeed {
         let path = settings.source
-        if let record, let identity = record.identity {
-            return SourceSeed(path: path.bytes, uuid: record.uuid, identity: identity, device: nil)
+        if let record {
+            return SourceSeed(path: path.bytes, uuid: record.uuid, identity: record.identity, device: nil)
         }
-        if let sentinelEntry, let identity = sentinelEntry.identity {
+        if let sentinelEntry, let identity = sentinelEntry.root {
             return SourceSeed(path: path.bytes, uuid: sentinelEntry.id, identity: identity, device: nil)
         }
         do throws(SafeBackupError) {
@@ -177,8 +177,8 @@ struct PairSetup: Sendable {
         }
     }
 
-    private func sentinelEntry(of seed: SourceSeed, machine: String) -> SentinelSource {
-        SentinelSource(id: seed.uuid, machine: machine, path: seed.path, identity: seed.identity, prefix: .root)
+    private func sentinelEntry(of seed: SourceSeed, machine: String) -> Sentinel.Source {
+        Sentinel.Source(id: seed.uuid, machine: machine, path: seed.path, root: seed.identity, prefix: .root)
     }
 }
 

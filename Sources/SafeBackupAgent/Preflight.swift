@@ -1,26 +1,21 @@
 import Glibc
 package import SafeBackupCore
-package import SafeBackupSystem
+import SafeBackupSystem
+package import SafeBackupWatch
 package import SystemPackage
 
 /// What is known of the named paths before anything is written: that they can be used together, and what must be
 /// left out of the source. Ancestors are compared by device and inode, not by string.
 package struct Preflight: Sendable {
-    /// Directories inside the source that are never saved.
-    package struct OwnDirectory: Sendable, Hashable {
-        package var device: UInt64
-        package var inode: UInt64
-    }
-
     /// Absolute, without links.
     package var source: FilePath
     /// Absolute, without links.
     package var destination: FilePath
     package var destinationExists: Bool
     /// The destination lies below the source.
-    package var ownDestination: OwnDirectory?
+    package var ownDestination: TreeFilter.Place?
     /// The state directory lies below the source.
-    package var ownState: OwnDirectory?
+    package var ownState: TreeFilter.Place?
     /// Source and destination share a file system: one failing disk takes both.
     package var isSameDevice: Bool
 
@@ -49,10 +44,10 @@ package struct Preflight: Sendable {
                     + "\(printable(self.destination.bytes)); name a destination outside of it")
         }
         if try Self.hasAncestor(self.destination, from), let to, destinationExists {
-            ownDestination = OwnDirectory(device: to.device, inode: to.fingerprint.inode)
+            ownDestination = TreeFilter.Place(to)
         }
         if let own = try Self.status(state, role: "state directory"), try Self.hasAncestor(state, from) {
-            ownState = OwnDirectory(device: own.device, inode: own.fingerprint.inode)
+            ownState = TreeFilter.Place(own)
         }
     }
 

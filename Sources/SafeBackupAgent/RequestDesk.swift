@@ -11,7 +11,7 @@ struct RequestDesk: Sendable {
     let changed: @Sendable () -> Void
 
     func run() async throws(SafeBackupError) {
-        let wake = Wakeup()
+        let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         var seen: Int64?
         while !stop.isRequested {

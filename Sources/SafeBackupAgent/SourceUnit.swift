@@ -12,7 +12,8 @@ package final class SourceUnit: Sendable {
     package struct Settings: Sendable {
         package var path: FilePath
         package var excludes: ExcludeRules
-        package var ownDirectories: [Preflight.OwnDirectory: SkipReason]
+        package var ownState: TreeFilter.Place?
+        package var ownDestination: TreeFilter.Place?
         package var settle: SettlePolicy
     }
 
@@ -29,7 +30,9 @@ package final class SourceUnit: Sendable {
     /// Called after jobs were queued.
     private let queued: @Sendable () -> Void
     private let root = Mutex<SourceRoot?>(nil)
-    private let reconcileWanted = Wakeup()
+    private let reconcileWanted = TaskSignal()
+    /// What the log said last about the hold.
+    private let heldFor = Mutex<SafeBackupError.Code?>(nil)
 
     init(
         record: SourceRecord, destinations: [DestinationID], settings: Settings, state: StateAccess,
@@ -91,7 +94,7 @@ package final class SourceUnit: Sendable {
     }
 
     private func pause(_ duration: Duration) async {
-        let wake = Wakeup()
+        let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         await wake.wait(atMost: duration)
     }
@@ -107,8 +110,10 @@ package final class SourceUnit: Sendable {
 
     private func hold(_ reason: SafeBackupError) async throws(SafeBackupError) {
         let id = id
-        let isNew = try await state.durably { (store) throws(SafeBackupError) in
-            try store.hold(source: id, code: reason.code, message: reason.message)
+        try await state.durably { (store) throws(SafeBackupError) in try store.hold(id, reason) }
+        let isNew = heldFor.withLock { held in
+            defer { held = reason.code }
+            return held != reason.code
         }
         if isNew {
             logger.error(
@@ -116,16 +121,14 @@ package final class SourceUnit: Sendable {
         }
     }
 
-    private func filter(for root: SourceRoot) throws(SafeBackupError) -> TreeFilter {
-        var own: [FileIdentity: SkipReason] = [:]
-        for (directory, reason) in settings.ownDirectories {
-            own[FileIdentity(device: directory.device, inode: directory.inode)] = reason
-        }
-        return try TreeFilter(root: root.tree, rules: settings.excludes, own: own)
+    private func filter(for root: SourceRoot) -> TreeFilter {
+        TreeFilter(
+            root: root.status, rules: settings.excludes, ownStates: Set([settings.ownState].compactMap(\.self)),
+            ownDestinations: Set([settings.ownDestination].compactMap(\.self)))
     }
 
     private func watch(_ root: SourceRoot, ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) {
-        let watcher = Watcher(root: root.tree, filter: try filter(for: root))
+        let watcher = Watcher(root: root.tree, filter: filter(for: root))
         let report = try await watcher.start()
         logger.info(
             "The source is watched",
@@ -137,7 +140,7 @@ package final class SourceUnit: Sendable {
         }
         ready()
         let failure = Mutex<SafeBackupError?>(nil)
-        let ended = Wakeup()
+        let ended = TaskSignal()
         let isOver = Atomic(false)
         let finish: @Sendable (SafeBackupError?) -> Void = { error in
             failure.withLock { $0 = $0 ?? error }
@@ -195,7 +198,7 @@ package final class SourceUnit: Sendable {
                     "Events were lost; the source is compared with the catalogue",
                     metadata: ["reason": "\(batch.desynced.map { "\($0)" }.joined(separator: ", "))"])
                 try await state.durably { (store) throws(SafeBackupError) in
-                    try store.markDesynced(source: id, true)
+                    try store.markDesynced(id, true)
                 }
                 reconcileWanted.signal()
             }
@@ -215,7 +218,7 @@ package final class SourceUnit: Sendable {
         let queuedChanges = changes.map { change in
             QueuedChange(
                 path: change.path, action: change.kind == .vanished ? .delete : .store,
-                notBefore: settle.notBefore(for: change.kind, now: now), settleLimit: settle.limit,
+                notBefore: settle.notBefore(change.kind, now: now), settleLimit: settle.limit,
                 isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes)
         }
         try await state.durably { (store) throws(SafeBackupError) in
@@ -257,7 +260,7 @@ package final class SourceUnit: Sendable {
         }
         progress.scanning(true)
         defer { progress.scanning(false) }
-        let scan = SharedScanner(Scanner(root: tree, filter: try filter(for: root)))
+        let scan = SharedScanner(Scanner(root: tree, filter: filter(for: root)))
         let began = ContinuousClock.now
         let stableInodes = root.identity.type.hasStableInodes
         var (seen, queuedCount, isComplete, isFirst) = (0, 0, true, true)
@@ -274,7 +277,8 @@ package final class SourceUnit: Sendable {
                     disposition: .transient)
             }
             if isFirst {
-                try await state.durably { (store) throws(SafeBackupError) in try store.release(source: id) }
+                try await state.durably { (store) throws(SafeBackupError) in try store.clearHold(id) }
+                heldFor.withLock { $0 = nil }
                 isFirst = false
             }
             async let next = scan.next(on: io)
