@@ -14,9 +14,6 @@ package struct Change: Sendable, Hashable {
         case vanished
         /// Found by listing a directory that is new.
         case found
-        /// Of a directory: too much changed directly in it to tell each by itself. List it (`Scanner`, depth
-        /// `.entries`) and compare.
-        case rescan
     }
 
     package var path: RelativePath

@@ -1,8 +1,8 @@
 import SafeBackupCore
 
-/// Changes, one entry a path, until somebody takes them. Bounded: past the limit the fullest directories become one
-/// `rescan` each, and if that is not enough, the set is `isOverfull`: what it held is given up, and only a reconcile
-/// finds it again.
+/// Changes, one entry a path, until somebody takes them. Bounded: past the limit the fullest directories become
+/// *crowded*, one entry each that asks to list them again, and if that is not enough, the set is `isOverfull`: what it
+/// held is given up, and only a reconcile finds it again.
 ///
 /// How a new kind merges with what the set has of the path:
 ///
@@ -24,12 +24,13 @@ struct ChangeSet: Sendable {
         var isDirectory: Bool
         /// A directory vanished here, before `kind`.
         var lostDirectory = false
-        var isRescan = false
+        var isCrowded = false
     }
 
     private var entries: [Entry] = []
     private var indexes: [RelativePath: Int] = [:]
-    private var rescans = 0
+    /// How many entries are.
+    private var crowded = 0
     private let limit: Int
     private(set) var isOverfull = false
 
@@ -47,17 +48,9 @@ struct ChangeSet: Sendable {
     /// Adds a change, or merges it with what is known of its path.
     mutating func record(_ path: RelativePath, _ kind: Change.Kind, isDirectory: Bool) {
         if isOverfull { return }
-        if kind == .rescan {
-            let index = index(of: path, isDirectory: true)
-            if !entries[index].isRescan {
-                entries[index].isRescan = true
-                rescans += 1
-            }
-            return
-        }
         let lostDirectory = kind == .vanished && isDirectory
         // A directory that is listed again anyway tells its entries by that, except for what was below them.
-        if rescans > 0, !lostDirectory, !path.isRoot, let parent = indexes[path.parent], entries[parent].isRescan {
+        if crowded > 0, !lostDirectory, !path.isRoot, let parent = indexes[path.parent], entries[parent].isCrowded {
             return
         }
         let index = index(of: path, isDirectory: isDirectory)
@@ -65,12 +58,21 @@ struct ChangeSet: Sendable {
         entries[index].isDirectory = isDirectory
         if lostDirectory {
             entries[index].lostDirectory = true
-            if entries[index].isRescan {
-                entries[index].isRescan = false
-                rescans -= 1
+            if entries[index].isCrowded {
+                entries[index].isCrowded = false
+                crowded -= 1
             }
         }
         if entries.count > limit { collapse() }
+    }
+
+    /// Asks to list the directory again, instead of telling what changed directly in it.
+    mutating func crowd(_ directory: RelativePath) {
+        if isOverfull { return }
+        let index = index(of: directory, isDirectory: true)
+        if entries[index].isCrowded { return }
+        entries[index].isCrowded = true
+        crowded += 1
     }
 
     /// Adds what another set has, as newer.
@@ -81,13 +83,13 @@ struct ChangeSet: Sendable {
             if let kind = entry.kind, !(entry.lostDirectory && kind == .vanished) {
                 record(entry.path, kind, isDirectory: entry.isDirectory)
             }
-            if entry.isRescan { record(entry.path, .rescan, isDirectory: true) }
+            if entry.isCrowded { crowd(entry.path) }
         }
     }
 
     /// Takes everything out. Directories that vanished come first, the rest in the order of first sight: so nothing
     /// that came to be later is mistaken for a part of what vanished.
-    mutating func drain() -> [Change] {
+    mutating func drain() -> (changes: [Change], crowded: [RelativePath]) {
         var changes: [Change] = []
         changes.reserveCapacity(entries.count)
         for entry in entries where entry.lostDirectory {
@@ -97,16 +99,16 @@ struct ChangeSet: Sendable {
             if let kind = entry.kind, !(entry.lostDirectory && kind == .vanished && entry.isDirectory) {
                 changes.append(Change(path: entry.path, kind: kind, isDirectory: entry.isDirectory))
             }
-            if entry.isRescan { changes.append(Change(path: entry.path, kind: .rescan, isDirectory: true)) }
         }
+        let crowded = entries.filter(\.isCrowded).map(\.path)
         self = ChangeSet(limit: limit)
-        return changes
+        return (changes, crowded)
     }
 
     /// The table above.
     static func merged(_ known: Change.Kind, _ new: Change.Kind) -> Change.Kind {
         switch (known, new) {
-        case (_, .closed), (_, .modified), (_, .vanished), (_, .rescan): new
+        case (_, .closed), (_, .modified), (_, .vanished): new
         case (.vanished, .attributes): .closed
         case (.attributes, .found), (.vanished, .found): .found
         case (_, .attributes), (_, .found): known
@@ -120,8 +122,8 @@ struct ChangeSet: Sendable {
         return entries.count - 1
     }
 
-    /// Makes room: what vanished below a vanished directory goes, then the entries of the fullest directories become
-    /// one rescan each, until half of the limit is free.
+    /// Makes room: what vanished below a vanished directory goes, then the fullest directories become crowded,
+    /// until half of the limit is free.
     private mutating func collapse() {
         dropCovered()
         var sizes: [RelativePath: Int] = [:]
@@ -130,7 +132,7 @@ struct ChangeSet: Sendable {
         var collapsed: Set<RelativePath> = []
         // By path where sizes are equal, so that the same events always give the same changes.
         for (directory, size) in sizes.sorted(by: { ($1.value, $0.key) < ($0.value, $1.key) }) {
-            // A rescan in place of few entries gains nothing.
+            // A listing in place of few entries gains nothing.
             if excess <= 0 || size < 8 { break }
             collapsed.insert(directory)
             excess -= size - 1
@@ -139,18 +141,18 @@ struct ChangeSet: Sendable {
         let former = entries
         entries.removeAll(keepingCapacity: true)
         indexes.removeAll(keepingCapacity: true)
-        rescans = 0
+        crowded = 0
         for var entry in former {
             let isTold = !entry.path.isRoot && collapsed.contains(entry.path.parent)
             if isTold {
-                if !entry.lostDirectory && !entry.isRescan { continue }
+                if !entry.lostDirectory && !entry.isCrowded { continue }
                 entry.kind = nil
             }
             indexes[entry.path] = entries.count
             entries.append(entry)
-            if entry.isRescan { rescans += 1 }
+            if entry.isCrowded { crowded += 1 }
         }
-        for directory in collapsed.sorted() { record(directory, .rescan, isDirectory: true) }
+        for directory in collapsed.sorted() { crowd(directory) }
         if entries.count > limit - limit / 4 { giveUp() }
     }
 
@@ -162,7 +164,7 @@ struct ChangeSet: Sendable {
         entries.removeAll(keepingCapacity: true)
         indexes.removeAll(keepingCapacity: true)
         for entry in former {
-            let isOnlyGone = (entry.kind ?? .vanished) == .vanished && !entry.isRescan
+            let isOnlyGone = (entry.kind ?? .vanished) == .vanished && !entry.isCrowded
             if isOnlyGone && entry.path.ancestors.contains(where: lost.contains) { continue }
             indexes[entry.path] = entries.count
             entries.append(entry)

@@ -1,9 +1,6 @@
+import Glibc
 import SafeBackupSystem
 import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
 
 /// The kernel's number of a watch. Numbers are not used again while a queue may still hold events of an old one.
 struct WatchDescriptor: RawRepresentable, Hashable, Sendable {

@@ -1,10 +1,7 @@
+import Glibc
 package import SafeBackupCore
 package import SafeBackupSystem
 import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
 
 /// Walks a source, depth first, and tells what is there, directory by directory. For an I/O thread: calls block.
 ///

@@ -12,7 +12,7 @@ package struct SettlePolicy: Sendable, Hashable {
     package init() {}
 
     /// Not before this time. `firstSeen`: when the oldest change of the path that is not saved yet was seen.
-    package func notBefore(_ kind: Change.Kind, now: Timestamp, firstSeen: Timestamp? = nil) -> Timestamp {
+    package func notBefore(for kind: Change.Kind, now: Timestamp, firstSeen: Timestamp? = nil) -> Timestamp {
         let delay = kind == .modified ? quiet : closeDelay
         // Of a clock that was set back, `firstSeen` is in the future: then the delay from now on counts.
         return min(now + delay, (firstSeen ?? now) + limit)

@@ -1,40 +1,45 @@
 package import SafeBackupCore
+package import SafeBackupSystem
+import SystemPackage
+
+/// A file or directory by what it is, not by what it is called; valid while its file system stays mounted.
+package struct FileIdentity: Sendable, Hashable {
+    package var device: UInt64
+    package var inode: UInt64
+
+    package init(device: UInt64, inode: UInt64) {
+        self.device = device
+        self.inode = inode
+    }
+
+    package init(_ status: FileStatus) {
+        self.init(device: status.device, inode: status.fingerprint.inode)
+    }
+}
 
 /// Decides which entries of a source are saved. The scanner and the watcher ask the same filter, so that they agree.
 package struct TreeFilter: Sendable {
-    /// A file or directory by what it is, not by what it is called; valid until the file system is mounted again.
-    package struct Place: Sendable, Hashable {
-        package var device: UInt64
-        package var inode: UInt64
+    /// The source's root itself.
+    package let root: FileIdentity
+    private let rules: ExcludeRules
+    private let own: [FileIdentity: SkipReason]
 
-        package init(device: UInt64, inode: UInt64) {
-            self.device = device
-            self.inode = inode
-        }
-
-        package init(_ status: FileStatus) {
-            self.init(device: status.device, inode: status.fingerprint.inode)
-        }
+    /// - Parameter own: directories of ours that may lie inside the source: state directories and destinations.
+    package init(root: FileStatus, rules: ExcludeRules = ExcludeRules(), own: [FileIdentity: SkipReason] = [:]) {
+        self.root = FileIdentity(root)
+        self.rules = rules
+        self.own = own
     }
 
-    /// The source's root itself.
-    package let root: Place
-    private let rules: ExcludeRules
-    private let ownStates: Set<Place>
-    private let ownDestinations: Set<Place>
-
-    /// - Parameters:
-    ///   - root: the status of the source's root, as it is mounted now.
-    ///   - ownStates: state directories, which may lie inside the source.
-    ///   - ownDestinations: roots of destinations, which may lie inside the source.
+    /// As above, of the root as it is mounted now. Throws what a listing of the root would.
     package init(
-        root: FileStatus, rules: ExcludeRules = ExcludeRules(), ownStates: Set<Place> = [],
-        ownDestinations: Set<Place> = []
-    ) {
-        self.root = Place(root)
-        self.rules = rules
-        self.ownStates = ownStates
-        self.ownDestinations = ownDestinations
+        root: ConfinedDirectory, rules: ExcludeRules = ExcludeRules(), own: [FileIdentity: SkipReason] = [:]
+    ) throws(SafeBackupError) {
+        do throws(Errno) {
+            self.init(root: try root.root.status(), rules: rules, own: own)
+        } catch {
+            throw SafeBackupError(listing: .root, error)
+        }
     }
 
     /// What the name alone tells; `nil`: nothing against it. `directory` is known to be saved itself.
@@ -53,11 +58,7 @@ package struct TreeFilter: Sendable {
     /// What the status alone tells, of anything but the root; `nil`: nothing against it.
     package func skipReason(of status: FileStatus) -> SkipReason? {
         if status.kind.isSpecial { return .special }
-        if status.kind == .directory {
-            let place = Place(status)
-            if ownStates.contains(place) { return .ownState }
-            if ownDestinations.contains(place) { return .ownDestination }
-        }
+        if status.kind == .directory, let reason = own[FileIdentity(status)] { return reason }
         // A bind mount of the same file system has the same device.
         if status.device != root.device || status.isMountRoot { return .otherFileSystem }
         return nil

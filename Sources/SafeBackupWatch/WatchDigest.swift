@@ -38,13 +38,9 @@ struct WatchDigest {
     mutating func place(_ effects: inout some TreeEffects) -> WatchReport? {
         for moved in detached.values { drop(moved.node, &effects) }
         detached = [:]
-        tree.beginPass()
         var report = WatchReport()
         walk(from: .root, .directories, &effects) { report.count($0, $1) }
-        guard report.directories > 0 else { return nil }
-        // What was not come to is gone, or was reached by another path.
-        tree.sweep { effects.removeWatch($0) }
-        return report
+        return report.directories > 0 ? report : nil
     }
 
     // MARK: Events
@@ -188,7 +184,8 @@ struct WatchDigest {
 
     // MARK: Directories
 
-    /// Enters a directory and all below it: watch, then list, then enter what was listed.
+    /// Enters a directory and all below it: watch, then list, then enter what was listed. A directory that we knew
+    /// and that a whole listing does not have is forgotten: what became of it is told where it is now.
     private mutating func walk(
         from start: WatchTree.Node, _ interest: DirectoryListing.Interest, _ effects: inout some TreeEffects,
         _ counted: (RelativePath, Entrance) -> Void
@@ -196,6 +193,7 @@ struct WatchDigest {
         var pending = [start]
         while let node = pending.popLast() {
             guard let path = tree.path(of: node) else { continue }
+            tree.beginPass()
             let entrance = effects.enter(path, interest: interest) { entries in
                 for entry in entries { take(entry, in: path, node, interest, &pending) }
             }
@@ -210,7 +208,9 @@ struct WatchDigest {
     ) {
         switch entry.finding {
         case .status(let status) where status.kind == .directory:
-            pending.append(tree.add(entry.leaf, to: node))
+            let child = tree.add(entry.leaf, to: node)
+            tree.mark(child)
+            pending.append(child)
         case .status:
             if interest == .directories { return }
             findings.changes.record(directory.appending(entry.leaf), .found, isDirectory: false)
@@ -227,7 +227,7 @@ struct WatchDigest {
     ) {
         switch entrance {
         case .gone:
-            if tree.watch(of: node) == nil && !tree.hasChildren(node) { drop(node, &effects) }
+            drop(node, &effects)
             return
         case .skipped(let reason):
             drop(node, &effects)
@@ -242,9 +242,12 @@ struct WatchDigest {
         case .entered(let watch, let obstacle, let isWhole):
             if let watch, let former = tree.setWatch(watch, of: node) { effects.removeWatch(former) }
             if let obstacle { tell(obstacle, path, interest) }
-            if !isWhole { findings.desync(.unreadable(path)) }
+            if isWhole {
+                tree.removeUnmarkedChildren(of: node) { effects.removeWatch($0) }
+            } else {
+                findings.desync(.unreadable(path))
+            }
         }
-        tree.mark(node)
         if interest == .everything { findings.changes.record(path, .closed, isDirectory: true) }
     }
 

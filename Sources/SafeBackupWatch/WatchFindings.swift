@@ -50,7 +50,9 @@ struct WatchFindings: Sendable {
     mutating func drain() -> WatchBatch {
         if changes.isOverfull { desync(.bufferFull) }
         var batch = WatchBatch()
-        batch.changes = changes.drain()
+        let drained = changes.drain()
+        batch.changes = drained.changes
+        for directory in drained.crowded { desync(.crowded(directory)) }
         batch.desynced = desynced
         batch.rootEvent = rootEvent
         batch.notSaved = notSaved.sorted { $0.key < $1.key }.map { ($0.key, $0.value.reason, $0.value.kind) }

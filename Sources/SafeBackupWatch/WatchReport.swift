@@ -35,6 +35,9 @@ package enum DesyncReason: Sendable, Hashable {
     case overflow
     /// Our own buffer or set was full.
     case bufferFull
+    /// So much changed directly in this directory that it is not told entry by entry. A `Scanner` of depth `.entries`
+    /// that begins there would find it.
+    case crowded(RelativePath)
     /// The directory is not watched: `fs.inotify.max_user_watches` is reached.
     case watchLimit(RelativePath)
     /// The directory cannot be watched or listed.

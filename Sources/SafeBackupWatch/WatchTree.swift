@@ -24,7 +24,7 @@ struct WatchTree: Sendable {
         var nameStart: UInt32 = 0
         var nameLength: UInt16 = 0
         var isLive = false
-        /// The last pass over the tree that came here.
+        /// The last pass that came here.
         var pass: UInt32 = 0
     }
 
@@ -172,21 +172,20 @@ struct WatchTree: Sendable {
         if waste > 65_536 && waste > names.count / 2 { compactNames() }
     }
 
-    func hasChildren(_ node: Node) -> Bool { records[Int(node.rawValue)].firstChild != Self.none }
-
     // MARK: Passes
 
-    /// Begins a pass over the tree; `sweep` removes what it did not come to.
+    /// Begins a pass: no node is marked.
     mutating func beginPass() { pass &+= 1 }
 
     mutating func mark(_ node: Node) { records[Int(node.rawValue)].pass = pass }
 
-    func isMarked(_ node: Node) -> Bool { records[Int(node.rawValue)].pass == pass }
-
-    /// Removes every node that is not marked, with all below it; the root stays.
-    mutating func sweep(_ body: (WatchDescriptor) -> Void) {
-        for index in records.indices.dropFirst() where records[index].isLive && records[index].pass != pass {
-            remove(Node(rawValue: Int32(index)), body)
+    /// Removes the children that are not marked, with all below them, see `remove`.
+    mutating func removeUnmarkedChildren(of node: Node, _ body: (WatchDescriptor) -> Void) {
+        var child = records[Int(node.rawValue)].firstChild
+        while child != Self.none {
+            let next = records[Int(child)].next
+            if records[Int(child)].pass != pass { remove(Node(rawValue: child), body) }
+            child = next
         }
     }
 

@@ -1,12 +1,9 @@
 import CSafeBackupLinux
+import Glibc
 package import SystemPackage
 
-#if canImport(Glibc)
-    import Glibc
-#endif
-
 /// Wakes a thread that waits for a descriptor. The corresponding C function is `eventfd`.
-package final class Wakeup: Sendable {
+package final class PollWakeup: Sendable {
     private let descriptor: Descriptor
 
     package init() throws(Errno) {
