@@ -13,7 +13,9 @@ struct InotifyEffects: TreeEffects {
     /// Why the root could not be opened, or is not the one we know.
     private(set) var rootFailure: SafeBackupError?
 
-    init(inotify: Inotify, filter: TreeFilter, open: @escaping @Sendable () throws(SafeBackupError) -> ConfinedDirectory) {
+    init(
+        inotify: Inotify, filter: TreeFilter, open: @escaping @Sendable () throws(SafeBackupError) -> ConfinedDirectory
+    ) {
         self.inotify = inotify
         self.filter = filter
         self.open = open

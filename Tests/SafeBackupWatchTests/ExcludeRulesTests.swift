@@ -24,7 +24,8 @@ struct ExcludeRulesTests {
         ["# comment", "", "   ", "a"], ["\\#comment"], ["\\!bang"], ["!bang"], ["foo\\ "], ["foo "], ["foo   "],
         ["foo bar"], ["back\\\\slash"], ["br\\[ack"], ["br[[]ack"], ["star\\*"], ["x[-]y"], ["x[]]y"], ["x[a-]y"],
         ["logs/[0-9].log"], ["logs/[!0-9].log"], ["logs/[^0-9].log"], ["logs/[a-z].log"], ["logs/[A-Za-z_].log"],
-        ["logs/[[:digit:]].log"], ["logs/[[:alpha:]].log"], ["logs/[![:alnum:]].log"], ["logs/[[:upper:][:digit:]].log"],
+        ["logs/[[:digit:]].log"], ["logs/[[:alpha:]].log"], ["logs/[![:alnum:]].log"],
+        ["logs/[[:upper:][:digit:]].log"],
         ["logs/[]].log"], ["logs/[]-_].log"], ["logs/[\\]-_].log"], ["logs/[!]].log"], ["logs/[^a].log"],
         ["logs/[a^].log"], ["logs/[!!].log"], ["logs/[z-a].log"], ["logs/[[:punct:]].log"], ["logs/[[a].log"],
         ["logs/[[:a].log"], ["logs/[0-9][0-9].log"], ["logs/*.log", "!logs/1*"], ["**/*.log"], ["*.log"],
@@ -80,7 +81,9 @@ struct ExcludeRulesTests {
         let paths = names.map { $0.hasSuffix("/") ? String($0.dropLast()) : $0 }
         try sandbox.write(".git/questions", paths.joined(separator: "\n") + "\n")
         var random = SplitMix(state: 7)
-        let pieces = ["a", "b", "*", "**", "?", "/", "[ab]", "[!a]", "[a-b]", "[]-]", "-", "\\a", "!", "[[:alpha:]]", "/**/"]
+        let pieces = [
+            "a", "b", "*", "**", "?", "/", "[ab]", "[!a]", "[a-b]", "[]-]", "-", "\\a", "!", "[[:alpha:]]", "/**/",
+        ]
         for _ in 0..<150 {
             let count = Int(random.next() % 4) + 1
             let pattern = (0..<count).map { _ in pieces[Int(random.next() % UInt64(pieces.count))] }.joined()

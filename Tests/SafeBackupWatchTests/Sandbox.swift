@@ -43,7 +43,7 @@ final class Sandbox: Sendable {
     }
 
     func filter(_ patterns: [String] = []) throws -> TreeFilter {
-        TreeFilter(root: try root.root.status(), rules: try ExcludeRules(patterns: patterns))
+        try TreeFilter(root: root, rules: try ExcludeRules(patterns: patterns))
     }
 
     // MARK: Commands, with paths relative to the sandbox
