@@ -42,7 +42,7 @@ int sb_status_at(int directory, const char *path, struct sb_status *status) {
 int sb_open_beneath(int directory, const char *path, int flags, uint32_t mode) {
     struct open_how how = {
         .flags = (uint64_t)(uint32_t)flags,
-        .mode = (flags & (O_CREAT | __O_TMPFILE)) ? mode : 0,
+        .mode = (flags & O_CREAT) ? mode : 0,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
     return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);

@@ -1,8 +1,6 @@
 package import SystemPackage
 
-#if canImport(Glibc)
-    package import Glibc
-#endif
+package import Glibc
 
 /// Replaces small files so that a reader, or a crash at any moment, sees the old content or the new, never a part.
 package enum AtomicFile {

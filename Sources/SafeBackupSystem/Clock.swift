@@ -1,8 +1,6 @@
 package import SafeBackupCore
 
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// Where the time comes from; tests pass their own.
 package struct WallClock: Sendable {

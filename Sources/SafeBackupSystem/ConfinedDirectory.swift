@@ -2,9 +2,7 @@ import CSafeBackupLinux
 package import SafeBackupCore
 package import SystemPackage
 
-#if canImport(Glibc)
-    package import Glibc
-#endif
+package import Glibc
 
 /// A directory that paths are resolved below, never through a symbolic link and never outside.
 ///

@@ -2,9 +2,7 @@ import CSafeBackupLinux
 package import SafeBackupCore
 package import SystemPackage
 
-#if canImport(Glibc)
-    package import Glibc
-#endif
+package import Glibc
 
 /// An open file descriptor, closed when the last reference goes. Every descriptor is close-on-exec.
 package final class Descriptor: Sendable {

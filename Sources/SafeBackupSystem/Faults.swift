@@ -1,9 +1,7 @@
 import CSafeBackupLinux
 package import SystemPackage
 
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 #if SAFEBACKUP_FAULTS
     import Synchronization

@@ -1,8 +1,6 @@
 package import SystemPackage
 
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// An advisory lock on a file, held until the object goes or the process ends, in whatever way.
 /// The corresponding C function is `flock`.
@@ -27,11 +25,7 @@ package final class ProcessLock: Sendable {
             try systemCall("flock") { flock(descriptor.raw, LOCK_EX | LOCK_NB) }
         } catch {
             guard error == .wouldBlock || error == .resourceTemporarilyUnavailable else { throw .failed(error) }
-            var text = ""
-            if let bytes = try? descriptor.readAll(limit: 64) {  // ignored because the number is only for the message
-                text = String(decoding: bytes.prefix { $0 >= 0x30 && $0 <= 0x39 }, as: UTF8.self)
-            }
-            throw .held(by: Int32(text))
+            throw .held(by: Self.writtenProcess(in: descriptor))
         }
         do throws(Errno) {
             try descriptor.setSize(0)
@@ -39,6 +33,33 @@ package final class ProcessLock: Sendable {
         } catch {
             // A full disk must not keep the agent from starting: the lock is held, only the number is missing.
             if error != .noSpace && error != .diskQuotaExceeded { throw .failed(error) }
+        }
+    }
+
+    /// Whether a process has the lock now, and which, if the file says so. Takes nothing.
+    package static func holder(of path: FilePath) throws(Refusal) -> (isHeld: Bool, process: Int32?) {
+        do throws(Errno) {
+            let descriptor = try Descriptor.open(path, O_RDONLY | O_NOFOLLOW)
+            // A shared lock is refused exactly while the exclusive one is held; it goes with the descriptor.
+            do {
+                try systemCall("flock") { flock(descriptor.raw, LOCK_SH | LOCK_NB) }
+                return (false, nil)
+            } catch {
+                guard error == .wouldBlock || error == .resourceTemporarilyUnavailable else { throw error }
+                return (true, writtenProcess(in: descriptor))
+            }
+        } catch {
+            if error == .noSuchFileOrDirectory { return (false, nil) }
+            throw .failed(error)
+        }
+    }
+
+    private static func writtenProcess(in descriptor: Descriptor) -> Int32? {
+        do throws(Errno) {
+            let digits = try descriptor.readAll(limit: 4_096).prefix { $0 >= 0x30 && $0 <= 0x39 }
+            return Int32(String(decoding: digits, as: UTF8.self))
+        } catch {
+            return nil  // ignored because the number is only for the message
         }
     }
 

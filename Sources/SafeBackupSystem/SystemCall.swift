@@ -1,8 +1,6 @@
 package import SystemPackage
 
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// Runs one system call: asks the fault seam, retries EINTR, and turns -1 into the thrown errno.
 /// The only place that reads errno.

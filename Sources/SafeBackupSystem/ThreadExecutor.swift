@@ -1,9 +1,7 @@
 import CSafeBackupLinux
 import Synchronization
 
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// Threads of ours that take work from one queue: blocking calls belong here, never on the cooperative pool.
 ///

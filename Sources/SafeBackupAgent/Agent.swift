@@ -1,0 +1,281 @@
+package import Logging
+package import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupState
+package import SafeBackupSystem
+package import SafeBackupWatch
+import Synchronization
+package import SystemPackage
+
+/// What one agent does: which source goes to which destination, and how.
+package struct AgentSettings: Sendable {
+    package var source: FilePath
+    package var destination: FilePath
+    package var state: StateDirectory
+    package var excludes: ExcludeRules
+    /// Walk, save what differs, and end.
+    package var isOnce: Bool
+    package var ownDirectories: [Preflight.OwnDirectory: SkipReason]
+    package var settle: SettlePolicy
+    package var backoff: BackoffPolicy
+
+    package init(
+        preflight: Preflight, state: StateDirectory, excludes: ExcludeRules, isOnce: Bool
+    ) {
+        source = preflight.source
+        destination = preflight.destination
+        self.state = state
+        self.excludes = excludes
+        self.isOnce = isOnce
+        ownDirectories = [:]
+        if let own = preflight.ownState { ownDirectories[own] = .ownState }
+        if let own = preflight.ownDestination { ownDirectories[own] = .ownDestination }
+        settle = SettlePolicy()
+        backoff = BackoffPolicy()
+        if isOnce {
+            // Somebody waits for the end: what does not go by soon is reported, and tried again by the next run.
+            backoff.initial = .milliseconds(100)
+            backoff.maximum = .seconds(2)
+            backoff.attemptLimit = 5
+        }
+    }
+}
+
+/// How a run ended.
+package enum AgentResult: Sendable {
+    /// A stop was requested, or `--once` has saved everything.
+    case complete
+    /// `--once` is done; these could not be saved, or are fuzzy.
+    case incomplete(UnsavedReport)
+    /// `--once` found the source or the destination held.
+    case held(SafeBackupError)
+}
+
+/// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
+/// until it is told to stop.
+package final class Agent: Sendable {
+    private let settings: AgentSettings
+    private let logger: Logger
+    private let clock: WallClock
+    private let io: ThreadExecutor
+    private let stop = StopSignal()
+    package let progress = Progress()
+    private let current = Mutex<StateStore?>(nil)
+
+    package init(settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int) {
+        self.settings = settings
+        self.logger = logger
+        self.clock = clock
+        io = ThreadExecutor(name: "sb.io", count: ioThreads)
+    }
+
+    /// Asks for an orderly end: watching stops, groups in flight end or are given back, the state is closed.
+    package func requestStop() { stop.request() }
+
+    package var isStopping: Bool { stop.isRequested }
+
+    /// The queue's numbers, for the line on a terminal.
+    package func counts() async -> QueueCounts? {
+        guard let store = current.withLock({ $0 }) else { return nil }
+        return await store.counts()
+    }
+
+    /// Runs until stopped, or with `isOnce` until everything is saved. `ready` is called when all watches are in place.
+    package func run(ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) -> AgentResult {
+        defer { io.stop() }
+        let directory = settings.state
+        let lock = try await io.run { () throws(SafeBackupError) -> ProcessLock in
+            try directory.create()
+            return try directory.lock()
+        }
+        defer { withExtendedLifetime(lock) {} }
+        var damages = 0
+        while true {
+            let store = try await StateStore.open(in: directory.path, clock: clock)
+            current.withLock { $0 = store }
+            let result: AgentResult
+            do throws(SafeBackupError) {
+                result = try await run(with: store, ready: ready)
+            } catch {
+                current.withLock { $0 = nil }
+                damages += 1
+                guard error.code == .stateDamaged, damages <= 3, !stop.isRequested else {
+                    await store.close()
+                    throw error
+                }
+                // Opening it again moves the damaged file aside and rebuilds.
+                logger.error("The state is damaged and is built anew", metadata: ["error": "\(error.message)"])
+                await store.abandon()
+                continue
+            }
+            current.withLock { $0 = nil }
+            await store.close()
+            return result
+        }
+    }
+
+    private func run(
+        with store: StateStore, ready: @escaping @Sendable () -> Void
+    ) async throws(SafeBackupError) -> AgentResult {
+        // Ends this round: at a requested stop, or when the state turns out to be damaged and a new round begins.
+        let stop = StopSignal()
+        self.stop.onRequest { stop.request() }
+        let report = store.report
+        if let moved = report.damagedMovedTo {
+            logger.error(
+                "The state was damaged; it was moved aside and is rebuilt from the destination and a walk",
+                metadata: ["moved.to": "\(printable(moved.bytes))"])
+        }
+        let state = StateAccess(store: store, stop: stop, logger: logger)
+        let setup = PairSetup(settings: settings, state: state, io: io, clock: clock, logger: logger)
+        let pair: PairSetup.Pair
+        do throws(SafeBackupError) {
+            pair = try await setup.establish()
+        } catch {
+            guard settings.isOnce, error.isHolding else { throw error }
+            return .held(error)
+        }
+
+        let drains = Mutex<[DestinationUnit]>([])
+        let source = SourceUnit(
+            record: pair.source, destinations: [pair.destination.id],
+            settings: SourceUnit.Settings(
+                path: settings.source, excludes: settings.excludes, ownDirectories: settings.ownDirectories,
+                settle: settings.settle),
+            state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
+            queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
+        let destination = DestinationUnit(
+            id: pair.destination.id, local: pair.local, sentinel: pair.sentinel, state: state,
+            sources: [source.id: source], io: io, clock: clock, stop: stop, backoff: settings.backoff,
+            limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, logger: logger,
+            progress: progress)
+        drains.withLock { $0 = [destination] }
+        let keeper = CatalogueKeeper(
+            destination: pair.destination.id, sentinel: pair.sentinel, local: pair.local,
+            database: settings.state.database,
+            state: state, io: io, clock: clock, logger: logger)
+        stop.onRequest { pair.local.interrupt() }
+        if settings.isOnce {
+            return try await runOnce(source, destination, keeper, state, stop)
+        }
+        return try await runOn(source, destination, keeper, state, stop, ready: ready)
+    }
+
+    // MARK: Once
+
+    private func runOnce(
+        _ source: SourceUnit, _ destination: DestinationUnit, _ keeper: CatalogueKeeper, _ state: StateAccess,
+        _ stop: StopSignal
+    ) async throws(SafeBackupError) -> AgentResult {
+        do throws(SafeBackupError) {
+            try await destination.attach()
+        } catch {
+            return try await held(error, destination: destination.id, state)
+        }
+        let last = Mutex<Int64?>(nil)
+        let walkFailure = Mutex<SafeBackupError?>(nil)
+        let drainFailure = Mutex<SafeBackupError?>(nil)
+        await withTaskGroup(of: Void.self) { tasks in
+            tasks.addTask {
+                do throws(SafeBackupError) {
+                    try await source.walkOnce()
+                } catch {
+                    walkFailure.withLock { $0 = error }
+                }
+                do throws(SafeBackupError) {
+                    let sequence = try await state.durably { (store) throws(SafeBackupError) in
+                        try store.lastSequence()
+                    }
+                    last.withLock { $0 = sequence }
+                } catch {
+                    walkFailure.withLock { $0 = $0 ?? error }
+                    last.withLock { $0 = 0 }
+                }
+                destination.kick()
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) {
+                    try await destination.drainOnce { last.withLock { $0 } }
+                } catch {
+                    drainFailure.withLock { $0 = error }
+                }
+            }
+        }
+        if let failure = walkFailure.withLock({ $0 }) {
+            guard failure.isHolding else { throw failure }
+            let id = source.id
+            try await state.durably { (store) throws(SafeBackupError) in
+                _ = try store.hold(source: id, code: failure.code, message: failure.message)
+            }
+            await destination.local.detach()
+            return .held(failure)
+        }
+        if let failure = drainFailure.withLock({ $0 }) {
+            return try await held(failure, destination: destination.id, state)
+        }
+        if !stop.isRequested { try await keeper.export(evenIfRecent: true) }
+        await destination.local.detach()
+        let (sourceID, destinationID) = (source.id, destination.id)
+        let unsaved = try await state.durably { (store) throws(SafeBackupError) in
+            try store.unsavedReport(source: sourceID, destination: destinationID, limit: 1_000)
+        }
+        return unsaved.isEmpty ? .complete : .incomplete(unsaved)
+    }
+
+    private func held(
+        _ error: SafeBackupError, destination: DestinationID, _ state: StateAccess
+    ) async throws(SafeBackupError) -> AgentResult {
+        guard error.disposition == .destinationUnavailable else { throw error }
+        try await state.durably { (store) throws(SafeBackupError) in
+            _ = try store.hold(destination: destination, code: error.code, message: error.message)
+        }
+        return .held(error)
+    }
+
+    // MARK: On and on
+
+    private func runOn(
+        _ source: SourceUnit, _ destination: DestinationUnit, _ keeper: CatalogueKeeper, _ state: StateAccess,
+        _ stop: StopSignal, ready: @escaping @Sendable () -> Void
+    ) async throws(SafeBackupError) -> AgentResult {
+        let failure = Mutex<SafeBackupError?>(nil)
+        let requests = RequestDesk(state: state, stop: stop, logger: logger) { destination.kick() }
+        let parts: [@Sendable () async throws(SafeBackupError) -> Void] = [
+            { () throws(SafeBackupError) in try await source.run(ready: ready) },
+            { () throws(SafeBackupError) in try await destination.run() },
+            { () throws(SafeBackupError) in try await requests.run() },
+            { () throws(SafeBackupError) in try await keeper.run(stop: stop) },
+        ]
+        await withTaskGroup(of: SafeBackupError?.self) { tasks in
+            for part in parts {
+                tasks.addTask {
+                    do throws(SafeBackupError) {
+                        try await part()
+                        return nil
+                    } catch {
+                        return error
+                    }
+                }
+            }
+            for await problem in tasks {
+                guard let problem else { continue }
+                failure.withLock { $0 = $0 ?? problem }
+                stop.request()
+            }
+        }
+        if let problem = failure.withLock({ $0 }) { throw problem }
+        return .complete
+    }
+}
+
+extension SafeBackupError {
+    /// A person, or a mount, must change something before anything is saved.
+    package var isHolding: Bool {
+        switch code {
+        case .rootMissing, .rootReplaced, .rootEmptied, .destinationMissing, .sentinelMissing, .sentinelForeign,
+            .destinationTaken, .destinationReadOnly:
+            true
+        default: false
+        }
+    }
+}

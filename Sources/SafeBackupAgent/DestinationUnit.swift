@@ -1,0 +1,337 @@
+import Logging
+package import SafeBackupCore
+package import SafeBackupLocal
+package import SafeBackupState
+package import SafeBackupSystem
+import Synchronization
+
+/// One destination at work: attaches it, recovers what was leased, and drains its jobs in groups.
+package final class DestinationUnit: Sendable {
+    /// Bounds of one group; `syncfs` also writes the neighbours' dirty data, so a group is not too large.
+    struct GroupLimits: Sendable {
+        var jobs = 1_000
+        var bytes: Int64 = 256 << 20
+        /// Groups in flight at once.
+        var lanes = 3
+    }
+
+    let id: DestinationID
+    let local: LocalDestination
+    private let sentinel: String
+    private let state: StateAccess
+    private let sources: [SourceID: SourceUnit]
+    private let io: ThreadExecutor
+    private let clock: WallClock
+    private let stop: StopSignal
+    private let backoff: BackoffPolicy
+    private let limits: GroupLimits
+    private let requeuesFuzzy: Bool
+    private let logger: Logger
+    private let progress: Progress
+    private let wake = Wakeup()
+    /// Why the drain must end and the destination be attached again.
+    private let failure = Mutex<SafeBackupError?>(nil)
+    private let lanesInUse = Atomic(0)
+
+    init(
+        id: DestinationID, local: LocalDestination, sentinel: String, state: StateAccess,
+        sources: [SourceID: SourceUnit], io: ThreadExecutor, clock: WallClock, stop: StopSignal,
+        backoff: BackoffPolicy, limits: GroupLimits, requeuesFuzzy: Bool, logger: Logger, progress: Progress
+    ) {
+        self.id = id
+        self.local = local
+        self.sentinel = sentinel
+        self.state = state
+        self.sources = sources
+        self.io = io
+        self.clock = clock
+        self.stop = stop
+        self.backoff = backoff
+        self.limits = limits
+        self.requeuesFuzzy = requeuesFuzzy
+        self.logger = logger
+        self.progress = progress
+    }
+
+    /// Jobs may have become due.
+    func kick() { wake.signal() }
+
+    // MARK: Life
+
+    /// Drains until the stop is requested; holds the destination while it is away.
+    func run() async throws(SafeBackupError) {
+        stop.onRequest { self.wake.signal() }
+        while !stop.isRequested {
+            do throws(SafeBackupError) {
+                try await attach()
+                try await drain { false }
+            } catch {
+                try await holdOrThrow(error)
+                await wake.wait(atMost: .seconds(2))
+            }
+        }
+        await local.detach()
+    }
+
+    /// Drains until no job up to `sequence` is left that could still be done now.
+    /// - Throws: the reason if the destination is away.
+    func drainOnce(upTo sequence: @Sendable () -> Int64?) async throws(SafeBackupError) {
+        stop.onRequest { self.wake.signal() }
+        let id = id
+        try await drain { () throws(SafeBackupError) in
+            guard let sequence = sequence() else { return false }
+            return try await !self.state.durably { (store) throws(SafeBackupError) in
+                try store.hasOutstanding(destination: id, upTo: sequence)
+            }
+        }
+    }
+
+    /// Opens the destination if its sentinel is there, and brings catalogue and disk together.
+    func attach() async throws(SafeBackupError) {
+        try await local.attach(expecting: sentinel)
+        let id = id
+        while true {
+            let leases = try await state.durably { (store) throws(SafeBackupError) in
+                try store.leases(destination: id, limit: 1_000)
+            }
+            if leases.isEmpty { break }
+            let recovered = try await local.recover(leases)
+            try await state.durably { (store) throws(SafeBackupError) in
+                try store.recover(destination: id, recovered)
+            }
+            logger.info("Unfinished work was recovered", metadata: ["jobs": "\(recovered.count)"])
+        }
+        try await local.emptyStaging()
+        try await finishRemovals()
+        try await state.durably { (store) throws(SafeBackupError) in try store.release(destination: id) }
+        failure.withLock { $0 = nil }
+    }
+
+    private func holdOrThrow(_ error: SafeBackupError) async throws(SafeBackupError) {
+        guard error.disposition == .destinationUnavailable else { throw error }
+        await local.detach()
+        let id = id
+        let isNew = try await state.durably { (store) throws(SafeBackupError) in
+            try store.hold(destination: id, code: error.code, message: error.message)
+        }
+        if isNew {
+            logger.error(
+                "The destination is held; its jobs wait",
+                metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
+        }
+    }
+
+    // MARK: Drain
+
+    private func drain(until isDone: () async throws(SafeBackupError) -> Bool) async throws(SafeBackupError) {
+        let id = id
+        let limits = limits
+        let problem = await withDiscardingTaskGroup { lanes in
+            do throws(SafeBackupError) {
+                while !self.stop.isRequested {
+                    if let failure = self.failure.withLock({ $0 }) { return failure as SafeBackupError? }
+                    let inUse = self.lanesInUse.load(ordering: .acquiring)
+                    if inUse >= limits.lanes {
+                        await self.wake.wait()
+                        continue
+                    }
+                    let now = self.clock.now
+                    let batch = try await self.state.durably { (store) throws(SafeBackupError) in
+                        try store.due(destination: id, limit: limits.jobs, byteLimit: limits.bytes, now: now)
+                    }
+                    if !batch.jobs.isEmpty {
+                        let group = try await self.prepare(batch)
+                        if group.isEmpty { continue }
+                        self.lanesInUse.add(1, ordering: .acquiringAndReleasing)
+                        let newest = batch.newestName
+                        lanes.addTask {
+                            await self.carry(group, newestName: newest)
+                            self.lanesInUse.subtract(1, ordering: .acquiringAndReleasing)
+                            self.wake.signal()
+                        }
+                        continue
+                    }
+                    if inUse == 0, try await isDone() { return nil }
+                    await self.wake.wait(atMost: self.untilNext(batch.nextDue))
+                }
+            } catch {
+                return error
+            }
+            return nil
+        }
+        if let problem = problem ?? failure.withLock({ $0 }) { throw problem }
+    }
+
+    /// A jump of the wall clock must not stop the drain: look again at least every minute.
+    private func untilNext(_ due: Timestamp?) -> Duration {
+        guard let due else { return .seconds(60) }
+        return min(max(due - clock.now, .milliseconds(1)), .seconds(60))
+    }
+
+    /// Ends what is confirmed to be gone, fails what cannot be stored, and leases the rest.
+    private func prepare(_ batch: DueBatch) async throws(SafeBackupError) -> [LeasedJob] {
+        var completions: [Completion] = []
+        var stores: [DueJob] = []
+        var deletes: [DueJob] = []
+        for job in batch.jobs {
+            if job.action == .delete { deletes.append(job) } else { stores.append(job) }
+        }
+        for (job, verdict) in await confirm(deletes) {
+            switch verdict {
+            case .absent: completions.append(Completion(job: job, outcome: .ended(namesUpTo: batch.newestName)))
+            case .present: stores.append(job)
+            case .unknown(let error): completions.append(failed(job, error))
+            }
+        }
+        if !stores.isEmpty {
+            // In the order of the walk, so that neighbours share their open directories.
+            let plans = await local.plan(stores)
+            var leased: [LeasedJob] = []
+            for (job, plan) in zip(stores, plans) {
+                switch plan {
+                case .success(let plan): leased.append(LeasedJob(job: job, plan: plan))
+                case .failure(let error): completions.append(failed(job, error))
+                }
+            }
+            try await finish(completions)
+            let (id, leases) = (id, leased)
+            if !leases.isEmpty {
+                try await state.durably { (store) throws(SafeBackupError) in
+                    try store.lease(destination: id, leases)
+                }
+                Faults.reach("leased")
+            }
+            return leased
+        }
+        try await finish(completions)
+        return []
+    }
+
+    private func confirm(_ jobs: [DueJob]) async -> [(DueJob, AbsenceCheck.Verdict)] {
+        var result: [(DueJob, AbsenceCheck.Verdict)] = []
+        for (source, jobs) in Dictionary(grouping: jobs, by: \.source) {
+            guard let root = sources[source]?.openRoot else {
+                let error = SafeBackupError(
+                    .rootMissing, "The source is held; nothing of it ends", disposition: .destinationUnavailable)
+                result += jobs.map { ($0, .unknown(error)) }
+                continue
+            }
+            let verdicts = await io.run { AbsenceCheck.verdicts(for: jobs.map(\.path), below: root) }
+            result += zip(jobs, verdicts)
+        }
+        return result
+    }
+
+    /// One group from lease to catalogue.
+    private func carry(_ group: [LeasedJob], newestName: Int64) async {
+        var trees: [SourceID: ConfinedDirectory] = [:]
+        for lease in group where trees[lease.job.source] == nil {
+            trees[lease.job.source] = sources[lease.job.source]?.openRoot?.tree
+        }
+        progress.storing(group.first?.job.path)
+        let outcomes = await local.store(group, from: trees)
+        do throws(SafeBackupError) {
+            try await settle(group, outcomes, newestName: newestName)
+        } catch {
+            failure.withLock { $0 = $0 ?? error }
+        }
+    }
+
+    private func settle(
+        _ group: [LeasedJob], _ outcomes: [JobOutcome], newestName: Int64
+    ) async throws(SafeBackupError) {
+        var completions: [Completion] = []
+        var gone: [DueJob] = []
+        var failures: [(LeasedJob, SafeBackupError)] = []
+        var (files, bytes) = (0, Int64(0))
+        for (lease, outcome) in zip(group, outcomes) {
+            switch outcome {
+            case .stored(let entry):
+                var requeueAt: Timestamp?
+                if entry.isFuzzy && requeuesFuzzy { requeueAt = clock.now + .seconds(300) }
+                completions.append(
+                    Completion(job: lease.job, outcome: .stored(entry), requeueAt: requeueAt))
+                if case .copied(let copy) = entry.content {
+                    files += 1
+                    bytes += copy.size
+                }
+            case .gone: gone.append(lease.job)
+            case .failed(let error): failures.append((lease, error))
+            }
+        }
+        for (job, verdict) in await confirm(gone) {
+            switch verdict {
+            case .absent: completions.append(Completion(job: job, outcome: .ended(namesUpTo: newestName)))
+            case .present:
+                let error = SafeBackupError(
+                    .changedKind, "\(job.path) came and went while it was read", disposition: .transient)
+                completions.append(failed(job, error))
+            case .unknown(let error): completions.append(failed(job, error))
+            }
+        }
+        try await finish(completions)
+        if files > 0 { progress.saved(files: files, bytes: bytes) }
+        if failures.isEmpty { return }
+        // Something may have been under way: the disk decides before anything is tried again.
+        if let away = failures.first(where: { $0.1.disposition == .destinationUnavailable }) {
+            throw away.1
+        }
+        let id = id
+        let recovered = try await local.recover(failures.map(\.0))
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.recover(destination: id, recovered)
+        }
+        try await finish(failures.map { failed($0.0.job, $0.1) })
+    }
+
+    private func failed(_ job: DueJob, _ error: SafeBackupError) -> Completion {
+        let verdict = backoff.verdict(
+            for: error.disposition, attempts: job.attempts + 1, jitter: Double.random(in: 0..<1))
+        switch verdict {
+        case .stuck:
+            logger.error(
+                "A path cannot be saved; it is stuck",
+                metadata: ["path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)"])
+        case .retry(let wait, _):
+            logger.debug(
+                "A path will be tried again",
+                metadata: [
+                    "path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)",
+                    "wait": "\(secondsText(wait))",
+                ])
+        }
+        return Completion(job: job, outcome: .failed(error, verdict))
+    }
+
+    private func finish(_ completions: [Completion]) async throws(SafeBackupError) {
+        if completions.isEmpty { return }
+        let id = id
+        let result = try await state.durably { (store) throws(SafeBackupError) in
+            try store.complete(destination: id, completions)
+        }
+        Faults.reach("completed")
+        if !result.excessVersions.isEmpty {
+            let copies = result.excessVersions.map(\.id)
+            try await state.durably { (store) throws(SafeBackupError) in
+                try store.beginRemoval(destination: id, copies, reason: "versionLimit")
+            }
+            try await finishRemovals()
+        }
+    }
+
+    /// Removes the kept versions whose removal is recorded. A crash in between repeats it.
+    private func finishRemovals() async throws(SafeBackupError) {
+        let id = id
+        while true {
+            let copies = try await state.durably { (store) throws(SafeBackupError) in
+                try store.removals(destination: id, limit: 1_000)
+            }
+            if copies.isEmpty { return }
+            try await local.remove(versions: copies.map(\.location))
+            let numbers = copies.map(\.id)
+            try await state.durably { (store) throws(SafeBackupError) in
+                try store.finishRemoval(destination: id, numbers)
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+import Glibc
+package import SafeBackupCore
+package import SafeBackupSystem
+package import SystemPackage
+
+/// What is known of the named paths before anything is written: that they can be used together, and what must be
+/// left out of the source. Ancestors are compared by device and inode, not by string.
+package struct Preflight: Sendable {
+    /// Directories inside the source that are never saved.
+    package struct OwnDirectory: Sendable, Hashable {
+        package var device: UInt64
+        package var inode: UInt64
+    }
+
+    /// Absolute, without links.
+    package var source: FilePath
+    /// Absolute, without links.
+    package var destination: FilePath
+    package var destinationExists: Bool
+    /// The destination lies below the source.
+    package var ownDestination: OwnDirectory?
+    /// The state directory lies below the source.
+    package var ownState: OwnDirectory?
+    /// Source and destination share a file system: one failing disk takes both.
+    package var isSameDevice: Bool
+
+    /// - Throws: `invalidConfiguration` when the two cannot be used together.
+    package init(source: [UInt8], destination: [UInt8], state: FilePath) throws(SafeBackupError) {
+        guard !source.isEmpty, !destination.isEmpty else {
+            throw Self.refusal("SOURCE and DESTINATION must not be empty")
+        }
+        if destination.starts(with: Array("s3://".utf8)) {
+            throw Self.refusal("S3 destinations are not part of this release; name a local directory")
+        }
+        self.source = try Self.canonical(source, role: "source", mayBeMissing: true).path
+        (self.destination, destinationExists) = try Self.canonical(
+            destination, role: "destination", mayBeMissing: true)
+        let from = try Self.status(self.source, role: "source")
+        let to = try Self.status(
+            destinationExists ? self.destination : self.destination.removingLastComponent(), role: "destination")
+        isSameDevice = from != nil && from?.device == to?.device
+        guard let from else { return }
+        if let to, destinationExists, Self.isSame(from, to) {
+            throw Self.refusal("Source and destination are the same directory \(printable(self.source.bytes))")
+        }
+        if try destinationExists && Self.hasAncestor(self.source, to) {
+            throw Self.refusal(
+                "The source \(printable(self.source.bytes)) lies inside the destination "
+                    + "\(printable(self.destination.bytes)); name a destination outside of it")
+        }
+        if try Self.hasAncestor(self.destination, from), let to, destinationExists {
+            ownDestination = OwnDirectory(device: to.device, inode: to.fingerprint.inode)
+        }
+        if let own = try Self.status(state, role: "state directory"), try Self.hasAncestor(state, from) {
+            ownState = OwnDirectory(device: own.device, inode: own.fingerprint.inode)
+        }
+    }
+
+    private static func isSame(_ left: FileStatus, _ right: FileStatus) -> Bool {
+        left.device == right.device && left.fingerprint.inode == right.fingerprint.inode
+    }
+
+    static func refusal(_ message: String) -> SafeBackupError {
+        SafeBackupError(.invalidConfiguration, message, disposition: .permanent)
+    }
+
+    /// The path without links and relative parts. A missing last component is kept as it is.
+    private static func canonical(
+        _ text: [UInt8], role: String, mayBeMissing: Bool
+    ) throws(SafeBackupError) -> (path: FilePath, exists: Bool) {
+        do throws(Errno) {
+            return (try realPath(FilePath(bytes: text)), true)
+        } catch {
+            guard error == .noSuchFileOrDirectory, mayBeMissing else { throw unusable(text, role, error) }
+        }
+        var plain = FilePath(bytes: text).lexicallyNormalized()
+        if plain.isRelative {
+            do throws(Errno) {
+                plain = try realPath(".").pushing(plain).lexicallyNormalized()
+            } catch {
+                throw unusable(text, role, error)
+            }
+        }
+        guard let last = plain.lastComponent else { throw refusal("The \(role) \(printable(text)) is not a path") }
+        do throws(Errno) {
+            return (try realPath(plain.removingLastComponent()).appending(last), false)
+        } catch {
+            if error == .noSuchFileOrDirectory && role == "source" { return (plain, false) }
+            throw refusal(
+                "The \(role) \(printable(plain.bytes)) cannot be made, because its parent directory is not there; "
+                    + "mount the disk or make the directory first")
+        }
+    }
+
+    private static func unusable(_ text: [UInt8], _ role: String, _ error: Errno) -> SafeBackupError {
+        SafeBackupError(
+            .invalidConfiguration, "The \(role) \(printable(text)) cannot be used: \(error.explanation)",
+            disposition: .permanent, systemError: error.rawValue)
+    }
+
+    private static func realPath(_ path: FilePath) throws(Errno) -> FilePath {
+        guard let resolved = path.withPlatformString({ realpath($0, nil) }) else { throw Errno(rawValue: errno) }
+        defer { free(resolved) }
+        return FilePath(platformString: resolved)
+    }
+
+    /// `nil` if nothing is there.
+    private static func status(_ path: FilePath, role: String) throws(SafeBackupError) -> FileStatus? {
+        do throws(Errno) {
+            return try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status()
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory: return nil
+            case .notDirectory: throw refusal("The \(role) \(printable(path.bytes)) is not a directory")
+            default: throw unusable(path.bytes, role, error)
+            }
+        }
+    }
+
+    /// Whether `ancestor` is a proper ancestor of the directory at `path`, or of where it would be made.
+    private static func hasAncestor(_ path: FilePath, _ ancestor: FileStatus?) throws(SafeBackupError) -> Bool {
+        guard let ancestor else { return false }
+        var current = path
+        while true {
+            let parent = current.removingLastComponent()
+            if parent == current || parent.isEmpty { return false }
+            if let status = try status(parent, role: "directory"), isSame(status, ancestor) { return true }
+            current = parent
+        }
+    }
+}

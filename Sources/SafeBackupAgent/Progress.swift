@@ -1,0 +1,33 @@
+package import SafeBackupCore
+import Synchronization
+
+/// What the agent is doing now, for the line on a terminal. Counters since the start.
+package final class Progress: Sendable {
+    package struct Snapshot: Sendable {
+        package var savedFiles = 0
+        package var savedBytes: Int64 = 0
+        /// Entries that the walks have seen.
+        package var scanned = 0
+        package var isScanning = false
+        package var current: String?
+    }
+
+    private let state = Mutex(Snapshot())
+
+    package init() {}
+
+    package var snapshot: Snapshot { state.withLock { $0 } }
+
+    func saved(files: Int, bytes: Int64) {
+        state.withLock { state in
+            state.savedFiles += files
+            state.savedBytes += bytes
+        }
+    }
+
+    func scanned(_ entries: Int) { state.withLock { $0.scanned += entries } }
+
+    func scanning(_ isScanning: Bool) { state.withLock { $0.isScanning = isScanning } }
+
+    func storing(_ path: RelativePath?) { state.withLock { $0.current = path?.description } }
+}

@@ -1,0 +1,266 @@
+import Glibc
+package import SafeBackupCore
+package import SafeBackupSystem
+package import SystemPackage
+
+/// One entry to get back: where it is stored, and what it was.
+package struct RestoreEntry: Sendable {
+    /// Relative to the source.
+    package var path: RelativePath
+    package var kind: EntryKind
+    /// Below the destination's root; `nil` for a directory.
+    package var location: RelativePath?
+    package var digest: Digest?
+    package var mtime: FileTime?
+    package var metadata: FileMetadata?
+    package var linkTarget: [UInt8]?
+    package var isFuzzy: Bool
+
+    package init(
+        path: RelativePath, kind: EntryKind, location: RelativePath?, digest: Digest? = nil, mtime: FileTime? = nil,
+        metadata: FileMetadata? = nil, linkTarget: [UInt8]? = nil, isFuzzy: Bool = false
+    ) {
+        self.path = path
+        self.kind = kind
+        self.location = location
+        self.digest = digest
+        self.mtime = mtime
+        self.metadata = metadata
+        self.linkTarget = linkTarget
+        self.isFuzzy = isFuzzy
+    }
+}
+
+/// Gets entries back: content, times, mode, owner, attributes. Never writes through a link, never outside the target
+/// directory, and never over an existing entry unless told to. A file appears under its name only when it is whole.
+package struct Restorer {
+    package struct Report: Sendable {
+        package var files = 0
+        package var bytes: Int64 = 0
+        package var directories = 0
+        package var links = 0
+        /// Path and reason, in order.
+        package var problems: [(path: RelativePath, reason: String)] = []
+    }
+
+    private let backup: ConfinedDirectory
+    private let target: ConfinedDirectory
+    private let overwrites: Bool
+    private var stored: DirectoryCache
+    private var made: DirectoryCache
+    private var finishing: [(path: RelativePath, mtime: FileTime?, metadata: FileMetadata?)] = []
+    private let hash = SHA256()
+    private let buffer: UnsafeMutableRawBufferPointer
+    package private(set) var report = Report()
+
+    /// - Parameters:
+    ///   - backup: the destination's root.
+    ///   - target: where the entries are put, under their paths relative to the source.
+    package init(backup: ConfinedDirectory, target: ConfinedDirectory, overwrites: Bool) {
+        self.backup = backup
+        self.target = target
+        self.overwrites = overwrites
+        stored = DirectoryCache(backup)
+        made = DirectoryCache(target)
+        buffer = .allocate(byteCount: 256 << 10, alignment: 4_096)
+    }
+
+    /// Gets one entry back. What goes wrong with it stands in the report.
+    package mutating func restore(_ entry: RestoreEntry) {
+        do throws(Errno) {
+            switch entry.kind {
+            case .directory: try restoreDirectory(entry)
+            case .symlink: try restoreLink(entry)
+            case .file: try restoreFile(entry)
+            case .fifo, .socket, .device: note(entry.path, "is not a file, a link or a directory")
+            }
+        } catch {
+            switch error {
+            case .fileExists: note(entry.path, "exists already and is left as it is (--overwrite replaces it)")
+            case .tooManySymbolicLinkLevels, .notDirectory:
+                note(entry.path, "a link or file stands where a directory is needed; nothing is written through it")
+            case .noSuchFileOrDirectory: note(entry.path, "its stored copy is not in the backup")
+            default: note(entry.path, error.explanation)
+            }
+        }
+    }
+
+    /// Sets the directories' own times and modes, innermost first, and ends.
+    package mutating func finish() -> Report {
+        for directory in finishing.sorted(by: { $0.path > $1.path }) {
+            do throws(Errno) {
+                let open = try target.openDirectory(directory.path)
+                apply(directory.metadata, mtime: directory.mtime, to: open, path: directory.path)
+            } catch {
+                note(directory.path, "its mode and times were not set: \(error.explanation)")
+            }
+        }
+        finishing = []
+        buffer.deallocate()
+        return report
+    }
+
+    private mutating func note(_ path: RelativePath, _ reason: String) { report.problems.append((path, reason)) }
+
+    private mutating func parent(of path: RelativePath) throws(Errno) -> Descriptor {
+        try made.makingDirectory(path.parent, mode: 0o755) { _, _ in }
+    }
+
+    private mutating func restoreDirectory(_ entry: RestoreEntry) throws(Errno) {
+        if !entry.path.isRoot {
+            do {
+                try parent(of: entry.path).makeDirectory(entry.path.leaf, mode: 0o700)
+            } catch {
+                guard error == .fileExists else { throw error }
+                guard try parent(of: entry.path).status(of: entry.path.leaf).kind == .directory else {
+                    throw Errno.fileExists
+                }
+            }
+            report.directories += 1
+            finishing.append((entry.path, entry.mtime, entry.metadata))
+        }
+    }
+
+    private mutating func restoreLink(_ entry: RestoreEntry) throws(Errno) {
+        var text = entry.linkTarget
+        if text == nil, let location = entry.location {
+            text = try stored.directory(location.parent).linkTarget(of: location.leaf)
+        }
+        guard let text else { throw .noSuchFileOrDirectory }
+        let directory = try parent(of: entry.path)
+        let stage = Self.stageName
+        try directory.makeSymbolicLink(stage, target: text)
+        do throws(Errno) {
+            try publish(stage, as: entry.path.leaf, in: directory)
+        } catch {
+            try directory.remove(stage)
+            throw error
+        }
+        if let metadata = entry.metadata {
+            do throws(Errno) {
+                try directory.setOwner(of: entry.path.leaf, uid: metadata.uid, gid: metadata.gid)
+            } catch {
+                // Ignored because only root may give a link away; its owner matters little.
+            }
+        }
+        if let mtime = entry.mtime { try directory.setModified(mtime, of: entry.path.leaf) }
+        report.links += 1
+    }
+
+    private mutating func restoreFile(_ entry: RestoreEntry) throws(Errno) {
+        guard let location = entry.location else { throw .noSuchFileOrDirectory }
+        let source = try stored.directory(location.parent).open(location.leaf, O_RDONLY | O_NONBLOCK)
+        let status = try source.status()
+        guard status.kind == .file else {
+            note(entry.path, "its stored copy is no longer a file; somebody changed the backup")
+            return
+        }
+        let directory = try parent(of: entry.path)
+        let stage = Self.stageName
+        let file = try directory.open(stage, O_WRONLY | O_CREAT | O_EXCL)
+        do throws(Errno) {
+            let digest = try copy(from: source, size: status.size, to: file)
+            apply(
+                entry.metadata
+                    ?? FileMetadata(
+                        mode: status.mode, uid: status.uid, gid: status.gid,
+                        xattrs: try source.extendedAttributes()),
+                mtime: entry.mtime ?? status.fingerprint.mtime, to: file, path: entry.path)
+            if let known = entry.digest, known != digest {
+                note(
+                    entry.path,
+                    "its content does not have the recorded SHA-256; the backup was damaged or changed; it was "
+                        + "restored as it is")
+            } else if entry.isFuzzy {
+                note(entry.path, "it changed while it was saved, so it may mix several states (fuzzy)")
+            }
+            try publish(stage, as: entry.path.leaf, in: directory)
+        } catch {
+            try directory.remove(stage)
+            throw error
+        }
+        report.files += 1
+        report.bytes += status.size
+    }
+
+    private static var stageName: [UInt8] {
+        Array(".safebackup-restore-\(getpid())".utf8)
+    }
+
+    private func publish(_ stage: [UInt8], as leaf: [UInt8], in directory: Descriptor) throws(Errno) {
+        if overwrites {
+            try directory.rename(stage, to: directory, leaf)
+            return
+        }
+        do {
+            try directory.renameWithoutReplacing(stage, to: directory, leaf)
+        } catch {
+            // Some file systems have no RENAME_NOREPLACE; a link refuses an existing name just as well.
+            guard error == .invalidArgument || error == .noFunction else { throw error }
+            try directory.link(stage, to: directory, leaf)
+            try directory.remove(stage)
+        }
+    }
+
+    /// Copies content and keeps holes; the digest is of what was read.
+    private func copy(from source: Descriptor, size: Int64, to file: Descriptor) throws(Errno) -> Digest {
+        var offset: Int64 = 0
+        while true {
+            let start = try source.nextContent(from: offset) ?? size
+            if start > offset { updateZeros(min(start, size) - offset) }
+            if start >= size { break }
+            let end = try source.nextHole(from: start)
+            offset = start
+            while offset < end {
+                let want = Int(min(Int64(buffer.count), end - offset))
+                let count = try source.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<want]), at: offset)
+                if count == 0 { break }
+                let part = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+                hash.update(part)
+                try file.write(part, at: offset)
+                offset += Int64(count)
+            }
+            if offset < end { break }
+        }
+        try file.setSize(size)
+        return hash.finish()
+    }
+
+    private static let zeros = [UInt8](repeating: 0, count: 64 << 10)
+
+    private func updateZeros(_ count: Int64) {
+        var left = count
+        Self.zeros.withUnsafeBytes { zeros in
+            while left > 0 {
+                let part = min(Int64(zeros.count), left)
+                hash.update(UnsafeRawBufferPointer(rebasing: zeros[..<Int(part)]))
+                left -= part
+            }
+        }
+    }
+
+    private mutating func apply(_ metadata: FileMetadata?, mtime: FileTime?, to file: Descriptor, path: RelativePath) {
+        do throws(Errno) {
+            if let metadata {
+                var mode = metadata.mode
+                do throws(Errno) {
+                    try file.setOwner(uid: metadata.uid, gid: metadata.gid)
+                } catch {
+                    // Only root may give a file away. A setuid bit must not follow to another owner.
+                    if metadata.uid != getuid() { mode &= 0o1777 }
+                }
+                for attribute in metadata.xattrs {
+                    do throws(Errno) {
+                        try file.setExtendedAttribute(attribute)
+                    } catch {
+                        note(path, "its attribute \(printable(attribute.name)) was not set: \(error.explanation)")
+                    }
+                }
+                try file.setMode(mode)
+            }
+            if let mtime { try file.setModified(mtime) }
+        } catch {
+            note(path, "its mode or times were not set: \(error.explanation)")
+        }
+    }
+}

@@ -1,0 +1,394 @@
+import Logging
+package import SafeBackupCore
+package import SafeBackupState
+package import SafeBackupSystem
+package import SafeBackupWatch
+import Synchronization
+package import SystemPackage
+
+/// One source at work: watches it, walks it, and turns what changed into jobs. Holds it while its root is not the
+/// one that is known.
+package final class SourceUnit: Sendable {
+    package struct Settings: Sendable {
+        package var path: FilePath
+        package var excludes: ExcludeRules
+        package var ownDirectories: [Preflight.OwnDirectory: SkipReason]
+        package var settle: SettlePolicy
+    }
+
+    package let id: SourceID
+    package let destinations: [DestinationID]
+    let settings: Settings
+    private let record: SourceRecord
+    private let state: StateAccess
+    private let io: ThreadExecutor
+    private let clock: WallClock
+    private let stop: StopSignal
+    private let logger: Logger
+    private let progress: Progress
+    /// Called after jobs were queued.
+    private let queued: @Sendable () -> Void
+    private let root = Mutex<SourceRoot?>(nil)
+    private let reconcileWanted = Wakeup()
+
+    init(
+        record: SourceRecord, destinations: [DestinationID], settings: Settings, state: StateAccess,
+        io: ThreadExecutor, clock: WallClock, stop: StopSignal, logger: Logger, progress: Progress,
+        queued: @escaping @Sendable () -> Void
+    ) {
+        id = record.id
+        self.record = record
+        self.destinations = destinations
+        self.settings = settings
+        self.state = state
+        self.io = io
+        self.clock = clock
+        self.stop = stop
+        var logger = logger
+        logger[metadataKey: "source.path"] = "\(printable(settings.path.bytes))"
+        self.logger = logger
+        self.progress = progress
+        self.queued = queued
+    }
+
+    /// The root that reads start from; `nil` while the source is held.
+    package var openRoot: SourceRoot? { root.withLock { $0 } }
+
+    // MARK: Once
+
+    /// One walk. Returns when everything that differs is queued.
+    func walkOnce() async throws(SafeBackupError) {
+        let root = try await open()
+        try await reconcile(root, reason: "start")
+    }
+
+    // MARK: Continuous
+
+    /// Watches until the stop is requested; `ready` is called when all watches are in place for the first time.
+    func run(ready: @Sendable @escaping () -> Void) async throws(SafeBackupError) {
+        var isFirst = true
+        while !stop.isRequested {
+            do throws(SafeBackupError) {
+                let root = try await open()
+                try await watch(root) {
+                    if isFirst { ready() }
+                }
+                isFirst = false
+            } catch {
+                close()
+                switch error.code {
+                case .rootMissing, .rootReplaced, .rootEmptied, .unreadable, .sourceFailed:
+                    try await hold(error)
+                case .exhausted:
+                    logger.error(
+                        "The source cannot be watched now", metadata: ["error": "\(error.message)"])
+                default: throw error
+                }
+                await pause(.seconds(2))
+            }
+        }
+        close()
+    }
+
+    private func pause(_ duration: Duration) async {
+        let wake = Wakeup()
+        stop.onRequest { wake.signal() }
+        await wake.wait(atMost: duration)
+    }
+
+    private func open() async throws(SafeBackupError) -> SourceRoot {
+        let (path, known) = (settings.path, record.identity)
+        let opened = try await io.run { () throws(SafeBackupError) in try SourceRoot(path: path, known: known) }
+        root.withLock { $0 = opened }
+        return opened
+    }
+
+    private func close() { root.withLock { $0 = nil } }
+
+    private func hold(_ reason: SafeBackupError) async throws(SafeBackupError) {
+        let id = id
+        let isNew = try await state.durably { (store) throws(SafeBackupError) in
+            try store.hold(source: id, code: reason.code, message: reason.message)
+        }
+        if isNew {
+            logger.error(
+                "The source is held", metadata: ["error.code": "\(reason.code)", "error": "\(reason.message)"])
+        }
+    }
+
+    private func filter(for root: SourceRoot) throws(SafeBackupError) -> TreeFilter {
+        var own: [FileIdentity: SkipReason] = [:]
+        for (directory, reason) in settings.ownDirectories {
+            own[FileIdentity(device: directory.device, inode: directory.inode)] = reason
+        }
+        return try TreeFilter(root: root.tree, rules: settings.excludes, own: own)
+    }
+
+    private func watch(_ root: SourceRoot, ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) {
+        let watcher = Watcher(root: root.tree, filter: try filter(for: root))
+        let report = try await watcher.start()
+        logger.info(
+            "The source is watched",
+            metadata: ["directories": "\(report.directories)", "watched": "\(report.watched)"])
+        if report.watched < report.directories {
+            logger.warning(
+                "Some directories cannot be watched; they are saved at the next walk; raise fs.inotify.max_user_watches",
+                metadata: ["watched": "\(report.watched)", "directories": "\(report.directories)"])
+        }
+        ready()
+        let failure = Mutex<SafeBackupError?>(nil)
+        let ended = Wakeup()
+        let isOver = Atomic(false)
+        let finish: @Sendable (SafeBackupError?) -> Void = { error in
+            failure.withLock { $0 = $0 ?? error }
+            isOver.store(true, ordering: .releasing)
+            ended.signal()
+            self.reconcileWanted.signal()
+        }
+        stop.onRequest { finish(nil) }
+        await withTaskGroup(of: Void.self) { tasks in
+            tasks.addTask {
+                do throws(SafeBackupError) {
+                    try await self.follow(watcher)
+                    finish(nil)
+                } catch {
+                    finish(error)
+                }
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) {
+                    try await self.reconcileRepeatedly(root, watcher) { isOver.load(ordering: .acquiring) }
+                } catch {
+                    finish(error)
+                }
+            }
+            tasks.addTask {
+                // A file system that is mounted over the root sends no event.
+                while !isOver.load(ordering: .acquiring) {
+                    await ended.wait(atMost: .seconds(5))
+                    if isOver.load(ordering: .acquiring) { break }
+                    do throws(SafeBackupError) {
+                        _ = try await self.io.run { () throws(SafeBackupError) in try root.verified() }
+                    } catch {
+                        finish(error)
+                    }
+                }
+                await watcher.stop()
+            }
+        }
+        if let failure = failure.withLock({ $0 }) { throw failure }
+    }
+
+    /// Takes what the watcher saw until it stops.
+    private func follow(_ watcher: Watcher) async throws(SafeBackupError) {
+        while let batch = await watcher.next() {
+            if !batch.changes.isEmpty { try await enqueue(batch.changes) }
+            if !batch.notSaved.isEmpty {
+                let (id, entries) = (id, batch.notSaved)
+                try await state.durably { (store) throws(SafeBackupError) in
+                    try store.recordNotSaved(source: id, entries)
+                }
+            }
+            if !batch.desynced.isEmpty {
+                let id = id
+                logger.warning(
+                    "Events were lost; the source is compared with the catalogue",
+                    metadata: ["reason": "\(batch.desynced.map { "\($0)" }.joined(separator: ", "))"])
+                try await state.durably { (store) throws(SafeBackupError) in
+                    try store.markDesynced(source: id, true)
+                }
+                reconcileWanted.signal()
+            }
+            if let event = batch.rootEvent {
+                // The directory we hold is still open; whether the path leads to it decides.
+                guard let root = openRoot else { return }
+                _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
+                logger.warning("The root changed and is still the same directory", metadata: ["event": "\(event)"])
+                reconcileWanted.signal()
+            }
+        }
+    }
+
+    private func enqueue(_ changes: [Change]) async throws(SafeBackupError) {
+        let now = clock.now
+        let (id, destinations, settle) = (id, destinations, settings.settle)
+        let queuedChanges = changes.map { change in
+            QueuedChange(
+                path: change.path, action: change.kind == .vanished ? .delete : .store,
+                notBefore: settle.notBefore(for: change.kind, now: now), settleLimit: settle.limit,
+                isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes)
+        }
+        try await state.durably { (store) throws(SafeBackupError) in
+            _ = try store.enqueue(destinations.map { ($0, queuedChanges) }, source: id)
+        }
+        queued()
+    }
+
+    // MARK: Reconcile
+
+    private func reconcileRepeatedly(
+        _ root: SourceRoot, _ watcher: Watcher, until isOver: @Sendable () -> Bool
+    ) async throws(SafeBackupError) {
+        var reason = "start"
+        var wait = Duration.seconds(1)
+        while !isOver() {
+            let began = ContinuousClock.now
+            try await reconcile(root, reason: reason)
+            // A storm that overflows again and again must not turn into walk after walk.
+            wait = ContinuousClock.now - began > .seconds(60) ? .seconds(1) : min(wait * 2, .seconds(60))
+            let idle = ContinuousClock.now
+            await reconcileWanted.wait(atMost: .seconds(86_400))
+            if isOver() { return }
+            if ContinuousClock.now - idle > wait * 2 { wait = .seconds(1) }
+            await pause(wait)
+            if isOver() { return }
+            reason = "desynced"
+            let report = try await watcher.resync()
+            logger.info("The watches were placed again", metadata: ["watched": "\(report.watched)"])
+        }
+    }
+
+    /// Walks the tree, compares it with the catalogue one directory at a time, and queues what differs.
+    private func reconcile(_ root: SourceRoot, reason: String) async throws(SafeBackupError) {
+        let (id, destinations) = (id, destinations)
+        let tree = try await io.run { () throws(SafeBackupError) in try root.verified() }
+        let (number, hasLiveNames) = try await state.durably { (store) throws(SafeBackupError) in
+            (try store.beginReconcile(source: id, reason: reason), try store.hasLiveNames(source: id))
+        }
+        progress.scanning(true)
+        defer { progress.scanning(false) }
+        let scan = SharedScanner(Scanner(root: tree, filter: try filter(for: root)))
+        let began = ContinuousClock.now
+        let stableInodes = root.identity.type.hasStableInodes
+        var (seen, queuedCount, isComplete, isFirst) = (0, 0, true, true)
+        var ahead = try await scan.next(on: io)
+        while let listed = ahead {
+            if stop.isRequested { return }
+            if isFirst, hasLiveNames, let top = listed.first(where: { $0.path.isRoot }), top.isWhole,
+                !top.entries.contains(where: \.isSaved)
+            {
+                throw SafeBackupError(
+                    .rootEmptied,
+                    "The source \(printable(settings.path.bytes)) is suddenly empty, although files of it were saved; "
+                        + "nothing is removed from the backup; saving goes on when files are there again",
+                    disposition: .transient)
+            }
+            if isFirst {
+                try await state.durably { (store) throws(SafeBackupError) in try store.release(source: id) }
+                isFirst = false
+            }
+            async let next = scan.next(on: io)
+            let now = clock.now
+            let counts = try await state.durably { (store) throws(SafeBackupError) in
+                try store.reconcile(
+                    number, source: id, destinations: destinations, listed, notBefore: now,
+                    stableInodes: stableInodes)
+            }
+            seen += counts.seen
+            queuedCount += counts.queued
+            progress.scanned(counts.seen)
+            if counts.queued > 0 { queued() }
+            for directory in listed where directory.isLastPart {
+                try await queueAbsent(from: directory.path, in: tree)
+            }
+            for directory in listed {
+                guard let failure = directory.failure else { continue }
+                isComplete = false
+                logger.error(
+                    "A directory cannot be read; nothing below it is saved",
+                    metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
+            }
+            do {
+                ahead = try await next
+            } catch {
+                throw error as? SafeBackupError
+                    ?? SafeBackupError(.sourceFailed, "The walk failed: \(error)", disposition: .transient)
+            }
+        }
+        // The root could have gone away during the walk: then what it did not find is not known to be absent.
+        _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
+        let complete = isComplete
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.finishReconcile(number, complete: complete)
+        }
+        queued()
+        logger.info(
+            "The source was compared with the catalogue",
+            metadata: [
+                "reason": "\(reason)", "seen": "\(seen)", "queued": "\(queuedCount)",
+                "seconds": "\(secondsText(ContinuousClock.now - began))",
+            ])
+    }
+
+    /// For a directory too large to compare in one piece: asks the source about each live name.
+    private func queueAbsent(from directory: RelativePath, in tree: ConfinedDirectory) async throws(SafeBackupError) {
+        let (id, destinations) = (id, destinations)
+        for destination in destinations {
+            var after: [UInt8]?
+            while true {
+                let position = after
+                let leaves = try await state.durably { (store) throws(SafeBackupError) in
+                    try store.liveLeaves(
+                        source: id, destination: destination, parent: directory, after: position, limit: 8_192)
+                }
+                guard let last = leaves.last else { break }
+                after = last
+                let absent = try await io.run { () throws(SafeBackupError) -> [[UInt8]] in
+                    do throws(Errno) {
+                        let parent = try tree.openDirectory(directory)
+                        return try leaves.filter { leaf throws(Errno) in
+                            do throws(Errno) {
+                                _ = try parent.status(of: leaf)
+                                return false
+                            } catch {
+                                if error == .noSuchFileOrDirectory { return true }
+                                throw error
+                            }
+                        }
+                    } catch {
+                        throw SafeBackupError(
+                            .sourceFailed, "The directory \(directory) cannot be read: \(error.explanation)",
+                            disposition: .transient, systemError: error.rawValue)
+                    }
+                }
+                if absent.isEmpty { continue }
+                let (now, limit) = (clock.now, settings.settle.limit)
+                let deletes = absent.map {
+                    QueuedChange(
+                        path: directory.appending($0), action: .delete, notBefore: now, settleLimit: limit,
+                        isDirectory: false, size: nil, hashFirst: false)
+                }
+                try await state.durably { (store) throws(SafeBackupError) in
+                    _ = try store.enqueue([(destination, deletes)], source: id)
+                }
+            }
+        }
+    }
+}
+
+/// A walk that is pulled from an I/O thread, one batch at a time; the lock is never contended.
+private final class SharedScanner: Sendable {
+    private let scanner: Mutex<Scanner>
+
+    init(_ scanner: consuming sending Scanner) { self.scanner = Mutex(scanner) }
+
+    func next(on io: ThreadExecutor) async throws(SafeBackupError) -> [ListedDirectory]? {
+        try await io.run { () throws(SafeBackupError) in
+            try self.scanner.withLock { (scanner) throws(SafeBackupError) in try scanner.next(entryLimit: 4_096) }
+        }
+    }
+}
+
+extension ListedEntry {
+    /// Something that would be saved, as against what is listed only.
+    var isSaved: Bool {
+        if case .status = finding { return true }
+        return false
+    }
+}
+
+/// With one decimal.
+func secondsText(_ duration: Duration) -> String {
+    let tenths = (duration.components.seconds * 10) + duration.components.attoseconds / 100_000_000_000_000_000
+    return "\(tenths / 10).\(tenths % 10)"
+}

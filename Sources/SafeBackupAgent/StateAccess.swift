@@ -1,0 +1,41 @@
+package import Logging
+package import SafeBackupCore
+package import SafeBackupState
+
+/// The state, for callers that must not give up because its disk is full or failing: a call is repeated with back-off
+/// until it succeeds or the agent stops. Nothing that it was to record is called saved before.
+package struct StateAccess: Sendable {
+    package let store: StateStore
+    let stop: StopSignal
+    let logger: Logger
+
+    /// - Throws: `stateDamaged` at once; `stateFailed` only after a stop was requested.
+    func durably<R: Sendable>(
+        _ body: @Sendable (isolated StateStore) throws(SafeBackupError) -> R
+    ) async throws(SafeBackupError) -> R {
+        var wait = Duration.milliseconds(250)
+        var isFirst = true
+        while true {
+            let failure: SafeBackupError
+            do throws(SafeBackupError) {
+                if !isFirst { try await store.reopen() }
+                return try await body(store)
+            } catch {
+                failure = error
+            }
+            if failure.code != .stateFailed || stop.isRequested { throw failure }
+            if isFirst || wait >= .seconds(30) {
+                logger.error(
+                    "The state cannot be written; saving goes on when it can",
+                    metadata: ["error.code": "\(failure.code)", "error": "\(failure.message)"])
+            }
+            isFirst = false
+            do {
+                try await Task.sleep(for: wait)
+            } catch {
+                throw failure  // cancelled: the agent stops
+            }
+            wait = min(wait * 2, .seconds(30))
+        }
+    }
+}

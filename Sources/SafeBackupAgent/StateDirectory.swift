@@ -1,0 +1,146 @@
+import Glibc
+package import SafeBackupCore
+import SafeBackupSystem
+package import SystemPackage
+
+/// The directory that holds one agent's state, and the lock that makes it one agent's.
+package struct StateDirectory: Sendable {
+    package let path: FilePath
+
+    package init(path: FilePath) { self.path = path }
+
+    /// `--state`, else systemd's STATE_DIRECTORY, else `$XDG_STATE_HOME/safebackup` (root: `/var/lib/safebackup`,
+    /// others: `~/.local/state/safebackup`).
+    package static func resolve(option: [UInt8]?, environment: [String: String], uid: UInt32) throws(SafeBackupError)
+        -> StateDirectory
+    {
+        if let option {
+            guard !option.isEmpty else {
+                throw SafeBackupError(
+                    .invalidConfiguration, "--state is empty; name a directory", disposition: .permanent)
+            }
+            return StateDirectory(path: FilePath(bytes: option))
+        }
+        // systemd lists several directories with colons; the first is the one it made first.
+        if let listed = environment["STATE_DIRECTORY"]?.split(separator: ":").first {
+            return StateDirectory(path: FilePath(String(listed)))
+        }
+        // The base directory specification has relative paths ignored.
+        if let base = environment["XDG_STATE_HOME"], base.hasPrefix("/") {
+            return StateDirectory(path: FilePath(base).appending("safebackup"))
+        }
+        if uid == 0 { return StateDirectory(path: "/var/lib/safebackup") }
+        if let home = environment["HOME"], home.hasPrefix("/") {
+            return StateDirectory(path: FilePath(home).appending(".local/state/safebackup"))
+        }
+        throw SafeBackupError(
+            .invalidConfiguration, "No place for the state: HOME and XDG_STATE_HOME are not set; give --state DIR",
+            disposition: .permanent)
+    }
+
+    package var database: FilePath { path.appending("queue.db") }
+
+    /// Makes the directory with mode 0700, and its ancestors as usual.
+    package func create() throws(SafeBackupError) {
+        do throws(Errno) {
+            try Self.makeDirectories(path)
+        } catch {
+            throw SafeBackupError(
+                .stateFailed,
+                "The state directory \(printable(path.bytes)) cannot be made: \(error.explanation); give another with "
+                    + "--state",
+                disposition: .transient, systemError: error.rawValue)
+        }
+    }
+
+    private static func makeDirectories(_ path: FilePath, mode: mode_t = 0o700) throws(Errno) {
+        do {
+            _ = try systemCall("mkdir") { path.withPlatformString { mkdir($0, mode) } }
+        } catch {
+            switch error {
+            case .fileExists:
+                _ = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
+            case .noSuchFileOrDirectory:
+                let parent = path.removingLastComponent()
+                if parent == path || parent.isEmpty { throw error }
+                try makeDirectories(parent, mode: 0o755)
+                _ = try systemCall("mkdir") { path.withPlatformString { mkdir($0, mode) } }
+            default: throw error
+            }
+        }
+    }
+
+    /// One agent at a time: the lock is held as long as the returned object lives. `stateLocked` names the process
+    /// and the two ways out.
+    package func lock() throws(SafeBackupError) -> ProcessLock {
+        do throws(ProcessLock.Refusal) {
+            return try ProcessLock(at: path.appending("lock"))
+        } catch {
+            switch error {
+            case .held(let process):
+                let who = process.map { "process \($0)" } ?? "another process"
+                throw SafeBackupError(
+                    .stateLocked,
+                    "The state directory \(printable(path.bytes)) is in use by \(who); stop that agent first, or give "
+                        + "this one its own with --state DIR",
+                    disposition: .permanent)
+            case .failed(let error):
+                throw SafeBackupError(
+                    .stateFailed,
+                    "The lock file in \(printable(path.bytes)) cannot be taken: \(error.explanation)",
+                    disposition: .transient, systemError: error.rawValue)
+            }
+        }
+    }
+
+    /// The process number of the agent that has the lock now, if one has it.
+    package func holder() -> (isHeld: Bool, process: Int32?) {
+        do throws(ProcessLock.Refusal) {
+            return try ProcessLock.holder(of: path.appending("lock"))
+        } catch {
+            return (false, nil)
+        }
+    }
+
+    /// Identifies this machine in a sentinel: systemd's machine-id, else an identifier kept beside the state.
+    package func machineIdentifier() throws(SafeBackupError) -> String {
+        for place: FilePath in ["/etc/machine-id", "/var/lib/dbus/machine-id", path.appending("machine-id")] {
+            do throws(Errno) {
+                let text = try Descriptor.open(place, O_RDONLY).readAll(limit: 4_096)
+                let identifier = text.prefix { $0 > 0x20 && $0 < 0x7F }
+                if identifier.count >= 8 { return String(decoding: identifier, as: UTF8.self) }
+            } catch {
+                continue  // ignored because the next place may have one
+            }
+        }
+        var generator = SystemRandomNumberGenerator()
+        let bytes = (0..<16).map { _ in UInt8.random(in: 0...255, using: &generator) }
+        let identifier = hexadecimal(bytes)
+        do throws(Errno) {
+            let directory = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
+            try AtomicFile.write(Array((identifier + "\n").utf8), to: Array("machine-id".utf8), in: directory)
+        } catch {
+            throw SafeBackupError(
+                .stateFailed, "The state directory \(printable(path.bytes)) cannot be written: \(error.explanation)",
+                disposition: .transient, systemError: error.rawValue)
+        }
+        return identifier
+    }
+}
+
+extension FilePath {
+    /// The path's bytes as the system has them.
+    package var bytes: [UInt8] {
+        withPlatformString { pointer in Array(UnsafeRawBufferPointer(start: pointer, count: strlen(pointer))) }
+    }
+
+    /// A path of exactly these bytes.
+    package init(bytes: [UInt8]) {
+        self = withCString(bytes) { FilePath(platformString: $0) }
+    }
+
+    package func appending(path: RelativePath) -> FilePath {
+        path.isRoot
+            ? self : FilePath(bytes: bytes + (bytes.last == UInt8(ascii: "/") ? [] : [UInt8(ascii: "/")]) + path.bytes)
+    }
+}

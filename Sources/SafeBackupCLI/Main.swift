@@ -1,0 +1,85 @@
+import ArgumentParser
+import Glibc
+import SafeBackupAgent
+import SafeBackupCore
+import SafeBackupSystem
+
+struct SafeBackup: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "safebackup",
+        abstract: "Keeps a directory saved as plain files, while you work.",
+        discussion: """
+            Start with:  safebackup run ~/Photos /mnt/backup/photos
+            Exit codes: 0 all well, 1 failed, 2 usage or configuration, 3 done but something could not be saved,
+            4 held (see 'safebackup status'), 5 another agent has the state, 130 second interrupt.
+            """,
+        version: Release.version,
+        subcommands: [RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self])
+}
+
+/// The options that every verb has.
+struct StateOption: ParsableArguments {
+    @Option(
+        name: .customLong("state"), help: "Where the agent keeps its state (default: see safebackup status --help).")
+    var state: ArgumentBytes?
+
+    func directory() throws(SafeBackupError) -> StateDirectory {
+        var environment: [String: String] = [:]
+        for name in ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"] {
+            if let pointer = getenv(name) { environment[name] = String(cString: pointer) }
+        }
+        return try StateDirectory.resolve(option: state?.bytes, environment: environment, uid: getuid())
+    }
+}
+
+@main
+enum Main {
+    static func main() async {
+        Process.ignoreHarmfulSignals()
+        do {
+            var command = try SafeBackup.parseAsRoot(ArgumentBytes.processArguments())
+            if var command = command as? any AsyncParsableCommand {
+                try await command.run()
+            } else {
+                try command.run()
+            }
+        } catch let error as SafeBackupError {
+            Console.error("safebackup: \(error.message)")
+            exit(exitCode(for: error))
+        } catch {
+            // 64 is the parser's own code for a usage error; ours is 2.
+            let code = SafeBackup.exitCode(for: error).rawValue
+            let message = SafeBackup.fullMessage(for: error)
+            if code == 0 { Console.print(message) } else if !message.isEmpty { Console.error(message) }
+            exit(code == 64 ? 2 : code)
+        }
+    }
+
+    static func exitCode(for error: SafeBackupError) -> Int32 {
+        switch error.code {
+        case .invalidConfiguration, .invalidPath: 2
+        case .stateLocked: 5
+        case _ where error.isHolding: 4
+        default: 1
+        }
+    }
+}
+
+/// Whole lines to standard output and error. A closed pipe is no reason to stop saving.
+enum Console {
+    static func print(_ text: String) { write(text + "\n", to: 1) }
+
+    static func error(_ text: String) { write(text + "\n", to: 2) }
+
+    static func write(_ text: String, to descriptor: Int32) {
+        var text = text
+        text.withUTF8 { bytes in
+            var done = 0
+            while done < bytes.count {
+                let count = Glibc.write(descriptor, bytes.baseAddress.map { $0 + done }, bytes.count - done)
+                if count <= 0 { return }
+                done += count
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+import ArgumentParser
+import Glibc
+import Logging
+import SafeBackupAgent
+import SafeBackupCore
+import SafeBackupSystem
+import SafeBackupWatch
+import UnixSignals
+
+struct RunCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Save a directory, then keep it saved.",
+        discussion: """
+            Saves everything below SOURCE to DESTINATION as plain files, then watches SOURCE and saves each change \
+            within seconds, until it is stopped. What is deleted in SOURCE stays in DESTINATION.
+            """)
+
+    @Argument(help: "The directory to save.")
+    var source: ArgumentBytes
+
+    @Argument(help: "The directory that holds the backup; it is made if its parent exists.")
+    var destination: ArgumentBytes
+
+    @OptionGroup var state: StateOption
+
+    @Option(name: .long, help: "Leave out what matches, in gitignore syntax; may be given several times.")
+    var exclude: [ArgumentBytes] = []
+
+    @Flag(name: .long, help: "Save what differs and end, instead of watching.")
+    var once = false
+
+    @Flag(name: .shortAndLong, help: "Log every step.")
+    var verbose = false
+
+    func run() async throws {
+        let directory = try state.directory()
+        let preflight = try Preflight(source: source.bytes, destination: destination.bytes, state: directory.path)
+        let isTerminal = isatty(1) == 1
+        let logger = Console.logger(level: verbose ? .debug : isTerminal ? .warning : .info)
+        for (own, name) in [(preflight.ownState, "state directory"), (preflight.ownDestination, "destination")]
+        where own != nil {
+            logger.notice("The \(name) lies inside the source and is left out")
+        }
+        let settings = AgentSettings(
+            preflight: preflight, state: directory, excludes: try ExcludeRules(patterns: exclude.map(\.bytes)),
+            isOnce: once)
+        let agent = Agent(settings: settings, logger: logger, ioThreads: 4)
+        let signals = Task {
+            var count = 0
+            for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
+                count += 1
+                // The queue is durable: nothing is lost by leaving at once.
+                if count > 1 { exit(130) }
+                agent.requestStop()
+            }
+        }
+        defer { signals.cancel() }
+        let display = isTerminal ? TerminalProgress(agent: agent) : nil
+        display?.start()
+        let result: AgentResult
+        do {
+            result = try await agent.run {
+                if isTerminal { display?.becameReady() } else { Console.print("ready") }
+            }
+        } catch {
+            await display?.stop()
+            throw error
+        }
+        await display?.stop()
+        switch result {
+        case .complete: return
+        case .incomplete(let unsaved):
+            Console.error(unsaved.text)
+            throw ExitCode(3)
+        case .held(let reason):
+            Console.error("safebackup: held: \(reason.message)")
+            throw ExitCode(4)
+        }
+    }
+}

@@ -1,0 +1,70 @@
+import Glibc
+import SafeBackupAgent
+import SafeBackupCore
+import Synchronization
+
+/// One line on a terminal that tells what the agent is doing; quiet once everything is saved.
+final class TerminalProgress: Sendable {
+    private let agent: Agent
+    private let task = Mutex<Task<Void, Never>?>(nil)
+    private let isReady = Atomic(false)
+
+    init(agent: Agent) { self.agent = agent }
+
+    func start() {
+        task.withLock { task in
+            task = Task { await self.show() }
+        }
+    }
+
+    func becameReady() { isReady.store(true, ordering: .releasing) }
+
+    func stop() async {
+        let running = task.withLock { $0 }
+        running?.cancel()
+        await running?.value
+    }
+
+    private func show() async {
+        let began = ContinuousClock.now
+        var (lastBytes, lastTime, rate) = (Int64(0), began, 0.0)
+        var wasBusy = true
+        while !Task.isCancelled {
+            let snapshot = agent.progress.snapshot
+            let counts = await agent.counts()
+            let pending = (counts?.pending ?? 0) + (counts?.leased ?? 0)
+            let isBusy = snapshot.isScanning || pending > 0 || counts == nil
+            let now = ContinuousClock.now
+            let seconds =
+                Double((now - lastTime).components.attoseconds) / 1e18 + Double((now - lastTime).components.seconds)
+            if seconds >= 0.5 {
+                rate = Double(snapshot.savedBytes - lastBytes) / seconds
+                (lastBytes, lastTime) = (snapshot.savedBytes, now)
+            }
+            if isBusy {
+                draw(snapshot, pending: pending, rate: rate)
+            } else if wasBusy {
+                erase()
+                var text = "In sync: \(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
+                if let stuck = counts?.stuck, stuck > 0 { text += ", \(stuck) stuck (see 'safebackup status')" }
+                if isReady.load(ordering: .acquiring) { text += "; watching" }
+                Console.print(text)
+            }
+            wasBusy = isBusy
+            do { try await Task.sleep(for: .milliseconds(200)) } catch { break }  // cancelled: the run is over
+        }
+        erase()
+    }
+
+    private func draw(_ snapshot: Progress.Snapshot, pending: Int, rate: Double) {
+        var line = "\(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
+        line += ", \(ByteCount(Int64(rate)))/s, \(pending) pending"
+        if snapshot.isScanning { line += ", \(snapshot.scanned) seen" }
+        if let current = snapshot.current { line += "  \(current)" }
+        var size = winsize()
+        let columns = ioctl(1, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 10 ? Int(size.ws_col) : 80
+        Console.write("\r\u{1B}[K" + String(line.prefix(columns - 1)), to: 1)
+    }
+
+    private func erase() { Console.write("\r\u{1B}[K", to: 1) }
+}

@@ -1,0 +1,141 @@
+import Foundation
+import Glibc
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+import Testing
+
+@testable import SafeBackupAgent
+
+@Suite("A restore")
+struct RestorerTests {
+    private struct Place {
+        let temporary: TemporaryDirectory
+        let backup: FilePath
+        let target: FilePath
+
+        init() throws {
+            temporary = try TemporaryDirectory()
+            backup = try temporary.make("backup")
+            target = try temporary.make("target")
+        }
+
+        func restore(_ entries: [RestoreEntry], overwrites: Bool = false) throws -> Restorer.Report {
+            var restorer = Restorer(
+                backup: try ConfinedDirectory(opening: backup), target: try ConfinedDirectory(opening: target),
+                overwrites: overwrites)
+            for entry in entries { restorer.restore(entry) }
+            return restorer.finish()
+        }
+    }
+
+    private func file(_ path: String, at location: String, digest: Digest? = nil) throws -> RestoreEntry {
+        RestoreEntry(
+            path: try RelativePath(path), kind: .file, location: try RelativePath(location), digest: digest,
+            mtime: FileTime(seconds: 1_000_000_000, nanoseconds: 5),
+            metadata: FileMetadata(mode: 0o640, uid: getuid(), gid: getgid()))
+    }
+
+    @Test("Content, mode and times come back, holes stay holes, directories get theirs last")
+    func plain() throws {
+        let place = try Place()
+        try place.temporary.write("hello", to: "backup/stored")
+        let sparse = try Descriptor.open(place.backup.appending("sparse"), O_WRONLY | O_CREAT)
+        try sparse.setSize(8 << 20)
+        let time = FileTime(seconds: 900_000_000, nanoseconds: 0)
+        let directory = RestoreEntry(
+            path: try RelativePath("d"), kind: .directory, location: nil, mtime: time,
+            metadata: FileMetadata(mode: 0o500, uid: getuid(), gid: getgid()))
+        let report = try place.restore([
+            directory, try file("d/f", at: "stored", digest: SHA256.digest(of: Array("hello".utf8))),
+            try file("d/s", at: "sparse"),
+        ])
+        #expect(report.problems.isEmpty)
+        #expect(report.files == 2)
+        let root = try ConfinedDirectory(opening: place.target)
+        let status = try root.status(of: RelativePath("d/f"))
+        #expect(status.mode == 0o640)
+        #expect(status.fingerprint.mtime == FileTime(seconds: 1_000_000_000, nanoseconds: 5))
+        #expect(try root.status(of: RelativePath("d/s")).allocated == 0)
+        #expect(try root.status(of: RelativePath("d/s")).size == 8 << 20)
+        #expect(try root.status(of: RelativePath("d")).mode == 0o500)
+        #expect(try root.status(of: RelativePath("d")).fingerprint.mtime == time)
+        #expect(try place.temporary.read("target/d/f") == "hello")
+        chmod(place.target.appending("d").string, 0o700)
+    }
+
+    @Test("A planted link in the target, or in the backup, is never followed")
+    func links() throws {
+        let place = try Place()
+        try place.temporary.write("content", to: "backup/stored")
+        try place.temporary.write("secret", to: "secret")
+        _ = try place.temporary.make("outside")
+        let manager = FileManager.default
+        try manager.createSymbolicLink(
+            atPath: place.target.appending("d").string, withDestinationPath: place.temporary.path.string + "/outside")
+        try manager.createSymbolicLink(
+            atPath: place.target.appending("f").string, withDestinationPath: place.temporary.path.string + "/secret")
+        try manager.createSymbolicLink(
+            atPath: place.backup.appending("planted").string,
+            withDestinationPath: place.temporary.path.string + "/secret")
+        let report = try place.restore(
+            [
+                try file("d/f", at: "stored"), try file("f", at: "stored"), try file("g", at: "planted"),
+            ], overwrites: true)
+        #expect(report.problems.map(\.path.description) == ["d/f", "g"])
+        #expect(try manager.contentsOfDirectory(atPath: place.temporary.path.string + "/outside").isEmpty)
+        #expect(try place.temporary.read("secret") == "secret")
+        #expect(try place.temporary.read("target/f") == "content")
+    }
+
+    @Test("An existing file is left as it is unless told, and nothing unfinished is left")
+    func existing() throws {
+        let place = try Place()
+        try place.temporary.write("new", to: "backup/stored")
+        try place.temporary.write("old", to: "target/f")
+        let refused = try place.restore([try file("f", at: "stored")])
+        #expect(refused.problems.count == 1)
+        #expect(try place.temporary.read("target/f") == "old")
+        #expect(try place.restore([try file("f", at: "stored")], overwrites: true).problems.isEmpty)
+        #expect(try place.temporary.read("target/f") == "new")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: place.target.string) == ["f"])
+    }
+
+    @Test("A damaged copy is restored and said to be damaged; a missing one is named")
+    func damaged() throws {
+        let place = try Place()
+        try place.temporary.write("changed", to: "backup/stored")
+        let report = try place.restore([
+            try file("f", at: "stored", digest: SHA256.digest(of: Array("original".utf8))),
+            try file("g", at: "missing"),
+        ])
+        #expect(report.problems.count == 2)
+        #expect(report.problems[0].reason.contains("SHA-256"))
+        #expect(try place.temporary.read("target/f") == "changed")
+    }
+
+    #if SAFEBACKUP_FAULTS
+        @Test("Whichever call fails, a file under its name is whole", arguments: [Errno.noSpace, .ioError])
+        func faults(error: Errno) throws {
+            for nth in 1...40 {
+                let place = try Place()
+                try place.temporary.write("content", to: "backup/stored")
+                let entry = try file("d/f", at: "stored")
+                let plan = FaultPlan(nth: nth, error: error)
+                var restorer = Restorer(
+                    backup: try ConfinedDirectory(opening: place.backup),
+                    target: try ConfinedDirectory(opening: place.target), overwrites: false)
+                plan.run { restorer.restore(entry) }
+                let report = restorer.finish()
+                let exists = FileManager.default.fileExists(atPath: place.target.string + "/d/f")
+                if exists { #expect(try place.temporary.read("target/d/f") == "content") }
+                #expect(exists || !report.problems.isEmpty)
+                if plan.counts.fired == 0 {
+                    #expect(exists && report.problems.isEmpty)
+                    return
+                }
+            }
+            Issue.record("40 calls were not enough; raise the bound")
+        }
+    #endif
+}

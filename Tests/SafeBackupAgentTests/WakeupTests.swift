@@ -1,0 +1,50 @@
+import Testing
+
+@testable import SafeBackupAgent
+
+@Suite("Waking and stopping")
+struct WakeupTests {
+    @Test("A signal before the wait is kept, one only", .timeLimit(.minutes(1)))
+    func kept() async {
+        let wake = Wakeup()
+        wake.signal()
+        wake.signal()
+        await wake.wait()
+        let began = ContinuousClock.now
+        await wake.wait(atMost: .milliseconds(20))
+        #expect(ContinuousClock.now - began >= .milliseconds(19))
+    }
+
+    @Test("A wait ends at the signal, long before its time is over", .timeLimit(.minutes(1)))
+    func signalled() async {
+        let wake = Wakeup()
+        for _ in 0..<200 {
+            async let waited: Void = wake.wait(atMost: .seconds(3_600))
+            wake.signal()
+            await waited
+        }
+    }
+
+    @Test("A cancelled wait ends", .timeLimit(.minutes(1)))
+    func cancelled() async {
+        let wake = Wakeup()
+        let task = Task { await wake.wait() }
+        task.cancel()
+        await task.value
+    }
+
+    @Test("Everybody hears of the stop once, also who asks late")
+    func stop() async {
+        let stop = StopSignal()
+        let wake = Wakeup()
+        stop.onRequest { wake.signal() }
+        #expect(!stop.isRequested)
+        stop.request()
+        stop.request()
+        #expect(stop.isRequested)
+        await wake.wait()
+        let late = Wakeup()
+        stop.onRequest { late.signal() }
+        await late.wait()
+    }
+}

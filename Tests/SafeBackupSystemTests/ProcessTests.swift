@@ -1,0 +1,88 @@
+import Foundation
+import Glibc
+import SafeBackupCore
+import Synchronization
+import SystemPackage
+import Testing
+
+@testable import SafeBackupSystem
+
+@Suite("Threads, locks and digests")
+struct ProcessTests {
+    @Test(
+        "SHA-256 of known messages; one object serves many",
+        arguments: [
+            ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ])
+    func digests(message: String, hex: String) {
+        let hash = SHA256()
+        for _ in 0..<3 {
+            Array(message.utf8).withUnsafeBytes { hash.update($0) }
+            #expect(hash.finish().hex == hex)
+        }
+    }
+
+    @Test("A second process's lock is refused and names the first", .timeLimit(.minutes(1)))
+    func lock() throws {
+        let temporary = try TemporaryDirectory()
+        let path = temporary.path.appending("lock")
+        do {
+            let lock = try ProcessLock(at: path)
+            defer { withExtendedLifetime(lock) {} }
+            // flock belongs to the open file, so a second opening in this process is refused as another process's is.
+            #expect {
+                _ = try ProcessLock(at: path)
+            } throws: { error in
+                guard case .held(let process) = error as? ProcessLock.Refusal else { return false }
+                return process == getpid()
+            }
+            #expect(try ProcessLock.holder(of: path).isHeld)
+        }
+        #expect(try !ProcessLock.holder(of: path).isHeld)
+        _ = try ProcessLock(at: path)
+    }
+
+    @Test("Work sent to the threads comes back with its result or its error")
+    func executor() async throws {
+        let threads = ThreadExecutor(name: "test", count: 3)
+        defer { threads.stop() }
+        let sum = await withTaskGroup(of: Int.self) { group in
+            for number in 0..<1_000 { group.addTask { await threads.run { number } } }
+            return await group.reduce(0, +)
+        }
+        #expect(sum == 499_500)
+        await #expect(throws: Errno.ioError) {
+            try await threads.run { () throws(Errno) -> Int in throw Errno.ioError }
+        }
+    }
+
+    @Test("An actor on one thread sees its work in order and alone")
+    func actorOnThread() async {
+        actor Counter {
+            let executor: ThreadExecutor
+            var values: [Int] = []
+            nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+            init(_ executor: ThreadExecutor) { self.executor = executor }
+            func add(_ value: Int) { values.append(value) }
+        }
+        let executor = ThreadExecutor(name: "test.actor")
+        defer { executor.stop() }
+        let counter = Counter(executor)
+        for value in 0..<100 { await counter.add(value) }
+        #expect(await counter.values == Array(0..<100))
+    }
+
+    @Test("A root is known by its own identity, not by its path")
+    func identity() throws {
+        let temporary = try TemporaryDirectory()
+        let manager = FileManager.default
+        let path = temporary.path.appending("root")
+        try manager.createDirectory(atPath: path.string, withIntermediateDirectories: false)
+        let first = try RootIdentity(of: Descriptor.open(path, O_RDONLY | O_DIRECTORY))
+        #expect(first.matches(try RootIdentity(of: Descriptor.open(path, O_RDONLY | O_DIRECTORY))))
+        try manager.moveItem(atPath: path.string, toPath: path.string + ".old")
+        try manager.createDirectory(atPath: path.string, withIntermediateDirectories: false)
+        #expect(!first.matches(try RootIdentity(of: Descriptor.open(path, O_RDONLY | O_DIRECTORY))))
+    }
+}
