@@ -2,10 +2,7 @@ import SafeBackupCore
 import SafeBackupSystem
 import Synchronization
 import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// The destination's root as it was found at attach: everything is reached through these descriptors, so that
 /// nothing is written into the bare mount point of a disk that went away.

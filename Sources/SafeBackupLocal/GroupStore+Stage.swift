@@ -1,10 +1,7 @@
 import SafeBackupCore
 import SafeBackupSystem
 import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// The first step: look at the source, and bring what differs into staging.
 extension GroupStore {

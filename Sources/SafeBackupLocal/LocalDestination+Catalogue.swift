@@ -1,29 +1,38 @@
 package import SafeBackupCore
 import SafeBackupSystem
+import Synchronization
 package import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// The two catalogue copies beside the backups. One of them is always whole: a new one replaces the older of the two.
 extension LocalDestination {
     private static let names = ["a.db", "b.db"]
 
-    /// A path for a new file in staging, which SQLite can open; it leads there through our own descriptor, so that a
-    /// disk that was replaced meanwhile is not written to. Valid until `detach`.
-    package func catalogueStagePath(_ stageName: String) throws(SafeBackupError) -> FilePath {
-        FilePath("/proc/self/fd/\(try attachedRoot().staging.raw)").appending(stageName)
-    }
+    private static let stage = Array("catalogue.db".utf8)
 
-    /// Makes a finished file in staging the newest catalogue copy; it survives a power cut when this returns, and the
-    /// other copy stays as it is.
-    package func installCatalogue(_ stageName: String) throws(SafeBackupError) {
+    /// A path for a new catalogue copy in staging, which SQLite can open; it leads there through a descriptor of ours,
+    /// so that a disk that was replaced meanwhile is not written to. Valid until the copy is installed, or until the
+    /// path is asked for again. An unfinished copy from before is gone.
+    package func catalogueStagePath() throws(SafeBackupError) -> FilePath {
         let root = try attachedRoot()
         try root.check()
-        let stage = Array(stageName.utf8)
         do throws(Errno) {
-            try root.staging.open(stage, O_RDONLY).sync()
+            try root.staging.remove(Self.stage)
+        } catch {
+            if error != .noSuchFileOrDirectory { throw Failure.destination(error, "replace", Layout.staging) }
+        }
+        exporting.withLock { $0 = root.staging }
+        return FilePath("/proc/self/fd/\(root.staging.raw)/catalogue.db")
+    }
+
+    /// Makes the finished file in staging the newest catalogue copy; it survives a power cut when this returns, and
+    /// the other copy stays as it is.
+    package func installCatalogueNow() throws(SafeBackupError) {
+        defer { exporting.withLock { $0 = nil } }
+        let root = try attachedRoot()
+        try root.check()
+        do throws(Errno) {
+            try root.staging.open(Self.stage, O_RDONLY).sync()
             var older = (name: Array(Self.names[0].utf8), mtime: FileTime?.none)
             for (index, name) in Self.names.enumerated() {
                 let mtime = try Self.modified(Array(name.utf8), in: root.catalogue)
@@ -33,7 +42,7 @@ extension LocalDestination {
                     older = (Array(name.utf8), mtime)
                 }
             }
-            try root.staging.rename(stage, to: root.catalogue, older.name)
+            try root.staging.rename(Self.stage, to: root.catalogue, older.name)
             try root.catalogue.sync()
         } catch {
             throw Failure.destination(error, "install the catalogue copy in", Layout.catalogue)
@@ -41,7 +50,7 @@ extension LocalDestination {
     }
 
     /// The catalogue copies that are there, newest first, as paths for SQLite. Valid until `detach`.
-    package func catalogues() throws(SafeBackupError) -> [FilePath] {
+    package func cataloguesNow() throws(SafeBackupError) -> [FilePath] {
         let root = try attachedRoot()
         var found: [(name: String, mtime: FileTime)] = []
         do throws(Errno) {

@@ -2,10 +2,7 @@ package import SafeBackupCore
 package import SafeBackupSystem
 import Synchronization
 package import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// Copies as plain files below a directory: DESIGN §6.
 ///
@@ -30,6 +27,9 @@ package final class LocalDestination: Destination {
     private let policy: VersionPolicy
     private let tornLimit: Int
     private let attached = Mutex<AttachedRoot?>(nil)
+    /// Staging, kept open while SQLite writes a catalogue copy by a path through this descriptor: its number must
+    /// not lead to another directory before that is done.
+    let exporting = Mutex<Descriptor?>(nil)
 
     package init(
         path: FilePath, io: ThreadExecutor, clock: WallClock = .system, policy: VersionPolicy = VersionPolicy(),
@@ -70,7 +70,7 @@ package final class LocalDestination: Destination {
     /// Makes the directory a destination: the areas of ours, the probe, and last the sentinel. A crash before the end
     /// leaves no sentinel, and `create` may be called again. What is in the directory already stays as it is.
     /// The directory itself is made if its parent is there.
-    package func create(id: String, sources: [Sentinel.Source]) throws(SafeBackupError) {
+    package func createNow(id: String, sources: [SentinelSource]) throws(SafeBackupError) {
         do throws(Errno) {
             try systemCall("mkdir") { path.withPlatformString { mkdir($0, 0o700) } }
             try Descriptor.open(
@@ -123,15 +123,15 @@ package final class LocalDestination: Destination {
 
     /// Opens and locks the destination with this id. Throws `destinationMissing`, `sentinelMissing`,
     /// `sentinelForeign`, `destinationTaken`, `destinationReadOnly`; all of them wait for the destination.
-    package func attach(expecting id: String) throws(SafeBackupError) {
+    package func attachNow(expecting id: String) throws(SafeBackupError) {
         // The own lock, if any, must not stand in the way of a new one.
-        detach()
+        detachNow()
         let root = try AttachedRoot(attaching: path, expecting: id)
         attached.withLock { $0 = root }
     }
 
     /// Closes everything, so that the disk can be unmounted, as soon as the groups in flight are done.
-    package func detach() { attached.withLock { $0 = nil } }
+    package func detachNow() { attached.withLock { $0 = nil } }
 
     package var isAttached: Bool { attached.withLock { $0 != nil } }
 
@@ -139,7 +139,7 @@ package final class LocalDestination: Destination {
     package var sentinel: Sentinel? { attached.withLock { $0 }?.sentinel }
 
     /// Changes the attached destination's sentinel; after a crash the old one or the new one is there.
-    package func updateSentinel(_ change: (inout Sentinel) -> Void) throws(SafeBackupError) {
+    package func updateSentinelNow(_ change: (inout Sentinel) -> Void) throws(SafeBackupError) {
         let root = try attachedRoot()
         try root.check()
         try root.update(change)
@@ -164,7 +164,40 @@ package final class LocalDestination: Destination {
         return root
     }
 
-    // MARK: Destination
+    // MARK: Asynchronous
+
+    /// See `createNow`.
+    package func create(id: String, sources: [SentinelSource]) async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.createNow(id: id, sources: sources) }
+    }
+
+    /// See `attachNow`.
+    package func attach(expecting id: String) async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.attachNow(expecting: id) }
+    }
+
+    /// See `detachNow`.
+    package func detach() async { await io.run { self.detachNow() } }
+
+    /// See `updateSentinelNow`.
+    package func updateSentinel(sources: [SentinelSource]) async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.updateSentinelNow { $0.sources = sources } }
+    }
+
+    /// See `emptyStagingNow`.
+    package func emptyStaging() async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.emptyStagingNow() }
+    }
+
+    /// See `installCatalogueNow`.
+    package func installCatalogue() async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.installCatalogueNow() }
+    }
+
+    /// See `cataloguesNow`.
+    package func catalogues() async throws(SafeBackupError) -> [FilePath] {
+        try await io.run { () throws(SafeBackupError) in try self.cataloguesNow() }
+    }
 
     package func plan(_ jobs: [DueJob]) async -> [Result<LeasePlan, SafeBackupError>] {
         await io.run { self.planNow(jobs) }
@@ -259,7 +292,7 @@ package final class LocalDestination: Destination {
 
     /// Removes everything from staging. To be called after recovery, when no group and no catalogue export is in
     /// flight. On return, what earlier processes made in the destination is durable too.
-    package func emptyStaging() throws(SafeBackupError) {
+    package func emptyStagingNow() throws(SafeBackupError) {
         let root = try attachedRoot()
         try root.check()
         do throws(Errno) {

@@ -1,8 +1,5 @@
 import Synchronization
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// Groups publish side by side; a group that moves a directory away publishes alone, because others may hold
 /// directories below it open. A waiting mover goes first.

@@ -1,10 +1,7 @@
 import SafeBackupCore
 import SafeBackupSystem
 import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// Decides what a lease must record before anything is written. Looks at the destination, writes nothing, and knows
 /// nothing of the source: each plan holds for whatever kind of entry the store will find there.

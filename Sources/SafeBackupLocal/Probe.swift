@@ -1,10 +1,7 @@
 import SafeBackupCore
 import SafeBackupSystem
 import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// Finds out what a file system can do by trying it, in the destination's staging area.
 enum Probe {

@@ -1,10 +1,7 @@
 import SafeBackupCore
 import SafeBackupSystem
 import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 /// Removes what is ours to remove: unfinished copies, and versions that the agent's rules gave up.
 enum Removal {

@@ -7,32 +7,12 @@ package struct Sentinel: Sendable, Hashable {
     /// The layout that this release writes; a higher number is refused.
     package static let currentLayout = 1
 
-    /// A source that is stored in the destination.
-    package struct Source: Sendable, Hashable {
-        package var id: String
-        /// The machine's `/etc/machine-id`.
-        package var machine: String
-        /// Absolute.
-        package var path: [UInt8]
-        package var root: RootIdentity?
-        /// The root for a destination's only source.
-        package var prefix: RelativePath
-
-        package init(id: String, machine: String, path: [UInt8], root: RootIdentity?, prefix: RelativePath) {
-            self.id = id
-            self.machine = machine
-            self.path = path
-            self.root = root
-            self.prefix = prefix
-        }
-    }
-
     /// The destination's own, a UUID in text.
     package var id: String
-    package var sources: [Source]
+    package var sources: [SentinelSource]
     package var capabilities: Capabilities
 
-    package init(id: String, sources: [Source], capabilities: Capabilities) {
+    package init(id: String, sources: [SentinelSource], capabilities: Capabilities) {
         self.id = id
         self.sources = sources
         self.capabilities = capabilities
@@ -71,6 +51,26 @@ package struct Sentinel: Sendable, Hashable {
         SafeBackupError(
             .sentinelForeign, "The destination's .safebackup/destination.json \(what)",
             disposition: .destinationUnavailable)
+    }
+}
+
+/// A source that is stored in a destination.
+package struct SentinelSource: Sendable, Hashable {
+    package var id: String
+    /// The machine's `/etc/machine-id`.
+    package var machine: String
+    /// Absolute.
+    package var path: [UInt8]
+    package var identity: RootIdentity?
+    /// The root for a destination's only source.
+    package var prefix: RelativePath
+
+    package init(id: String, machine: String, path: [UInt8], identity: RootIdentity?, prefix: RelativePath) {
+        self.id = id
+        self.machine = machine
+        self.path = path
+        self.identity = identity
+        self.prefix = prefix
     }
 }
 
@@ -145,7 +145,7 @@ private struct SentinelFile: Codable {
                 id: source.id, machine: source.machine, path: path,
                 pathBytes: path == nil ? hexadecimal(source.path) : nil, prefix: prefix,
                 prefixBytes: prefix == nil ? hexadecimal(source.prefix.bytes) : nil,
-                root: source.root.map {
+                root: source.identity.map {
                     Root(
                         type: $0.type.rawValue, volume: $0.volume, inode: $0.inode,
                         birthTime: $0.birthTime?.nanoseconds)
@@ -154,12 +154,12 @@ private struct SentinelFile: Codable {
     }
 
     func sentinel() throws -> Sentinel {
-        var known: [Sentinel.Source] = []
+        var known: [SentinelSource] = []
         for source in sources {
             known.append(
-                Sentinel.Source(
+                SentinelSource(
                     id: source.id, machine: source.machine, path: try bytes(source.path, source.pathBytes),
-                    root: source.root.map {
+                    identity: source.root.map {
                         RootIdentity(
                             type: VolumeType(rawValue: $0.type), volume: $0.volume, inode: $0.inode,
                             birthTime: $0.birthTime.map(FileTime.init(nanoseconds:)))

@@ -1,9 +1,6 @@
 import CSafeBackupLinux
 package import SystemPackage
-
-#if canImport(Glibc)
-    import Glibc
-#endif
+import Glibc
 
 extension Descriptor {
     /// Opens an entry of this directory for reading: never through a link, never waiting for a FIFO's writer, and
