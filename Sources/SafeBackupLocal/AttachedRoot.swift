@@ -1,0 +1,200 @@
+import SafeBackupCore
+import SafeBackupSystem
+import Synchronization
+import SystemPackage
+import Glibc
+
+/// The destination's root as it was found at attach: everything is reached through these descriptors, so that
+/// nothing is written into the bare mount point of a disk that went away.
+final class AttachedRoot: Sendable {
+    let path: FilePath
+    let base: ConfinedDirectory
+    /// `.safebackup`.
+    let area: Descriptor
+    /// Holds the lock against a second agent.
+    private let lock: Descriptor
+    let staging: Descriptor
+    let catalogue: Descriptor
+    let device: UInt64
+    let inode: UInt64
+    let type: VolumeType
+    let capabilities: Capabilities
+    let layout: Layout
+    let honoursSyncFileSystem: Bool
+    let gate = MoveGate()
+
+    private struct Known {
+        var sentinel: Sentinel
+        var bytes: [UInt8]
+    }
+    private let known: Mutex<Known>
+    /// Directories that a group in flight made and has not flushed yet.
+    private let fresh = Mutex<[RelativePath: Descriptor]>([:])
+
+    /// Opens `path`, checks that its sentinel has the `id`, and locks it.
+    init(attaching path: FilePath, expecting id: String) throws(SafeBackupError) {
+        self.path = path
+        let root = try Self.open(path)
+        guard let (sentinel, bytes) = try Self.readSentinel(in: root) else { throw Self.sentinelMissing(path) }
+        guard sentinel.id == id else { throw Self.sentinelForeign(path, sentinel.id) }
+        do throws(Errno) {
+            let statistics = try VolumeStatistics(root)
+            if statistics.isReadOnly { throw Errno.readOnlyFileSystem }
+            let status = try root.status()
+            (device, inode) = (status.device, status.fingerprint.inode)
+            type = statistics.type
+            base = ConfinedDirectory(root: root)
+            area = try base.openDirectory(Layout.area)
+            staging = try area.open(Layout.stagingLeaf, O_RDONLY | O_DIRECTORY)
+            catalogue = try area.open(Layout.catalogueLeaf, O_RDONLY | O_DIRECTORY)
+        } catch {
+            throw Failure.destination(error, "open", Layout.area)
+        }
+        capabilities = sentinel.capabilities
+        layout = Layout(nameLimit: capabilities.nameLimit, foldsCase: capabilities.foldsCase)
+        // Before 5.8 syncfs reports no write errors. See: man 2 syncfs.
+        honoursSyncFileSystem = type.honoursSyncFileSystem && Kernel.isAtLeast(5, 8)
+        known = Mutex(Known(sentinel: sentinel, bytes: bytes))
+        lock = try Self.lock(area, path)
+    }
+
+    var sentinel: Sentinel { known.withLock { $0.sentinel } }
+
+    /// Proves that the path still leads to this directory and that its sentinel is still ours; asked before each
+    /// group, so that an unmounted or replaced disk is noticed before anything is written.
+    func check() throws(SafeBackupError) {
+        let there = try Self.open(path)
+        do throws(Errno) {
+            let status = try there.status()
+            guard status.device == device, status.fingerprint.inode == inode else {
+                throw Errno.noSuchFileOrDirectory
+            }
+        } catch {
+            if error != .noSuchFileOrDirectory { throw Failure.destination(error, "look at", .root) }
+            throw Self.sentinelMissing(path)
+        }
+        guard let bytes = try Self.readBytes(in: base.root) else { throw Self.sentinelMissing(path) }
+        let (knownID, isSame) = known.withLock { ($0.sentinel.id, $0.bytes == bytes) }
+        if isSame { return }
+        let sentinel = try Sentinel(decoding: bytes)
+        guard sentinel.id == knownID else { throw Self.sentinelForeign(path, sentinel.id) }
+    }
+
+    /// Changes the sentinel; the old one or the new one is there after a crash.
+    func update(_ change: (inout Sentinel) -> Void) throws(SafeBackupError) {
+        var sentinel = self.sentinel
+        change(&sentinel)
+        let bytes = try sentinel.encoded()
+        try Self.write(bytes, in: area)
+        known.withLock { $0 = Known(sentinel: sentinel, bytes: bytes) }
+    }
+
+    /// Another group that stores below a directory made here must flush it too: it may return first.
+    func addFresh(_ directory: RelativePath, in parent: Descriptor) {
+        fresh.withLock { $0[directory] = parent }
+    }
+
+    func removeFresh(_ directories: [RelativePath]) {
+        if directories.isEmpty { return }
+        fresh.withLock { fresh in for directory in directories { fresh.removeValue(forKey: directory) } }
+    }
+
+    /// The directories on the way to `path`, itself included, whose entry in their parent may not be durable yet.
+    func freshDirectories(towards path: RelativePath) -> [(directory: RelativePath, parent: Descriptor)] {
+        fresh.withLock { fresh in
+            if fresh.isEmpty { return [] }
+            return fresh.compactMap { path.isWithin($0.key) ? ($0.key, $0.value) : nil }
+        }
+    }
+
+    static func write(_ bytes: [UInt8], in area: Descriptor) throws(SafeBackupError) {
+        do {
+            try AtomicFile.write(bytes, to: Layout.sentinelLeaf, in: area)
+        } catch {
+            throw Failure.destination(error, "write the sentinel of", Layout.area)
+        }
+    }
+
+    static func open(_ path: FilePath) throws(SafeBackupError) -> Descriptor {
+        do {
+            return try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .notDirectory:
+                throw SafeBackupError(
+                    .destinationMissing,
+                    "The destination \(printable(path.bytes)) is not there; mount its disk, or create the directory",
+                    disposition: .destinationUnavailable, systemError: error.rawValue)
+            case .permissionDenied:
+                throw SafeBackupError(
+                    .destinationForbidden,
+                    "The destination \(printable(path.bytes)) may not be opened; let the agent's user write there",
+                    disposition: .destinationUnavailable, systemError: error.rawValue)
+            default:
+                throw Failure.destination(error, "open", .root)
+            }
+        }
+    }
+
+    /// `nil` if there is none. Through the root's descriptor, never through a link.
+    static func readSentinel(in root: Descriptor) throws(SafeBackupError) -> (Sentinel, [UInt8])? {
+        guard let bytes = try readBytes(in: root) else { return nil }
+        return (try Sentinel(decoding: bytes), bytes)
+    }
+
+    private static func readBytes(in root: Descriptor) throws(SafeBackupError) -> [UInt8]? {
+        do {
+            let file = try ConfinedDirectory(root: root).open(
+                Layout.area.appending(Layout.sentinelLeaf), O_RDONLY | O_NONBLOCK)
+            return try file.readAll(limit: 1 << 20)
+        } catch {
+            if error == .noSuchFileOrDirectory || error == .notDirectory { return nil }
+            throw Failure.destination(error, "read the sentinel of", Layout.area)
+        }
+    }
+
+    /// Takes the lock, which is held as long as the descriptor that is returned.
+    static func lock(_ area: Descriptor, _ path: FilePath) throws(SafeBackupError) -> Descriptor {
+        do {
+            if try ProcessLock.tryLock(area) { return area }
+        } catch {
+            // Network file systems lock only files that are open for writing. See: man 2 flock.
+            guard [.badFileDescriptor, .invalidArgument, .notSupported, .noLocks].contains(error) else {
+                throw Failure.destination(error, "lock", Layout.area)
+            }
+            do {
+                let file = try area.open(Array("lock".utf8), O_RDWR | O_CREAT)
+                if try ProcessLock.tryLock(file) { return file }
+            } catch {
+                throw Failure.destination(error, "lock", Layout.area)
+            }
+        }
+        throw SafeBackupError(
+            .destinationTaken,
+            "Another agent writes to \(printable(path.bytes)); stop it, or add the pair to its configuration",
+            disposition: .destinationUnavailable)
+    }
+
+    private static func sentinelMissing(_ path: FilePath) -> SafeBackupError {
+        SafeBackupError(
+            .sentinelMissing,
+            "\(printable(path.bytes)) is there, but not the destination we know: its disk is probably not mounted; "
+                + "mount it, nothing is written until then",
+            disposition: .destinationUnavailable)
+    }
+
+    private static func sentinelForeign(_ path: FilePath, _ id: String) -> SafeBackupError {
+        SafeBackupError(
+            .sentinelForeign,
+            "\(printable(path.bytes)) holds another destination (\(printable(id.utf8))); mount the right disk, "
+                + "nothing is written until then",
+            disposition: .destinationUnavailable)
+    }
+}
+
+extension FilePath {
+    /// The path's bytes, without the final NUL.
+    var bytes: [UInt8] {
+        withPlatformString { Array(UnsafeBufferPointer(start: $0, count: length)).map(UInt8.init(bitPattern:)) }
+    }
+}

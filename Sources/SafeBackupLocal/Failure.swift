@@ -1,0 +1,97 @@
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+
+/// Turns errno into errors, once, at the edge that knows which side failed and what was being done.
+enum Failure {
+    /// Reading the source failed. `ENOENT` and `ENOTDIR` are not failures and never come here.
+    static func source(_ error: Errno, _ path: RelativePath) -> SafeBackupError {
+        switch error {
+        case .permissionDenied, .notPermitted:
+            make(
+                .unreadable, "Cannot read \(path): permission denied; let the agent's user read it, or exclude it",
+                .transient, error)
+        case .tooManySymbolicLinkLevels:
+            make(
+                .changedKind, "\(path) became a symbolic link while it was opened; it is tried again", .transient, error
+            )
+        case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory:
+            exhausted(error, path)
+        default:
+            make(
+                .sourceFailed, "Reading \(path) failed: \(error.explanation); check the source's disk", .transient,
+                error)
+        }
+    }
+
+    /// Writing to the destination, or looking at it, failed. `doing` continues "Cannot …".
+    static func destination(_ error: Errno, _ doing: String, _ location: RelativePath) -> SafeBackupError {
+        let what = "Cannot \(doing) \(location) in the destination: \(error.explanation)"
+        switch error {
+        case .noSpace, .diskQuotaExceeded:
+            return make(.destinationFull, what + "; free space there", .destinationFull, error)
+        case .readOnlyFileSystem:
+            return make(
+                .destinationReadOnly, what + "; mount it read-write, and check the disk if it was",
+                .destinationUnavailable,
+                error)
+        case .permissionDenied, .notPermitted:
+            return make(
+                .destinationForbidden, what + "; let the agent's user write there (immutable files have chattr +i)",
+                .transient, error)
+        case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory, .resourceTemporarilyUnavailable:
+            return exhausted(error, location)
+        case .fileNameTooLong, .illegalByteSequence:
+            return make(.nameTooLong, what + "; rename the file, or exclude it", .permanent, error)
+        case .improperLink:
+            return make(
+                .destinationFailed, what + "; another file system is mounted below the destination", .permanent, error)
+        case .fileTooLarge:
+            return make(
+                .destinationFailed, what + "; the destination's file system cannot hold a file of this size",
+                .permanent,
+                error)
+        case .operationNotSupportedByDevice, .noSuchAddressOrDevice, .staleNFSFileHandle, .socketNotConnected:
+            return make(.destinationFailed, what + "; check that the disk is connected", .destinationUnavailable, error)
+        default:
+            return make(.destinationFailed, what + "; it is tried again, check the disk if it stays", .transient, error)
+        }
+    }
+
+    /// What was planned is not what is there now: harmless, planned again.
+    static func surprise(_ location: RelativePath) -> SafeBackupError {
+        SafeBackupError(
+            .destinationFailed, "\(location) changed in the destination while it was being replaced; it is tried again",
+            disposition: .transient)
+    }
+
+    static func full(_ location: RelativePath, _ available: ByteCount) -> SafeBackupError {
+        SafeBackupError(
+            .destinationFull,
+            "No room for \(location): \(max(available, ByteCount(0))) free in the destination; free space",
+            disposition: .destinationFull)
+    }
+
+    static func torn(_ path: RelativePath) -> SafeBackupError {
+        SafeBackupError(
+            .torn, "\(path) changed while it was read; it is read again when it is quiet", disposition: .transient)
+    }
+
+    static func changedKind(_ path: RelativePath) -> SafeBackupError {
+        SafeBackupError(
+            .changedKind, "\(path) became something else while it was opened; it is tried again",
+            disposition: .transient)
+    }
+
+    private static func exhausted(_ error: Errno, _ path: RelativePath) -> SafeBackupError {
+        make(
+            .exhausted, "No resources for \(path): \(error.explanation); it is tried again (see ulimit -n)", .transient,
+            error)
+    }
+
+    private static func make(
+        _ code: SafeBackupError.Code, _ message: String, _ disposition: Disposition, _ error: Errno
+    ) -> SafeBackupError {
+        SafeBackupError(code, message, disposition: disposition, systemError: error.rawValue)
+    }
+}

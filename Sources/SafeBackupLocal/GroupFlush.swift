@@ -1,0 +1,95 @@
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+
+/// Makes what a group wrote durable: a few files and directories one by one, so that a busy neighbour does not delay
+/// them, and many by one `syncfs`, where the file system and the kernel honour it.
+struct GroupFlush {
+    /// Up to this many files are flushed one by one. Measured on ext4 with a journal: the first fsync commits what
+    /// the others wrote, so that 32 of them cost little more than one syncfs.
+    static let fileLimit = 32
+    static let directoryLimit = 8
+
+    /// Opened before the group's first write: `syncfs` reports the errors since then. `nil`: not honoured here.
+    private let volume: Descriptor?
+    private var files: [Descriptor] = []
+    private var directories: [RelativePath: Descriptor] = [:]
+    private var needsVolume = false
+    /// An early flush failed: whoever called then is not the only one concerned.
+    private var failure: Errno?
+
+    init(_ root: AttachedRoot) throws(Errno) {
+        volume = root.honoursSyncFileSystem ? try root.base.openDirectory(.root) : nil
+    }
+
+    /// A file has new content or metadata; it stays open, because only this descriptor is sure to be told of a
+    /// failed write.
+    mutating func wrote(_ file: Descriptor) throws(Errno) {
+        if needsVolume { return }
+        files.append(file)
+        if files.count <= Self.fileLimit { return }
+        if volume != nil {
+            overflow()
+        } else {
+            try flushFiles()
+        }
+    }
+
+    /// A symbolic link was made: it cannot be opened for a flush.
+    mutating func madeLink(in directory: Descriptor, at path: RelativePath) throws(Errno) {
+        if volume != nil { overflow() } else { try changed(directory, at: path) }
+    }
+
+    /// An entry of a directory was made, replaced or moved.
+    mutating func changed(_ directory: Descriptor, at path: RelativePath) throws(Errno) {
+        if needsVolume || directories[path] != nil { return }
+        directories[path] = directory
+        if directories.count <= Self.directoryLimit { return }
+        if volume != nil {
+            overflow()
+        } else if directories.count > 64 {
+            try flushDirectories()
+        }
+    }
+
+    private mutating func overflow() {
+        needsVolume = true
+        files.removeAll()
+        directories.removeAll()
+    }
+
+    /// When this returns, everything told so far survives a power cut. After an error nothing of it is sure.
+    mutating func flush() throws(Errno) {
+        if let failure { throw failure }
+        if needsVolume, let volume {
+            needsVolume = false
+            try volume.syncFileSystem()
+            return
+        }
+        try flushFiles()
+        try flushDirectories()
+    }
+
+    private mutating func flushFiles() throws(Errno) {
+        // One after the other would wait for each file's writes in turn.
+        if files.count > 1 { for file in files { file.startWriteback(0, 0) } }
+        try sync(files)
+        files.removeAll()
+    }
+
+    private mutating func flushDirectories() throws(Errno) {
+        try sync(directories.values)
+        directories.removeAll()
+    }
+
+    private mutating func sync(_ descriptors: some Sequence<Descriptor>) throws(Errno) {
+        for descriptor in descriptors {
+            do {
+                try descriptor.sync()
+            } catch {
+                failure = error
+                throw error
+            }
+        }
+    }
+}

@@ -1,0 +1,380 @@
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+import Glibc
+
+/// The first step: look at the source, and bring what differs into staging.
+extension GroupStore {
+    /// What the source has at a job's path.
+    private struct Found {
+        let tree: SourceTree
+        let parent: Descriptor
+        let leaf: [UInt8]
+        let status: FileStatus
+        /// When the look was taken, by the wall clock.
+        let at: Timestamp
+
+        /// Time stamps have a step: a change soon after another may leave them as they are.
+        var isRacy: Bool {
+            let newest = max(status.fingerprint.mtime, status.fingerprint.ctime).nanoseconds
+            return newest > at.fileTime.nanoseconds.subtractingReportingOverflow(2_000_000_000).partialValue
+        }
+    }
+
+    mutating func stage(_ lease: LeasedJob) -> Progress {
+        do throws(SafeBackupError) {
+            return try stageFound(lease)
+        } catch {
+            removeStage(lease)
+            return .finished(.failed(error))
+        }
+    }
+
+    private mutating func stageFound(_ lease: LeasedJob) throws(SafeBackupError) -> Progress {
+        let path = lease.job.path
+        guard let tree = trees[lease.job.source] else {
+            throw SafeBackupError(
+                .rootMissing, "The source of \(path) is not open; it is tried again", disposition: .transient)
+        }
+        guard let parent = try tree.directory(path.parent) else { return .finished(.gone) }
+        let leaf = path.leaf
+        let now = clock.now
+        let status: FileStatus
+        do {
+            status = try parent.status(of: leaf)
+        } catch {
+            if error == .noSuchFileOrDirectory || error == .notDirectory { return .finished(.gone) }
+            throw Failure.source(error, path)
+        }
+        let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
+        switch status.kind {
+        case .file: return try stageFile(lease, found)
+        case .symlink: return try stageLink(lease, found)
+        case .directory: return try stageDirectory(lease, found)
+        case .fifo, .socket, .device:
+            throw SafeBackupError(
+                .specialFile, "\(path) is a \(status.kind.rawValue) and is not saved; exclude it to silence this",
+                disposition: .permanent)
+        }
+    }
+
+    // MARK: Files
+
+    private mutating func stageFile(_ lease: LeasedJob, _ found: Found) throws(SafeBackupError) -> Progress {
+        let job = lease.job
+        let now = found.status.fingerprint
+        // The copy that the catalogue has, if it is under the final name and whole.
+        var copy: CopyRecord?
+        if let occupant = job.occupant, occupant.kind == .file, !occupant.isDamaged, occupant.digest != nil,
+            lease.plan.final.holds(occupant, live: job.live, root)
+        {
+            copy = occupant
+        }
+        let live = job.live?.kind == .file ? job.live : nil
+        if let live, let copy, !job.hashFirst, !live.isRacy, !live.isFuzzy, !copy.isFuzzy,
+            found.tree.isUnchanged(now, since: live.fingerprint)
+        {
+            return .finished(.stored(entry(.kept, found, live.metadata)))
+        }
+        let source = try open(found, job.path)
+        if let copy, copy.size == now.size,
+            job.hashFirst || live.map({ $0.isRacy || found.tree.isSameContent(now, $0.fingerprint) }) ?? false,
+            let (digest, metadata) = try read(source, found, job.path), digest == copy.digest,
+            let kept = try keep(lease, found, metadata)
+        {
+            return kept
+        }
+        if copy == nil, case .present(.file, _, now.size, _) = lease.plan.final,
+            let adopted = try adopt(lease, source, found)
+        {
+            return adopted
+        }
+        return try copyFile(lease, source, found, unlessSameAs: copy)
+    }
+
+    private func entry(
+        _ content: StoredEntry.Content, _ found: Found, _ metadata: FileMetadata, linkTarget: [UInt8]? = nil,
+        isFuzzy: Bool = false
+    ) -> StoredEntry {
+        StoredEntry(
+            kind: found.status.kind, content: content, fingerprint: found.status.fingerprint, metadata: metadata,
+            linkTarget: linkTarget, isFuzzy: isFuzzy, isRacy: found.status.kind != .directory && found.isRacy)
+    }
+
+    private func open(_ found: Found, _ path: RelativePath) throws(SafeBackupError) -> Descriptor {
+        do {
+            return try found.parent.openForReading(found.leaf)
+        } catch {
+            switch error {
+            // Gone, or replaced by something that opens differently, since the look a moment ago.
+            case .noSuchFileOrDirectory, .notDirectory, .noSuchAddressOrDevice: throw Failure.changedKind(path)
+            default: throw Failure.source(error, path)
+            }
+        }
+    }
+
+    private func metadata(_ found: Found, _ source: Descriptor, _ path: RelativePath) throws(SafeBackupError)
+        -> FileMetadata
+    {
+        do {
+            return FileMetadata(
+                mode: found.status.mode, uid: found.status.uid, gid: found.status.gid,
+                xattrs: try source.extendedAttributes())
+        } catch {
+            throw Failure.source(error, path)
+        }
+    }
+
+    /// The digest of the whole source file; `nil` if it changed meanwhile.
+    private func read(
+        _ source: Descriptor, _ found: Found, _ path: RelativePath
+    ) throws(SafeBackupError) -> (Digest, FileMetadata)? {
+        let metadata = try metadata(found, source, path)
+        do {
+            let (digest, size) = try copier.digest(of: source, size: found.status.size)
+            let after = try source.status()
+            return size == found.status.size && after.fingerprint == found.status.fingerprint ? (digest, metadata) : nil
+        } catch {
+            throw Failure.source(error, path)
+        }
+    }
+
+    /// What is under the final name, if it still is the file of the plan and has no other name, so that changing it
+    /// changes nobody else's.
+    private mutating func openFinal(_ lease: LeasedJob) throws(SafeBackupError) -> (Descriptor, FileStatus)? {
+        let location = lease.job.location
+        do {
+            let file = try directories.directory(location.parent).openForReading(location.leaf)
+            let status = try file.status()
+            return lease.plan.final.isStill(status, root) && status.linkCount == 1 ? (file, status) : nil
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels, .permissionDenied,
+                .notPermitted, .noSuchAddressOrDevice:
+                return nil
+            default: throw Failure.destination(error, "open", location)
+            }
+        }
+    }
+
+    /// The stored copy has the source's content already: only its metadata is brought to the source's.
+    private mutating func keep(
+        _ lease: LeasedJob, _ found: Found, _ metadata: FileMetadata
+    ) throws(SafeBackupError) -> Progress? {
+        let entry = entry(.kept, found, metadata)
+        if let live = lease.job.live, live.metadata == metadata,
+            live.fingerprint.mtime == found.status.fingerprint.mtime
+        {
+            return .finished(.stored(entry))
+        }
+        guard let (final, status) = try openFinal(lease) else { return nil }
+        try describe(final, status, metadata, found, lease)
+        return .flushing(entry)
+    }
+
+    private mutating func describe(
+        _ final: Descriptor, _ status: FileStatus, _ metadata: FileMetadata, _ found: Found, _ lease: LeasedJob
+    ) throws(SafeBackupError) {
+        do {
+            try writer.apply(
+                metadata, mtime: found.status.fingerprint.mtime, to: final, current: status, isNew: false)
+            try flush.wrote(final)
+        } catch {
+            throw Failure.destination(error, "change the metadata of", lease.job.location)
+        }
+    }
+
+    /// A file that was in the destination before us is our copy from now on, if it has the source's content.
+    private mutating func adopt(
+        _ lease: LeasedJob, _ source: Descriptor, _ found: Found
+    ) throws(SafeBackupError) -> Progress? {
+        guard let (final, status) = try openFinal(lease) else { return nil }
+        let there: Digest
+        do {
+            there = try copier.digest(of: final, size: status.size).digest
+        } catch {
+            // Not readable, so not proven to be the same: it is kept as foreign, and a new copy is made.
+            return nil
+        }
+        guard let (digest, metadata) = try read(source, found, lease.job.path), digest == there else { return nil }
+        try describe(final, status, metadata, found, lease)
+        let now: FileStatus
+        do { now = try final.status() } catch { throw Failure.destination(error, "look at", lease.job.location) }
+        return .flushing(
+            entry(
+                .copied(
+                    StoredCopy(
+                        digest: digest, size: now.size, inode: now.fingerprint.inode, mtime: now.fingerprint.mtime,
+                        isAdopted: true)),
+                found, metadata))
+    }
+
+    private mutating func copyFile(
+        _ lease: LeasedJob, _ source: Descriptor, _ found: Found, unlessSameAs copy: CopyRecord?
+    ) throws(SafeBackupError) -> Progress {
+        let job = lease.job
+        try admit(lease, found.status)
+        let file = try makeStage(lease)
+        let digest: Digest
+        let size: Int64
+        do {
+            (digest, size) = try copier.copy(
+                from: source, size: found.status.size, isSparse: found.status.allocated < found.status.size, to: file)
+        } catch {
+            switch error {
+            case .reading(let error): throw Failure.source(error, job.path)
+            case .writing(let error): throw Failure.destination(error, "write", job.location)
+            }
+        }
+        let metadata = try metadata(found, source, job.path)
+        let after: FileStatus
+        do { after = try source.status() } catch { throw Failure.source(error, job.path) }
+        guard after.kind == .file else { throw Failure.changedKind(job.path) }
+        let isTorn = size != found.status.size || after.fingerprint != found.status.fingerprint
+        if isTorn && job.attempts + 1 < tornLimit { throw Failure.torn(job.path) }
+        if !isTorn, let copy, digest == copy.digest, let kept = try keep(lease, found, metadata) {
+            removeStage(lease)
+            return kept
+        }
+        do {
+            let status = try file.status()
+            try writer.apply(
+                metadata, mtime: found.status.fingerprint.mtime, to: file, current: status, isNew: true)
+            let mtime = try ownMtime(found.status.fingerprint.mtime, of: file)
+            try flush.wrote(file)
+            space.take(status.allocated)
+            let stored = StoredCopy(digest: digest, size: size, inode: status.fingerprint.inode, mtime: mtime)
+            return .staged(entry(.copied(stored), found, metadata, isFuzzy: isTorn))
+        } catch {
+            throw Failure.destination(error, "write", job.location)
+        }
+    }
+
+    /// The mtime that the stored file has after it was set: the destination may have a coarser step or a shorter range.
+    private func ownMtime(_ wanted: FileTime, of file: Descriptor) throws(Errno) -> FileTime {
+        if root.capabilities.timeStep == 1 && (0..<1 << 31).contains(wanted.seconds) { return wanted }
+        return try file.status().fingerprint.mtime
+    }
+
+    /// Says no to a job that grows the backup when there is no room, before anything is written.
+    private func admit(_ lease: LeasedJob, _ status: FileStatus) throws(SafeBackupError) {
+        var released: Int64 = 0
+        if case .present(.file, _, let size, _) = lease.plan.final, lease.plan.versionReason == .inTheWay {
+            released = size
+        }
+        if !space.admits(min(status.allocated, status.size), releasing: released) {
+            throw Failure.full(lease.job.location, space.available)
+        }
+    }
+
+    private func makeStage(_ lease: LeasedJob) throws(SafeBackupError) -> Descriptor {
+        let stage = Array(lease.plan.stageName.utf8)
+        do throws(Errno) {
+            do {
+                return try root.staging.open(stage, O_WRONLY | O_CREAT | O_EXCL)
+            } catch {
+                // Left by an attempt that was cut off. Names are unique, so that nobody is writing to it.
+                if error != .fileExists { throw error }
+            }
+            try root.staging.remove(stage)
+            return try root.staging.open(stage, O_WRONLY | O_CREAT | O_EXCL)
+        } catch {
+            throw Failure.destination(error, "stage", lease.job.location)
+        }
+    }
+
+    // MARK: Links and directories
+
+    private mutating func stageLink(_ lease: LeasedJob, _ found: Found) throws(SafeBackupError) -> Progress {
+        let job = lease.job
+        let target: [UInt8]
+        do throws(Errno) {
+            target = try found.parent.linkTarget(of: found.leaf)
+            guard try found.parent.status(of: found.leaf).fingerprint == found.status.fingerprint else {
+                throw Errno.invalidArgument
+            }
+        } catch {
+            // EINVAL: no longer a link. See: man 2 readlink.
+            if error == .invalidArgument || error == .noSuchFileOrDirectory { throw Failure.changedKind(job.path) }
+            throw Failure.source(error, job.path)
+        }
+        let metadata = FileMetadata(mode: found.status.mode, uid: found.status.uid, gid: found.status.gid)
+        let digest = copier.digest(of: target)
+        let mtime = found.status.fingerprint.mtime
+        let isOurs = job.occupant.map { lease.plan.final.holds($0, live: job.live, root) } ?? false
+        if isOurs, job.occupant?.digest == digest, let live = job.live, live.metadata == metadata,
+            live.fingerprint.mtime == mtime
+        {
+            return .finished(.stored(entry(.kept, found, metadata, linkTarget: target)))
+        }
+        guard root.capabilities.symbolicLinks else {
+            throw SafeBackupError(
+                .destinationForbidden,
+                "\(job.path) is a symbolic link, which the destination's file system cannot hold; exclude it",
+                disposition: .permanent)
+        }
+        let stage = Array(lease.plan.stageName.utf8)
+        do throws(Errno) {
+            if !isOurs, case .present(.symlink, _, _, _) = lease.plan.final,
+                let status = try sameLink(lease, target: target)
+            {
+                let stored = StoredCopy(
+                    digest: digest, size: Int64(target.count), inode: status.fingerprint.inode,
+                    mtime: status.fingerprint.mtime, isAdopted: true)
+                return .flushing(entry(.copied(stored), found, metadata, linkTarget: target))
+            }
+            do {
+                try root.staging.makeSymbolicLink(stage, target: target)
+            } catch {
+                if error != .fileExists { throw error }
+                try root.staging.remove(stage)
+                try root.staging.makeSymbolicLink(stage, target: target)
+            }
+            let made = try root.staging.status(of: stage)
+            try writer.apply(metadata, mtime: mtime, toLink: stage, in: root.staging, current: made)
+            let status = try root.staging.status(of: stage)
+            try flush.madeLink(in: root.staging, at: Layout.staging)
+            let stored = StoredCopy(
+                digest: digest, size: Int64(target.count), inode: status.fingerprint.inode,
+                mtime: status.fingerprint.mtime)
+            return .staged(entry(.copied(stored), found, metadata, linkTarget: target))
+        } catch {
+            throw Failure.destination(error, "make the symbolic link", job.location)
+        }
+    }
+
+    /// A link with this target was in the destination before us.
+    private mutating func sameLink(_ lease: LeasedJob, target: [UInt8]) throws(Errno) -> FileStatus? {
+        let location = lease.job.location
+        let parent = try directories.directory(location.parent)
+        let status = try parent.status(of: location.leaf)
+        guard lease.plan.final.isStill(status, root), try parent.linkTarget(of: location.leaf) == target else {
+            return nil
+        }
+        try flush.changed(parent, at: location.parent)
+        return status
+    }
+
+    private func stageDirectory(_ lease: LeasedJob, _ found: Found) throws(SafeBackupError) -> Progress {
+        let job = lease.job
+        var metadata = FileMetadata(mode: found.status.mode, uid: found.status.uid, gid: found.status.gid)
+        do {
+            let directory = try found.parent.open(found.leaf, O_RDONLY | O_DIRECTORY | O_NONBLOCK)
+            metadata.xattrs = try directory.extendedAttributes()
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: throw Failure.changedKind(job.path)
+            // The scanner lists it as unreadable; the directory itself is saved by what the look told.
+            case .permissionDenied, .notPermitted: break
+            default: throw Failure.source(error, job.path)
+            }
+        }
+        let entry = entry(.directory, found, metadata)
+        if case .present(.directory, _, _, _) = lease.plan.final, let live = job.live, live.kind == .directory,
+            live.metadata == metadata
+        {
+            return .finished(.stored(entry))
+        }
+        return .directory(entry)
+    }
+}

@@ -1,0 +1,471 @@
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+
+/// Stores one group of leased jobs on the calling thread:
+/// stage → link older copies to their version names → flush → rename over the final names → flush.
+///
+/// After a crash at any point each final name holds its old entry or the new one, whole, or nothing while the old one
+/// is at the version name that its lease records; `Recovery` tells which.
+struct GroupStore {
+    /// How far a job came.
+    enum Progress {
+        case finished(JobOutcome)
+        /// Nothing to rename: durable after the next flush.
+        case flushing(StoredEntry)
+        /// A file or link is complete in staging.
+        case staged(StoredEntry)
+        /// A directory is to be made, or its metadata changed.
+        case directory(StoredEntry)
+    }
+
+    /// What happens to the entry that is under the final name.
+    enum Older: Equatable {
+        /// There is none.
+        case absent
+        /// It is replaced and not kept.
+        case dropped
+        /// It has its version name already.
+        case linked(VersionReason)
+        /// It is renamed to its version name just before.
+        case moving(VersionReason)
+        /// It is at its version name, and the final name is free.
+        case moved(VersionReason)
+    }
+
+    let root: AttachedRoot
+    let tornLimit: Int
+    let clock: WallClock
+    let writer: MetadataWriter
+    let copier = FileCopier()
+    let trees: [SourceID: SourceTree]
+    var directories: DirectoryCache
+    var flush: GroupFlush
+    var space: SpacePolicy
+    private var moves: Int
+    /// Directories were moved since this group looked at its final names.
+    private var mustLookAgain = false
+    private var made: [RelativePath] = []
+    private var progress: [Progress] = []
+    private var older: [Older] = []
+
+    /// Opens what the group needs; the descriptors that report failed writes must be older than the first write.
+    init(
+        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int, clock: WallClock
+    ) throws(Errno) {
+        self.root = root
+        self.tornLimit = tornLimit
+        self.clock = clock
+        writer = MetadataWriter(capabilities: root.capabilities)
+        trees = sources.mapValues { SourceTree($0) }
+        moves = root.gate.moves
+        directories = DirectoryCache(root.base)
+        flush = try GroupFlush(root)
+        space = SpacePolicy(try VolumeStatistics(root.base.root))
+    }
+
+    /// Stores the group. No failure is thrown: each job has its outcome.
+    mutating func run(_ group: [LeasedJob]) -> [JobOutcome] {
+        progress.reserveCapacity(group.count)
+        older = Array(repeating: .absent, count: group.count)
+        defer { root.removeFresh(made) }
+        for lease in group {
+            progress.append(stage(lease))
+            Faults.reach("staged")
+        }
+        for index in group.indices {
+            keepOlder(index, group[index])
+            Faults.reach("versioned")
+        }
+        do throws(Errno) {
+            try flush.flush()
+        } catch {
+            return failAll(group, error)
+        }
+        Faults.reach("flushed")
+        var isPublishing = false
+        for index in group.indices {
+            switch progress[index] {
+            case .flushing(let entry): progress[index] = .finished(.stored(entry))
+            case .staged, .directory: isPublishing = true
+            case .finished: break
+            }
+        }
+        if isPublishing, let error = publish(group) { return failAll(group, error) }
+        Faults.reach("durable")
+        return group.indices.map { index in
+            switch progress[index] {
+            case .finished(let outcome): outcome
+            case .flushing(let entry), .staged(let entry), .directory(let entry): .stored(entry)
+            }
+        }
+    }
+
+    // MARK: Older copies
+
+    /// Gives what is under the final name its version name, or decides that it is dropped or must be moved.
+    private mutating func keepOlder(_ index: Int, _ lease: LeasedJob) {
+        guard case .present(let kind, _, _, _) = lease.plan.final else { return }
+        do throws(SafeBackupError) {
+            switch progress[index] {
+            case .finished, .flushing: return
+            case .directory:
+                if kind != .directory { older[index] = .moving(.inTheWay) }
+            case .staged(let entry):
+                older[index] = try keepOlder(lease, kind: kind, newer: entry)
+            }
+        } catch {
+            abandon(index, lease, .failed(error))
+        }
+    }
+
+    private mutating func keepOlder(
+        _ lease: LeasedJob, kind: EntryKind, newer: StoredEntry
+    ) throws(SafeBackupError) -> Older {
+        let location = lease.job.location
+        guard let reason = Self.reason(lease.plan, kind: kind, newer: newer) else {
+            guard lease.plan.final.isStill(try look(at: location), root) else { throw Failure.surprise(location) }
+            return .dropped
+        }
+        guard let version = lease.plan.version else { throw Failure.surprise(location) }
+        guard kind != .directory, root.capabilities.hardLinks else { return .moving(reason) }
+        do {
+            return try link(lease, to: version) ? .linked(reason) : .moving(reason)
+        } catch {
+            if error == .noSuchFileOrDirectory { throw Failure.surprise(location) }
+            throw Failure.destination(error, "keep the older copy of", location)
+        }
+    }
+
+    /// `nil`: the older entry is not kept.
+    private static func reason(_ plan: LeasePlan, kind: EntryKind, newer: StoredEntry) -> VersionReason? {
+        if kind != newer.kind { return .inTheWay }
+        switch plan.versionReason {
+        case .inTheWay, nil: return nil
+        // It stays the last good one only when a copy comes that is not.
+        case .lastGood: return newer.isFuzzy ? .lastGood : .kept
+        case .kept, .foreign: return plan.versionReason
+        }
+    }
+
+    /// `false` if this file system or this entry cannot have a second link.
+    private mutating func link(_ lease: LeasedJob, to version: RelativePath) throws(Errno) -> Bool {
+        let location = lease.job.location
+        var isRetry = false
+        while true {
+            let from = try directories.directory(location.parent)
+            let to = try makeDirectory(version.parent)
+            do {
+                try from.link(location.leaf, to: to, version.leaf)
+            } catch {
+                switch error {
+                case .fileExists: break
+                // Foreign files under fs.protected_hardlinks; a link count at its limit.
+                case .notPermitted, .permissionDenied, .tooManyLinks, .notSupported, .improperLink: return false
+                case .noSuchFileOrDirectory where !isRetry:
+                    // An empty version directory may have been removed since it was opened.
+                    directories.forget(version.parent)
+                    isRetry = true
+                    continue
+                default: throw error
+                }
+            }
+            let status = try to.status(of: version.leaf)
+            guard lease.plan.final.isStill(status, root) else {
+                // Somebody replaced it since the plan was made. It is not the only link: it is still under its name.
+                try to.remove(version.leaf)
+                throw Errno.noSuchFileOrDirectory
+            }
+            try flush.changed(to, at: version.parent)
+            return true
+        }
+    }
+
+    // MARK: Publishing
+
+    /// Renames everything staged over the final names and flushes. An error means that nothing is sure.
+    private mutating func publish(_ group: [LeasedJob]) -> Errno? {
+        var order = Array(group.indices)
+        var movesDirectory = false
+        var isOrdered = false
+        for index in group.indices {
+            if case .finished = progress[index] { continue }
+            if group[index].plan.obstruction != nil { isOrdered = true }
+            guard case .moving = older[index] else { continue }
+            isOrdered = true
+            if case .present(.directory, _, _, _) = group[index].plan.final { movesDirectory = true }
+        }
+        if isOrdered {
+            // An ancestor before what lies below it.
+            order.sort { group[$0].job.location < group[$1].job.location }
+        }
+        if movesDirectory { failBelowMovedDirectories(group) }
+        return root.gate.enter(alone: movesDirectory) {
+            if root.gate.moves != moves {
+                directories = DirectoryCache(root.base)
+                mustLookAgain = true
+            }
+            for index in order {
+                publish(index, group[index])
+                Faults.reach("renamed")
+            }
+            Faults.reach("renamed")
+            do throws(Errno) {
+                try flush.flush()
+                return nil
+            } catch {
+                return error
+            }
+        }
+    }
+
+    /// A directory goes away with all below it: what this group has below it must be looked at again.
+    private mutating func failBelowMovedDirectories(_ group: [LeasedJob]) {
+        for mover in group.indices {
+            guard case .moving = older[mover], case .present(.directory, _, _, _) = group[mover].plan.final else {
+                continue
+            }
+            let moved = group[mover].job.location
+            for index in group.indices where index != mover && group[index].job.location.isWithin(moved) {
+                if case .finished(.failed) = progress[index] { continue }
+                if case .finished(.gone) = progress[index] { continue }
+                abandon(index, group[index], .failed(Failure.surprise(group[index].job.location)))
+            }
+        }
+    }
+
+    private mutating func publish(_ index: Int, _ lease: LeasedJob) {
+        do throws(SafeBackupError) {
+            do throws(Errno) {
+                switch progress[index] {
+                case .finished, .flushing: return
+                case .staged(let entry): try publishStaged(index, lease, entry)
+                case .directory(let entry): try publishDirectory(index, lease, entry)
+                }
+            } catch {
+                switch error {
+                case .noSuchFileOrDirectory, .fileExists, .notDirectory, .isDirectory, .tooManySymbolicLinkLevels,
+                    .directoryNotEmpty:
+                    throw Failure.surprise(lease.job.location)
+                default: throw Failure.destination(error, "store", lease.job.location)
+                }
+            }
+        } catch {
+            abandon(index, lease, .failed(error))
+        }
+    }
+
+    private mutating func publishStaged(_ index: Int, _ lease: LeasedJob, _ entry: StoredEntry) throws(Errno) {
+        let location = lease.job.location
+        var entry = entry
+        let parent = try makeParent(lease, &entry)
+        let stage = Array(lease.plan.stageName.utf8)
+        switch older[index] {
+        case .absent:
+            try move(stage, from: root.staging, to: parent, location.leaf)
+        case .dropped, .linked:
+            if mustLookAgain, !lease.plan.final.isStill(try parent.status(of: location.leaf), root) {
+                throw .noSuchFileOrDirectory
+            }
+            try root.staging.rename(stage, to: parent, location.leaf)
+            if case .linked(let reason) = older[index], let version = lease.plan.version {
+                entry.displaced.append(Displacement(lease, to: version, reason))
+            }
+        case .moving(let reason), .moved(let reason):
+            entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
+            try move(stage, from: root.staging, to: parent, location.leaf)
+        }
+        try flush.changed(parent, at: location.parent)
+        progress[index] = .staged(entry)
+    }
+
+    private mutating func publishDirectory(_ index: Int, _ lease: LeasedJob, _ entry: StoredEntry) throws(Errno) {
+        let location = lease.job.location
+        var entry = entry
+        let parent = try makeParent(lease, &entry)
+        if case .moving(let reason) = older[index] {
+            entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
+        }
+        let directory = try makeDirectory(location)
+        try writer.apply(
+            entry.metadata, mtime: entry.fingerprint.mtime, to: directory, current: try directory.status(),
+            isNew: lease.plan.final == .absent)
+        try flush.changed(directory, at: location)
+        progress[index] = .directory(entry)
+    }
+
+    /// Opens the final name's directory and makes what is missing of it; moves the one thing away that the plan found
+    /// in the way.
+    private mutating func makeParent(_ lease: LeasedJob, _ entry: inout StoredEntry) throws(Errno) -> Descriptor {
+        let path = lease.job.location.parent
+        let parent: Descriptor
+        do {
+            parent = try makeDirectory(path)
+        } catch {
+            guard error == .notDirectory || error == .tooManySymbolicLinkLevels,
+                let obstruction = lease.plan.obstruction, let version = lease.plan.obstructionVersion
+            else { throw error }
+            entry.displaced.append(try displace(obstruction, to: version))
+            parent = try makeDirectory(path)
+        }
+        for (directory, above) in root.freshDirectories(towards: path) {
+            try flush.changed(above, at: directory.parent)
+        }
+        return parent
+    }
+
+    /// Moves what is under the final name to its version name, if it still is what was planned with.
+    private mutating func displaceFinal(
+        _ index: Int, _ lease: LeasedJob, _ reason: VersionReason, in parent: Descriptor
+    ) throws(Errno) -> Displacement {
+        let location = lease.job.location
+        guard let version = lease.plan.version, lease.plan.final.isStill(try parent.status(of: location.leaf), root)
+        else { throw .noSuchFileOrDirectory }
+        let versions = try makeDirectory(version.parent)
+        try move(location.leaf, from: parent, to: versions, version.leaf)
+        older[index] = .moved(reason)
+        directories.forget(location)
+        try flush.changed(versions, at: version.parent)
+        try flush.changed(parent, at: location.parent)
+        return Displacement(lease, to: version, reason)
+    }
+
+    /// Moves an ancestor that is not a directory to its version name.
+    private mutating func displace(_ path: RelativePath, to version: RelativePath) throws(Errno) -> Displacement {
+        let parent = try directories.directory(path.parent)
+        let status = try parent.status(of: path.leaf)
+        if status.kind == .directory { throw .isDirectory }
+        let versions = try makeDirectory(version.parent)
+        try move(path.leaf, from: parent, to: versions, version.leaf)
+        directories.forget(path)
+        try flush.changed(versions, at: version.parent)
+        try flush.changed(parent, at: path.parent)
+        return Displacement(
+            from: path, to: version, reason: .inTheWay, kind: status.kind, inode: status.fingerprint.inode,
+            size: status.size, mtime: status.fingerprint.mtime)
+    }
+
+    private func move(
+        _ leaf: [UInt8], from: Descriptor, to: Descriptor, _ newLeaf: [UInt8]
+    ) throws(Errno) {
+        try from.moveToFreeName(leaf, to: to, newLeaf)
+    }
+
+    // MARK: Directories
+
+    /// Opens a directory below the root; what is missing is made, and will be flushed in its parent, also when a
+    /// later part of it cannot be made: another job may store below the first part.
+    mutating func makeDirectory(_ path: RelativePath) throws(Errno) -> Descriptor {
+        var new: [(RelativePath, Descriptor)] = []
+        let result = Result { () throws(Errno) in
+            try directories.makingDirectory(path) { new.append(($0, $1)) }
+        }
+        for (directory, parent) in new {
+            root.addFresh(directory, in: parent)
+            made.append(directory)
+            try flush.changed(parent, at: directory.parent)
+        }
+        return try result.get()
+    }
+
+    private mutating func look(at location: RelativePath) throws(SafeBackupError) -> FileStatus? {
+        do {
+            return try directories.directory(location.parent).status(of: location.leaf)
+        } catch {
+            if error == .noSuchFileOrDirectory || error == .notDirectory { return nil }
+            throw Failure.destination(error, "look at", location)
+        }
+    }
+
+    // MARK: Failure
+
+    /// Ends a job without a result: its stage goes, and what was under its final name is there again where possible.
+    /// What cannot be undone here is told by `Recovery`.
+    private mutating func abandon(_ index: Int, _ lease: LeasedJob, _ outcome: JobOutcome) {
+        progress[index] = .finished(outcome)
+        removeStage(lease)
+        guard let version = lease.plan.version else { return }
+        let location = lease.job.location
+        do throws(Errno) {
+            switch older[index] {
+            case .absent, .dropped, .moving: break
+            case .linked: try removeVersion(version, ifSameAs: location)
+            case .moved:
+                try directories.directory(version.parent).moveToFreeName(
+                    version.leaf, to: directories.directory(location.parent), location.leaf)
+            }
+        } catch {
+            // Ignored because the job has failed already, and the lease tells recovery all of this.
+        }
+    }
+
+    /// A version that is only a second link of what is under the final name holds nothing of its own.
+    private mutating func removeVersion(_ version: RelativePath, ifSameAs location: RelativePath) throws(Errno) {
+        let versions = try directories.directory(version.parent)
+        let kept = try versions.status(of: version.leaf)
+        let final = try directories.directory(location.parent).status(of: location.leaf)
+        if kept.isSameFile(as: final) { try versions.remove(version.leaf) }
+    }
+
+    func removeStage(_ lease: LeasedJob) {
+        do {
+            try root.staging.remove(Array(lease.plan.stageName.utf8))
+        } catch {
+            // Ignored because recovery removes it, and staging is emptied at each start.
+        }
+    }
+
+    /// A flush failed: of what needed it, nothing is promised.
+    private mutating func failAll(_ group: [LeasedJob], _ error: Errno) -> [JobOutcome] {
+        var outcomes: [JobOutcome] = []
+        for index in group.indices {
+            if case .finished(let outcome) = progress[index] {
+                outcomes.append(outcome)
+                continue
+            }
+            removeStage(group[index])
+            outcomes.append(.failed(Failure.destination(error, "flush", group[index].job.location)))
+        }
+        return outcomes
+    }
+}
+
+extension Displacement {
+    /// Of what the plan found under the final name.
+    init(_ lease: LeasedJob, to version: RelativePath, _ reason: VersionReason) {
+        guard case .present(let kind, let inode, let size, let mtime) = lease.plan.final else {
+            preconditionFailure("an entry is displaced only where the plan found one")
+        }
+        self.init(
+            from: lease.job.location, to: version, reason: reason, kind: kind, inode: inode, size: size, mtime: mtime)
+    }
+}
+
+extension FileStatus {
+    /// Two names of one file: removing one leaves the other. Never true for two different files.
+    func isSameFile(as other: FileStatus) -> Bool {
+        kind != .directory && kind == other.kind && device == other.device
+            && fingerprint.inode == other.fingerprint.inode && linkCount >= 2 && other.linkCount >= 2
+    }
+}
+
+extension Descriptor {
+    /// Renames to a name that must be free: `EEXIST` otherwise.
+    func moveToFreeName(_ leaf: [UInt8], to directory: Descriptor, _ newLeaf: [UInt8]) throws(Errno) {
+        do {
+            try renameWithoutReplacing(leaf, to: directory, newLeaf)
+            return
+        } catch {
+            // Not every file system has RENAME_NOREPLACE. See: man 2 renameat2.
+            guard error == .invalidArgument || error == .noFunction else { throw error }
+        }
+        do {
+            _ = try directory.status(of: newLeaf)
+        } catch {
+            if error != .noSuchFileOrDirectory { throw error }
+            try rename(leaf, to: directory, newLeaf)
+            return
+        }
+        throw .fileExists
+    }
+}

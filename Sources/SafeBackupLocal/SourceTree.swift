@@ -1,0 +1,43 @@
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+
+/// A source as one group reads it. Not shared between threads.
+final class SourceTree {
+    private var directories: DirectoryCache
+    /// Whether an inode number stays a file's own; `true` where the file system cannot be asked, as most have it.
+    private let hasStableInodes: Bool
+
+    init(_ root: ConfinedDirectory) {
+        directories = DirectoryCache(root)
+        do {
+            hasStableInodes = try VolumeStatistics(root.root).type.hasStableInodes
+        } catch {
+            // Ignored because the first read of the source will tell what is wrong with it.
+            hasStableInodes = true
+        }
+    }
+
+    /// The directory of an entry, or `nil` when the path does not exist as directories: a part of it is missing, or
+    /// is a file or a link, which is never followed.
+    func directory(_ path: RelativePath) throws(SafeBackupError) -> Descriptor? {
+        do {
+            return try directories.directory(path)
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return nil
+            default: throw Failure.source(error, path)
+            }
+        }
+    }
+
+    /// Whether a file is as it was when it had `known`.
+    func isUnchanged(_ now: Fingerprint, since known: Fingerprint) -> Bool {
+        now.ctime == known.ctime && isSameContent(now, known)
+    }
+
+    /// Whether only the ctime can differ: mode, owner or link count changed, not the content.
+    func isSameContent(_ now: Fingerprint, _ known: Fingerprint) -> Bool {
+        now.size == known.size && now.mtime == known.mtime && (!hasStableInodes || now.inode == known.inode)
+    }
+}

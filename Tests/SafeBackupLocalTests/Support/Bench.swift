@@ -1,0 +1,215 @@
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupSystem
+import Synchronization
+import SystemPackage
+import Testing
+import Glibc
+
+/// A source, a destination and a small catalogue in memory that follows the rules of the real one, in a temporary
+/// directory that goes with the object. After each step `expectTruth` compares every promise with the disk.
+final class Bench: Sendable {
+    static let source = SourceID(rawValue: 1)
+    static let id = "7b0f6f1e-6d7f-4a3b-9a57-0d2f5c1f0001"
+
+    let top: String
+    let destination: LocalDestination
+    let executor: ThreadExecutor
+    let time: TestTime
+    private let isOwner: Bool
+
+    var sourcePath: String { top + "/source" }
+    var destinationPath: String { top + "/destination" }
+
+    init(
+        capabilities: ((inout Capabilities) -> Void)? = nil, prepare: ((String) throws -> Void)? = nil
+    ) throws {
+        top = try Bench.temporaryDirectory()
+        isOwner = true
+        try make(directory: top + "/source")
+        try make(directory: top + "/destination")
+        try prepare?(top + "/destination")
+        executor = ThreadExecutor(name: "test.io")
+        // An hour from now, so that no file counts as read in the moment of its change.
+        let time = TestTime(WallClock.system.now.microseconds + 3_600_000_000)
+        self.time = time
+        destination = LocalDestination(
+            path: FilePath(top + "/destination"), io: executor, clock: WallClock { time.now })
+        try destination.createNow(id: Self.id, sources: [])
+        if let capabilities {
+            try destination.attachNow(expecting: Self.id)
+            try destination.updateSentinelNow { capabilities(&$0.capabilities) }
+        }
+        try destination.attachNow(expecting: Self.id)
+    }
+
+    /// On directories that are there already, in a process of its own.
+    init(continuing top: String, at microseconds: Int64) throws {
+        self.top = top
+        isOwner = false
+        executor = ThreadExecutor(name: "test.io")
+        let time = TestTime(microseconds)
+        self.time = time
+        destination = LocalDestination(
+            path: FilePath(top + "/destination"), io: executor, clock: WallClock { time.now })
+        try destination.attachNow(expecting: Self.id)
+    }
+
+    deinit {
+        destination.detachNow()
+        executor.stop()
+        if isOwner { remove(tree: top) }
+    }
+
+    static func temporaryDirectory() throws -> String {
+        let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+        var template = Array((base + "/safebackup-local-XXXXXX").utf8CString)
+        guard let made = template.withUnsafeMutableBufferPointer({ $0.baseAddress.flatMap { mkdtemp($0) } }) else {
+            throw Failure(what: "mkdtemp in \(base)")
+        }
+        return String(cString: made)
+    }
+
+    struct Failure: Error { let what: String }
+
+    var now: Timestamp { time.now }
+
+    func advance(minutes: Int64) { time.advance(minutes) }
+
+    func sources() throws -> [SourceID: ConfinedDirectory] {
+        [Self.source: try ConfinedDirectory(opening: FilePath(sourcePath))]
+    }
+
+    // MARK: The source's and the destination's files
+
+    func write(_ path: String, _ content: String, mtime: Int64? = nil) throws {
+        try SafeBackupLocalTests.write(sourcePath + "/" + path, content, mtime: mtime)
+    }
+
+    func stored(_ path: String) -> String? { content(of: destinationPath + "/" + path) }
+
+    /// The names in staging.
+    func staged() throws -> [String] { try list(destinationPath + "/.safebackup/staging") }
+
+    /// Everything below versions that is no directory, with its content.
+    func versions() throws -> [String: String] {
+        var found: [String: String] = [:]
+        for path in try tree(destinationPath + "/.safebackup/versions") {
+            found[path] = content(of: destinationPath + "/.safebackup/versions/" + path)
+        }
+        return found
+    }
+}
+
+/// A clock that only tests move.
+final class TestTime: Sendable {
+    private let microseconds: Atomic<Int64>
+
+    init(_ microseconds: Int64) { self.microseconds = Atomic(microseconds) }
+
+    var now: Timestamp { Timestamp(microseconds: microseconds.load(ordering: .relaxed)) }
+
+    func advance(_ minutes: Int64) { microseconds.add(minutes * 60_000_000, ordering: .relaxed) }
+}
+
+// MARK: Plain file work of the tests, beside the code under test
+
+func write(_ path: String, _ content: String, mtime: Int64? = nil) throws {
+    try write(path, Array(content.utf8), mtime: mtime)
+}
+
+func write(_ path: String, _ content: [UInt8], mtime: Int64? = nil) throws {
+    if let slash = path.lastIndex(of: "/") { try make(directory: String(path[..<slash])) }
+    let file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+    guard file >= 0 else { throw Bench.Failure(what: "open \(path): \(errno)") }
+    defer { close(file) }
+    var done = 0
+    while done < content.count {
+        let count = content[done...].withUnsafeBytes { Glibc.write(file, $0.baseAddress, $0.count) }
+        guard count > 0 else { throw Bench.Failure(what: "write \(path): \(errno)") }
+        done += count
+    }
+    if let mtime {
+        var times = [timespec(tv_sec: Int(mtime), tv_nsec: 5), timespec(tv_sec: Int(mtime), tv_nsec: 5)]
+        futimens(file, &times)
+    }
+}
+
+func make(directory path: String) throws {
+    if mkdir(path, 0o755) == 0 || errno == EEXIST { return }
+    guard errno == ENOENT, let slash = path.lastIndex(of: "/") else {
+        throw Bench.Failure(what: "mkdir \(path): \(errno)")
+    }
+    try make(directory: String(path[..<slash]))
+    guard mkdir(path, 0o755) == 0 || errno == EEXIST else { throw Bench.Failure(what: "mkdir \(path): \(errno)") }
+}
+
+/// `nil` if there is no file; never follows a link.
+func content(of path: String) -> String? { bytes(of: path).map { String(decoding: $0, as: UTF8.self) } }
+
+func bytes(of path: String) -> [UInt8]? {
+    let file = open(path, O_RDONLY | O_NOFOLLOW)
+    guard file >= 0 else { return nil }
+    defer { close(file) }
+    var all: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 65_536)
+    while true {
+        let count = read(file, &buffer, buffer.count)
+        if count < 0 { return nil }
+        if count == 0 { return all }
+        all += buffer[..<count]
+    }
+}
+
+func linkTarget(of path: String) -> String? {
+    var buffer = [UInt8](repeating: 0, count: 4_096)
+    let count = buffer.withUnsafeMutableBytes { bytes in
+        bytes.withMemoryRebound(to: CChar.self) { text in
+            text.baseAddress.map { readlink(path, $0, text.count) } ?? -1
+        }
+    }
+    return count < 0 ? nil : String(decoding: buffer[..<count], as: UTF8.self)
+}
+
+func status(of path: String) -> stat? {
+    var status = stat()
+    return lstat(path, &status) == 0 ? status : nil
+}
+
+func isDirectory(_ path: String) -> Bool { status(of: path).map { $0.st_mode & S_IFMT == S_IFDIR } ?? false }
+
+func list(_ path: String) throws -> [String] {
+    guard let directory = opendir(path) else { throw Bench.Failure(what: "opendir \(path): \(errno)") }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+        let name = withUnsafePointer(to: &entry.pointee.d_name) {
+            $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+        }
+        if name != "." && name != ".." { names.append(name) }
+    }
+    return names.sorted()
+}
+
+/// Paths of everything below that is no directory.
+func tree(_ path: String) throws -> [String] {
+    var found: [String] = []
+    for name in try list(path) {
+        if isDirectory(path + "/" + name) {
+            found += try tree(path + "/" + name).map { name + "/" + $0 }
+        } else {
+            found.append(name)
+        }
+    }
+    return found
+}
+
+func remove(tree path: String) {
+    if isDirectory(path) {
+        chmod(path, 0o700)
+        for name in (try? list(path)) ?? [] { remove(tree: path + "/" + name) }
+        rmdir(path)
+    } else {
+        unlink(path)
+    }
+}
