@@ -29,7 +29,7 @@ extension EndToEnd {
                 Array("new\nline".utf8), [0xFF, 0xFE, 0x41], [0x08], Array("-rf".utf8), Array(" ".utf8),
                 Array("caf\u{E9}".utf8), Array("cafe\u{301}".utf8), [UInt8](repeating: 0x6C, count: 255),
             ] {
-                try bench.write(bench.source.appending(FilePath.Component(bytes: name)), name)
+                try bench.write(bench.source.appending(bytes: name), name)
             }
             // 40 levels of 255 bytes: longer than PATH_MAX, so it is made from inside.
             try command([
@@ -182,13 +182,5 @@ extension EndToEnd {
             let contents = versions.entries.values.compactMap(\.digest)
             #expect(contents.contains(SHA256.digest(of: Array("was here before\n".utf8))), "a foreign file was lost")
         }
-    }
-}
-
-extension FilePath.Component {
-    /// A component of exactly these bytes.
-    init(bytes: [UInt8]) {
-        let path = withCString(bytes) { FilePath(platformString: $0) }
-        self = path.lastComponent ?? "?"
     }
 }

@@ -186,6 +186,14 @@ final class Bench {
     }
 }
 
+extension FilePath {
+    /// This path followed by components that may be any bytes.
+    func appending(bytes: [UInt8]) -> FilePath {
+        let tail = SafeBackupSystem.withCString(bytes) { FilePath(platformString: $0) }
+        return appending(tail.components)
+    }
+}
+
 extension Descriptor {
     func write(_ content: [UInt8], at offset: Int64) throws {
         try content.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) throws -> Void in
