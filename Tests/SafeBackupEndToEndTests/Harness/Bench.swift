@@ -18,6 +18,7 @@ final class Bench {
     /// Put before the program, such as `setpriv` with its options.
     var prefix: [FilePath] = []
     private var runs = 0
+    private var disks: [LoopDisk] = []
 
     init() throws {
         let base = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
@@ -32,12 +33,20 @@ final class Bench {
 
     deinit {
         do {
+            for disk in disks { try disk.unmount() }
             // Without root, a directory that a test made unreadable could not be emptied.
             try command(["chmod", "-R", "u+rwx", root])
             try command(["rm", "-rf", "--one-file-system", root])
         } catch {
             Issue.record("the test's directory \(root) could not be removed: \(error)")
         }
+    }
+
+    /// A disk of the test's own, mounted below `root` until the end.
+    func makeDisk(_ name: String, mebibytes: Int) throws -> LoopDisk {
+        let disk = try LoopDisk(in: root, named: name, mebibytes: mebibytes)
+        disks.append(disk)
+        return disk
     }
 
     // MARK: The program

@@ -5,14 +5,14 @@ import SystemPackage
     import Glibc
 #endif
 
-/// A journalled ext4 on an image file, mounted; unmounted when the last reference goes.
+/// A journalled ext4 on an image file, mounted. Its bench unmounts it.
 final class LoopDisk {
     private(set) var image: FilePath
     let mountPoint: FilePath
     private var isMounted = false
 
     /// Makes and mounts a new one. `mebibytes` is its size.
-    init(in directory: FilePath, named name: String = "disk", mebibytes: Int) throws {
+    init(in directory: FilePath, named name: String, mebibytes: Int) throws {
         image = directory.appending("\(name).image")
         mountPoint = directory.appending(name)
         try command(["truncate", "-s", FilePath("\(mebibytes)M"), image])
@@ -21,14 +21,6 @@ final class LoopDisk {
         try command(["mkdir", "-p", mountPoint])
         try mount()
         try command(["rm", "-rf", mountPoint.appending("lost+found")])
-    }
-
-    deinit {
-        do {
-            try unmount()
-        } catch {
-            // Ignored because the image goes with the test's directory; the mount would show in the next test's errors.
-        }
     }
 
     private func mount() throws {
@@ -66,8 +58,7 @@ final class LoopDisk {
     static let isAvailable: Bool = {
         guard geteuid() == 0 else { return false }
         do {
-            let bench = try Bench()
-            _ = try LoopDisk(in: bench.root, mebibytes: 8)
+            _ = try Bench().makeDisk("probe", mebibytes: 8)
             return true
         } catch {
             return false

@@ -16,7 +16,6 @@ final class StateFile {
         var kind: String
         /// `nil`: it has no copy, as a directory has none.
         var location: RelativePath?
-        var digest: [UInt8]?
     }
 
     private let directory: FilePath
@@ -115,13 +114,13 @@ final class StateFile {
     func liveNames() throws -> [Name] {
         let rows = try rows(
             """
-            SELECT n.parent, n.leaf, n.kind, c.location, c.digest
+            SELECT n.parent, n.leaf, n.kind, c.location
             FROM name n LEFT JOIN copy c ON c.id = n.copy_id WHERE n.ended_at IS NULL
             """)
         return rows.map { row in
             Name(
                 path: RelativePath(unchecked: row[0].bytes ?? []).appending(row[1].bytes ?? []), kind: row[2].text,
-                location: row[3].bytes.map { RelativePath(unchecked: $0) }, digest: row[4].bytes)
+                location: row[3].bytes.map { RelativePath(unchecked: $0) })
         }
     }
 
@@ -136,23 +135,30 @@ final class StateFile {
         return Dictionary(uniqueKeysWithValues: rows.map { ($0[0].text, $0[1].integer) })
     }
 
-    /// Every live name whose copy below `backup` is missing or has another digest, unless a lease covers it: one at the
-    /// path itself, or at a path above or below it, whose store moves what stands in its way.
+    /// Every copy below `backup` that is missing or has another digest than the catalogue says, and every live name
+    /// without one, unless a lease covers it: one at the path itself, or at a path above or below it, whose store moves
+    /// what stands in its way.
     func lies(about backup: FilePath) throws -> [String] {
         let destination = try ConfinedDirectory(opening: backup)
         let leased = try leasedPaths()
+        func isCovered(_ path: RelativePath) -> Bool {
+            leased.contains { $0.isWithin(path) || path.isWithin($0) }
+        }
         var lies: [String] = []
         for name in try liveNames() where name.kind != EntryKind.directory.rawValue {
-            if leased.contains(where: { $0.isWithin(name.path) || name.path.isWithin($0) }) { continue }
-            guard let location = name.location, let expected = name.digest else {
-                lies.append("\(name.path) has no copy")
-                continue
-            }
+            if name.location == nil && !isCovered(name.path) { lies.append("\(name.path) has no copy") }
+        }
+        // Also tombstones and kept versions: what once was saved stays what it was.
+        let copies = try rows(
+            "SELECT location, kind, digest FROM copy WHERE digest NOTNULL AND NOT coalesce(removing, 0)")
+        for row in copies {
+            let location = RelativePath(unchecked: row[0].bytes ?? [])
+            if isCovered(location) { continue }
             do {
-                let found = try Self.storedDigest(of: name.kind, at: location, in: destination)
-                if found.bytes != expected { lies.append("\(name.path): the copy has another digest") }
+                let found = try Self.storedDigest(of: row[1].text, at: location, in: destination)
+                if found.bytes != row[2].bytes { lies.append("\(location): the copy has another digest") }
             } catch {
-                lies.append("\(name.path): \(error)")
+                lies.append("\(location): \(error)")
             }
         }
         return lies

@@ -53,11 +53,12 @@ final class Writer {
     private func publish(at path: RelativePath) throws {
         numbers += 1
         // Mostly small, now and then large enough that a kill falls into the middle of its copy.
-        let size = switch Int.random(in: 0..<100, using: &random) {
+        let size =
+            switch Int.random(in: 0..<100, using: &random) {
             case ..<80: Int.random(in: 0...8_192, using: &random)
             case ..<97: Int.random(in: 0...131_072, using: &random)
             default: Int.random(in: 1_000_000...4_000_000, using: &random)
-        }
+            }
         let publication = Publication(number: numbers, payload: random.bytes(size))
         note(numbers, at: path)
         // Beside the source, on the same file system: only the rename shows.
