@@ -133,9 +133,9 @@ extension EndToEnd {
             let agent = try bench.spawn(bench.arguments())
             let staging = bench.backup.appending(".safebackup/staging")
             let isCopying = try await eventually {
+                if agent.poll() != nil { return true }
                 guard access(staging.string, F_OK) == 0 else { return false }
-                let sizes = try command(["find", staging, "-type", "f", "-size", "+32768k"])
-                return !sizes.isEmpty || agent.poll() != nil
+                return try !command(["find", staging, "-type", "f", "-size", "+32768k"]).isEmpty
             }
             try #require(isCopying && agent.poll() == nil, "the copy did not begin:\n\(agent.errorTail)")
             try await bench.stop(agent)
