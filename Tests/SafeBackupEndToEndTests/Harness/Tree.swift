@@ -74,15 +74,21 @@ struct Tree {
         var found: [String] = []
         for (path, entry) in entries {
             guard let there = other.entries[path] else {
-                found.append("\(path) is missing")
+                found.append("\(short(path)) is missing")
                 continue
             }
-            if let difference = entry.difference(from: there) { found.append("\(path) \(difference)") }
+            if let difference = entry.difference(from: there) { found.append("\(short(path)) \(difference)") }
         }
         for path in other.entries.keys where entries[path] == nil && !isAllowed(path) {
-            found.append("\(path) is there but should not be")
+            found.append("\(short(path)) is there but should not be")
         }
         return found.sorted()
+    }
+
+    /// Some of the tests' paths are thousands of bytes long.
+    private func short(_ path: RelativePath) -> String {
+        let text = path.description
+        return text.count <= 100 ? text : "\(text.prefix(40))…\(text.suffix(40))"
     }
 }
 
