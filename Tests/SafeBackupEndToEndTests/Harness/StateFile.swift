@@ -150,7 +150,7 @@ final class StateFile {
         }
         // Also tombstones and kept versions: what once was saved stays what it was.
         let copies = try rows(
-            "SELECT location, kind, digest FROM copy WHERE digest NOTNULL AND NOT coalesce(removing, 0)")
+            "SELECT location, kind, digest FROM copy WHERE digest IS NOT NULL AND removing IS NULL")
         for row in copies {
             let location = RelativePath(unchecked: row[0].bytes ?? [])
             if isCovered(location) { continue }
