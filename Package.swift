@@ -78,5 +78,9 @@ let package = Package(
             name: "SafeBackupAgentTests",
             dependencies: ["SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", "SafeBackupCLI", system],
             swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupEndToEndTests",
+            dependencies: ["CSafeBackupSQLite", "SafeBackupCLI", "SafeBackupCore", "SafeBackupSystem", system],
+            swiftSettings: strict),
     ]
 )
