@@ -32,7 +32,8 @@ extension CopyRecord {
     /// Reads id, location, kind, digest, size, stored_at, inode, mtime_ns, fuzzy, damaged.
     static func read(_ row: Statement) -> CopyRecord {
         CopyRecord(
-            id: row.int(), location: row.path(), kind: entryKind(row), digest: row.bytesOrNull().flatMap(Digest.init(bytes:)),
+            id: row.int(), location: row.path(), kind: entryKind(row),
+            digest: row.bytesOrNull().flatMap(Digest.init(bytes:)),
             size: row.int(), storedAt: row.timestamp(), inode: row.bits(), mtime: row.fileTime(), isFuzzy: row.bool(),
             isDamaged: row.bool())
     }

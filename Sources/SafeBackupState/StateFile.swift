@@ -238,8 +238,10 @@ struct StateFile {
         }
         let path = directory.appending(String(decoding: leaf, as: UTF8.self))
         let statement = try connection.prepare("VACUUM INTO ?")
-        try statement.bind(path: path.withPlatformString { Array(UnsafeRawBufferPointer(start: $0, count: path.length)) })
-            .run()
+        try statement.bind(
+            path: path.withPlatformString { Array(UnsafeRawBufferPointer(start: $0, count: path.length)) }
+        )
+        .run()
         do throws(Errno) {
             try folder.open(leaf, O_RDONLY).sync()
             try folder.sync()

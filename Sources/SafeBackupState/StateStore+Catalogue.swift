@@ -143,7 +143,9 @@ extension StateStore {
             .bind(completion.requeueAt.map { isNewer ? max($0, notBefore) : $0 } ?? notBefore)
             .bind(completion.requeueAt).bind(completion.requeueAt == nil ? 0 : Int64(job.attempts))
             .bind(text: completion.requeueAt == nil ? nil : SafeBackupError.Code.torn.rawValue)
-            .bind(text: completion.requeueAt == nil ? nil : "The stored copy mixes states of the file; it is read again")
+            .bind(
+                text: completion.requeueAt == nil ? nil : "The stored copy mixes states of the file; it is read again"
+            )
             .bind(job.sequence).run()
         note(pair) {
             $0.count(ended.state, size: ended.size, sign: -1)

@@ -123,7 +123,8 @@ extension StateStore {
     /// Whether anything of the source was saved and not deleted since; for the question whether it was emptied.
     package func hasLiveNames(_ source: SourceID) throws(SafeBackupError) -> Bool {
         try read { (connection) throws(SafeBackupError) in
-            let statement = try connection.statement("SELECT 1 FROM name WHERE source_id = ? AND ended_at IS NULL LIMIT 1")
+            let statement = try connection.statement(
+                "SELECT 1 FROM name WHERE source_id = ? AND ended_at IS NULL LIMIT 1")
             defer { statement.reset() }
             return try statement.bind(source.rawValue).step()
         }

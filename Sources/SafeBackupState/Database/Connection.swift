@@ -35,10 +35,15 @@ final class Connection {
     private(set) var health = Health.good
     /// What a person reads in messages.
     private let name: String
+    private let access: Access
 
     /// Opens the file at `path`, which exists; SQLite would create it readable by everybody.
-    init(_ path: FilePath, _ access: Access, vfs: String? = nil) throws(SafeBackupError) {
-        name = printable(path.withPlatformString { pointer in Array(String(cString: pointer).utf8) })
+    init(
+        _ path: FilePath, _ access: Access, title: String = "The state database", vfs: String? = nil
+    ) throws(SafeBackupError) {
+        name =
+            "\(title) \(printable(path.withPlatformString { Array(UnsafeRawBufferPointer(start: $0, count: path.length)) }))"
+        self.access = access
         var flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE
         switch access {
         case .readWrite, .scratch: flags |= SQLITE_OPEN_READWRITE
@@ -206,22 +211,21 @@ final class Connection {
             break
         }
         if health == .damaged {
+            let step = access == .readWrite ? "; it is moved aside and rebuilt from the destination and a walk" : ""
             return SafeBackupError(
-                .stateDamaged,
-                "The state database \(name) is damaged (could not \(task): \(explanation), SQLite \(code)); it is moved "
-                    + "aside and rebuilt from the destination's catalogue and a walk",
+                .stateDamaged, "\(name) is damaged (could not \(task): \(explanation), SQLite \(code))\(step)",
                 disposition: .permanent, systemError: number)
         }
         let step =
             switch code & 0xFF {
-            case SQLITE_FULL: "free space where the state is"
-            case SQLITE_READONLY, SQLITE_PERM, SQLITE_CANTOPEN: "check the owner and mode of the state directory"
-            case SQLITE_BUSY, SQLITE_LOCKED: "another program holds the state; close it"
-            default: "it is tried again"
+            case SQLITE_FULL: "; free space where it is"
+            case SQLITE_READONLY, SQLITE_PERM, SQLITE_CANTOPEN: "; check that it is there, and its owner and mode"
+            case SQLITE_BUSY, SQLITE_LOCKED: "; another program holds it, close that"
+            default: ""
             }
         return SafeBackupError(
             .stateFailed,
-            "The state database \(name) could not \(task): \(explanation) (SQLite \(code)); \(step)",
+            "\(name) could not \(task): \(explanation) (SQLite \(code))\(step)",
             disposition: .transient, systemError: number)
     }
 }

@@ -148,6 +148,15 @@ final class Statement {
         return self
     }
 
+    /// The next column of another statement's row, as it is.
+    @discardableResult
+    func bind(columnOf other: Statement) -> Statement {
+        parameter += 1
+        check(sqlite3_bind_value(handle, parameter, sqlite3_column_value(other.handle, other.column)))
+        other.column += 1
+        return self
+    }
+
     // MARK: - Columns
 
     /// Leaves out the next column.
