@@ -53,7 +53,7 @@ let package = Package(
         .executableTarget(
             name: "SafeBackupCLI",
             dependencies: [
-                "SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", logging,
+                "SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],

@@ -1,7 +1,7 @@
 import Glibc
 package import SafeBackupCore
 package import SafeBackupSystem
-import SystemPackage
+package import SystemPackage
 
 /// What may end a name: an absence that lstat confirms after a successful listing of the parent, with the root's
 /// identity rechecked in the same attempt. Everything else leaves the name alone. Blocks: runs on an I/O thread.

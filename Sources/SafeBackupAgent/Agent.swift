@@ -1,7 +1,7 @@
 package import Logging
 package import SafeBackupCore
 import SafeBackupLocal
-import SafeBackupState
+package import SafeBackupState
 package import SafeBackupSystem
 package import SafeBackupWatch
 import Synchronization
@@ -15,8 +15,8 @@ package struct AgentSettings: Sendable {
     package var excludes: ExcludeRules
     /// Walk, save what differs, and end.
     package var isOnce: Bool
-    package var ownState: TreeFilter.Place?
-    package var ownDestination: TreeFilter.Place?
+    package var ownState: FileIdentity?
+    package var ownDestination: FileIdentity?
     package var settle: SettlePolicy
     package var backoff: BackoffPolicy
 
@@ -77,7 +77,11 @@ package final class Agent: Sendable {
     /// The queue's numbers, for the line on a terminal.
     package func counts() async -> QueueCounts? {
         guard let store = current.withLock({ $0 }) else { return nil }
-        return await store.counts()
+        do throws(SafeBackupError) {
+            return try await store.counts()
+        } catch {
+            return nil  // ignored because the next look, a moment later, shows them
+        }
     }
 
     /// Runs until stopped, or with `isOnce` until everything is saved. `ready` is called when all watches are in place.
@@ -91,26 +95,28 @@ package final class Agent: Sendable {
         defer { withExtendedLifetime(lock) {} }
         var damages = 0
         while true {
-            let (store, report) = try await StateStore.open(in: directory.path, clock: clock)
+            let (store, report) = try await StateStore.open(
+                in: directory.path, clock: clock, options: StateOptions(release: Release.version))
             current.withLock { $0 = store }
-            let result: AgentResult
+            var result = AgentResult.complete
+            var failure: SafeBackupError?
             do throws(SafeBackupError) {
                 result = try await run(with: store, report, ready: ready)
             } catch {
-                current.withLock { $0 = nil }
-                damages += 1
-                guard error.code == .stateDamaged, damages <= 3, !stop.isRequested else {
-                    await store.close()
-                    throw error
-                }
-                // Opening it again moves the damaged file aside and rebuilds.
-                logger.error("The state is damaged and is built anew", metadata: ["error": "\(error.message)"])
-                await store.abandon()
-                continue
+                failure = error
             }
             current.withLock { $0 = nil }
-            await store.close()
-            return result
+            do throws(SafeBackupError) {
+                try await store.close()
+            } catch {
+                // Nothing that was called saved is lost; the next start looks at the state more closely.
+                logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
+            }
+            guard let failure else { return result }
+            damages += 1
+            if failure.code != .stateDamaged || damages > 3 || stop.isRequested { throw failure }
+            // Opening it again moves the damaged file aside and rebuilds.
+            logger.error("The state is damaged and is built anew", metadata: ["error": "\(failure.message)"])
         }
     }
 
@@ -150,8 +156,8 @@ package final class Agent: Sendable {
             progress: progress)
         drains.withLock { $0 = [destination] }
         let keeper = CatalogueKeeper(
-            destination: pair.destination.id, sentinel: pair.sentinel, local: pair.local,
-            database: settings.state.database,
+            destination: pair.destination.id, local: pair.local,
+            stateDirectory: settings.state.path,
             state: state, io: io, clock: clock, logger: logger)
         stop.onRequest { pair.local.interrupt() }
         if settings.isOnce {
@@ -171,36 +177,36 @@ package final class Agent: Sendable {
         } catch {
             return try await held(error, destination: destination.id, state)
         }
-        let last = Mutex<Int64?>(nil)
-        let walkFailure = Mutex<SafeBackupError?>(nil)
-        let drainFailure = Mutex<SafeBackupError?>(nil)
+        let last = Shared<Int64?>(nil)
+        let walkFailure = Shared<SafeBackupError?>(nil)
+        let drainFailure = Shared<SafeBackupError?>(nil)
         await withTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
                 do throws(SafeBackupError) {
                     try await source.walkOnce()
                 } catch {
-                    walkFailure.withLock { $0 = error }
+                    walkFailure.set(error)
                 }
                 do throws(SafeBackupError) {
                     let sequence = try await state.durably { (store) throws(SafeBackupError) in
-                        try store.lastSequence()
+                        try store.newestSequence()
                     }
-                    last.withLock { $0 = sequence }
+                    last.set(sequence)
                 } catch {
-                    walkFailure.withLock { $0 = $0 ?? error }
-                    last.withLock { $0 = 0 }
+                    walkFailure.set(walkFailure.value ?? error)
+                    last.set(0)
                 }
                 destination.kick()
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await destination.drainOnce { last.withLock { $0 } }
+                    try await destination.drainOnce { last.value }
                 } catch {
-                    drainFailure.withLock { $0 = error }
+                    drainFailure.set(error)
                 }
             }
         }
-        if let failure = walkFailure.withLock({ $0 }) {
+        if let failure = walkFailure.value {
             guard failure.isHolding else { throw failure }
             let id = source.id
             try await state.durably { (store) throws(SafeBackupError) in
@@ -209,16 +215,15 @@ package final class Agent: Sendable {
             await destination.local.detach()
             return .held(failure)
         }
-        if let failure = drainFailure.withLock({ $0 }) {
+        if let failure = drainFailure.value {
             return try await held(failure, destination: destination.id, state)
         }
         if !stop.isRequested { try await keeper.export(evenIfRecent: true) }
         await destination.local.detach()
-        let (sourceID, destinationID) = (source.id, destination.id)
         let unsaved = try await state.durably { (store) throws(SafeBackupError) in
-            try store.unsavedReport(source: sourceID, destination: destinationID, limit: 1_000)
+            UnsavedReport(try store.unsavedReport(limit: UnsavedReport.limit))
         }
-        return unsaved.isEmpty ? .complete : .incomplete(unsaved)
+        return unsaved.isComplete ? .complete : .incomplete(unsaved)
     }
 
     private func held(
@@ -239,22 +244,22 @@ package final class Agent: Sendable {
     ) async throws(SafeBackupError) -> AgentResult {
         let failure = Mutex<SafeBackupError?>(nil)
         let requests = RequestDesk(state: state, stop: stop, logger: logger) { destination.kick() }
-        let parts: [@Sendable () async throws(SafeBackupError) -> Void] = [
-            { () throws(SafeBackupError) in try await source.run(ready: ready) },
-            { () throws(SafeBackupError) in try await destination.run() },
-            { () throws(SafeBackupError) in try await requests.run() },
-            { () throws(SafeBackupError) in try await keeper.run(stop: stop) },
-        ]
         await withTaskGroup(of: SafeBackupError?.self) { tasks in
-            for part in parts {
-                tasks.addTask {
-                    do throws(SafeBackupError) {
-                        try await part()
-                        return nil
-                    } catch {
-                        return error
-                    }
-                }
+            tasks.addTask {
+                do throws(SafeBackupError) { try await source.run(ready: ready) } catch { return error }
+                return nil
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) { try await destination.run() } catch { return error }
+                return nil
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) { try await requests.run() } catch { return error }
+                return nil
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) { try await keeper.run(stop: stop) } catch { return error }
+                return nil
             }
             for await problem in tasks {
                 guard let problem else { continue }

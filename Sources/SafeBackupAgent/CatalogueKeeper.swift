@@ -9,9 +9,8 @@ import SystemPackage
 /// changed. A bare machine restores from it, and a lost state is rebuilt from it.
 struct CatalogueKeeper: Sendable {
     let destination: DestinationID
-    let sentinel: String
     let local: LocalDestination
-    let database: FilePath
+    let stateDirectory: FilePath
     let state: StateAccess
     let io: ThreadExecutor
     let clock: WallClock
@@ -41,26 +40,30 @@ struct CatalogueKeeper: Sendable {
     /// Writes a catalogue copy if the catalogue changed since the last, and it is time.
     func export(evenIfRecent: Bool) async throws(SafeBackupError) {
         let destination = destination
-        let status = try await state.durably { (store) throws(SafeBackupError) in
-            try store.catalogueStatus(destination: destination)
+        let (record, isFullySaved, newest) = try await state.durably { (store) throws(SafeBackupError) in
+            (
+                try store.destinations().first { $0.id == destination },
+                try store.pairs().contains { $0.destination == destination && $0.firstSaveAt != nil },
+                try store.newestSequence()
+            )
         }
-        guard status.isFullySaved || status.exportedAt != nil, status.hasChanged, local.isAttached else { return }
-        if !evenIfRecent, let last = status.exportedAt {
+        guard let record, isFullySaved || record.catalogueExportedAt != nil, local.isAttached else { return }
+        if let exported = record.catalogueSequence, exported >= newest { return }
+        if !evenIfRecent, let last = record.catalogueExportedAt {
             let age = clock.now - last
             // A clock that was set back must not stop the copies.
             if age < Self.interval && age >= .zero { return }
         }
-        let (database, clock, sentinel, local) = (database, clock, sentinel, local)
-        let written = try await io.run { () throws(SafeBackupError) in
+        let (directory, clock, local) = (stateDirectory, clock, local)
+        let header = try await io.run { () throws(SafeBackupError) in
             try CatalogueFile.write(
-                from: database, destination: destination, sentinel: sentinel, to: try local.catalogueStagePath(),
-                at: clock.now)
+                from: directory, destination, to: try local.catalogueStagePath(), release: Release.version,
+                clock: clock)
         }
         try await local.installCatalogue()
-        let now = clock.now
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.markCatalogueExported(destination: destination, at: now, sequence: written.sequence)
+            try store.markCatalogueExported(destination, sequence: header.sequenceTo)
         }
-        logger.info("The catalogue copy was written", metadata: ["names": "\(written.names)"])
+        logger.info("The catalogue copy was written", metadata: ["names": "\(header.names)"])
     }
 }

@@ -1,8 +1,8 @@
 import Logging
-package import SafeBackupCore
-package import SafeBackupLocal
-package import SafeBackupState
-package import SafeBackupSystem
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupState
+import SafeBackupSystem
 import Synchronization
 
 /// One destination at work: attaches it, recovers what was leased, and drains its jobs in groups.
@@ -83,7 +83,7 @@ package final class DestinationUnit: Sendable {
         try await drain { () throws(SafeBackupError) in
             guard let sequence = sequence() else { return false }
             return try await !self.state.durably { (store) throws(SafeBackupError) in
-                try store.hasOutstanding(destination: id, upTo: sequence)
+                try store.outstanding(id, upTo: sequence).hasWork
             }
         }
     }
@@ -94,12 +94,12 @@ package final class DestinationUnit: Sendable {
         let id = id
         while true {
             let leases = try await state.durably { (store) throws(SafeBackupError) in
-                try store.leases(destination: id, limit: 1_000)
+                try store.leases(id, limit: 1_000)
             }
             if leases.isEmpty { break }
             let recovered = try await local.recover(leases)
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.recover(destination: id, recovered)
+                try store.recover(id, recovered)
             }
             logger.info("Unfinished work was recovered", metadata: ["jobs": "\(recovered.count)"])
         }
@@ -142,7 +142,7 @@ package final class DestinationUnit: Sendable {
                     }
                     let now = self.clock.now
                     let batch = try await self.state.durably { (store) throws(SafeBackupError) in
-                        try store.due(destination: id, limit: limits.jobs, byteLimit: limits.bytes, now: now)
+                        try store.due(id, limit: limits.jobs, byteLimit: limits.bytes, now: now)
                     }
                     if !batch.jobs.isEmpty {
                         let group = try await self.prepare(batch)
@@ -200,13 +200,10 @@ package final class DestinationUnit: Sendable {
             }
             try await finish(completions)
             let (id, leases) = (id, leased)
-            if !leases.isEmpty {
-                try await state.durably { (store) throws(SafeBackupError) in
-                    try store.lease(destination: id, leases)
-                }
-                Faults.reach("leased")
-            }
-            return leased
+            if leases.isEmpty { return [] }
+            let taken = try await state.durably { (store) throws(SafeBackupError) in try store.lease(id, leases) }
+            Faults.reach("leased")
+            return taken
         }
         try await finish(completions)
         return []
@@ -284,9 +281,10 @@ package final class DestinationUnit: Sendable {
         let id = id
         let recovered = try await local.recover(failures.map(\.0))
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.recover(destination: id, recovered)
+            try store.recover(id, recovered)
         }
-        try await finish(failures.map { failed($0.0.job, $0.1) })
+        // What a stop interrupted has not failed: its recovered lease is pending as before.
+        try await finish(failures.filter { $0.1.code != .interrupted }.map { failed($0.0.job, $0.1) })
     }
 
     private func failed(_ job: DueJob, _ error: SafeBackupError) -> Completion {
@@ -312,13 +310,13 @@ package final class DestinationUnit: Sendable {
         if completions.isEmpty { return }
         let id = id
         let result = try await state.durably { (store) throws(SafeBackupError) in
-            try store.complete(destination: id, completions)
+            try store.complete(id, completions)
         }
         Faults.reach("completed")
         if !result.excessVersions.isEmpty {
             let copies = result.excessVersions.map(\.id)
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.beginRemoval(destination: id, copies, reason: "versionLimit")
+                _ = try store.beginRemoval(id, copies, reason: "versionLimit")
             }
             try await finishRemovals()
         }
@@ -329,13 +327,13 @@ package final class DestinationUnit: Sendable {
         let id = id
         while true {
             let copies = try await state.durably { (store) throws(SafeBackupError) in
-                try store.removals(destination: id, limit: 1_000)
+                try store.removals(id, limit: 1_000).map(\.copy)
             }
             if copies.isEmpty { return }
             try await local.remove(versions: copies.map(\.location))
             let numbers = copies.map(\.id)
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.finishRemoval(destination: id, numbers)
+                try store.finishRemoval(id, numbers)
             }
         }
     }

@@ -81,15 +81,35 @@ struct PairSetup: Sendable {
         let files = try await local.catalogues()
         let id = pair.destination.id
         let imported = try await state.durably { (store) throws(SafeBackupError) in
-            try store.importCatalogue(newestOf: files, destination: id)
+            try Self.importNewest(of: files, into: id, store)
         }
-        if let imported {
-            logger.notice("The catalogue was read", metadata: ["names": "\(imported.names)"])
+        for refusal in imported.refused {
+            logger.warning("A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
+        }
+        if let report = imported.report {
+            logger.notice("The catalogue was read", metadata: ["names": "\(report.names)", "copies": "\(report.copies)"])
         } else {
             logger.warning("No finished catalogue is at the destination; every file is compared with the source")
         }
         await local.detach()
         return pair
+    }
+
+    /// Tries the copies from the newest on; the older of the two is whole even if the newer one is damaged.
+    private static func importNewest(
+        of files: [FilePath], into destination: DestinationID, _ store: isolated StateStore
+    ) throws(SafeBackupError) -> (report: ImportReport?, refused: [String]) {
+        var refused: [String] = []
+        for file in files {
+            do throws(SafeBackupError) {
+                return (try store.importCatalogue(file, into: destination), refused)
+            } catch {
+                // A failing state, as against a failing file, ends the attempt.
+                if error.code == .stateFailed { throw error }
+                refused.append(error.message)
+            }
+        }
+        return (nil, refused)
     }
 
     /// Checks that a known destination lists this source, and lists it if there is room for it.
@@ -115,7 +135,7 @@ struct PairSetup: Sendable {
         await local.detach()
     }
 
-    private func taken(by other: Sentinel.Source) -> SafeBackupError {
+    private func taken(by other: SentinelSource) -> SafeBackupError {
         SafeBackupError(
             .destinationTaken,
             "The destination \(printable(settings.destination.bytes)) already holds the backup of "
@@ -132,13 +152,13 @@ struct PairSetup: Sendable {
     }
 
     private func knownOrNewSource(
-        _ record: SourceRecord?, sentinelEntry: Sentinel.Source?
+        _ record: SourceRecord?, sentinelEntry: SentinelSource?
     ) async throws(SafeBackupError) -> SourceSeed {
         let path = settings.source
         if let record {
             return SourceSeed(path: path.bytes, uuid: record.uuid, identity: record.identity, device: nil)
         }
-        if let sentinelEntry, let identity = sentinelEntry.root {
+        if let sentinelEntry, let identity = sentinelEntry.identity {
             return SourceSeed(path: path.bytes, uuid: sentinelEntry.id, identity: identity, device: nil)
         }
         do throws(SafeBackupError) {
@@ -171,14 +191,14 @@ struct PairSetup: Sendable {
             let source = try store.registerSource(path: path, identity: seed.identity, uuid: seed.uuid)
             let destination = try store.registerDestination(location: location, kind: "local")
             try store.setSentinel(sentinel, for: destination.id)
-            try store.setPair(source: source.id, destination: destination.id, prefix: .root)
+            try store.setPair(source.id, destination.id, prefix: .root)
             try store.activate(pairs: [(source.id, destination.id)])
             return Pair(source: source, destination: destination, sentinel: sentinel, local: local)
         }
     }
 
-    private func sentinelEntry(of seed: SourceSeed, machine: String) -> Sentinel.Source {
-        Sentinel.Source(id: seed.uuid, machine: machine, path: seed.path, root: seed.identity, prefix: .root)
+    private func sentinelEntry(of seed: SourceSeed, machine: String) -> SentinelSource {
+        SentinelSource(id: seed.uuid, machine: machine, path: seed.path, identity: seed.identity, prefix: .root)
     }
 }
 

@@ -13,9 +13,9 @@ package struct Preflight: Sendable {
     package var destination: FilePath
     package var destinationExists: Bool
     /// The destination lies below the source.
-    package var ownDestination: TreeFilter.Place?
+    package var ownDestination: FileIdentity?
     /// The state directory lies below the source.
-    package var ownState: TreeFilter.Place?
+    package var ownState: FileIdentity?
     /// Source and destination share a file system: one failing disk takes both.
     package var isSameDevice: Bool
 
@@ -38,16 +38,16 @@ package struct Preflight: Sendable {
         if let to, destinationExists, Self.isSame(from, to) {
             throw Self.refusal("Source and destination are the same directory \(printable(self.source.bytes))")
         }
-        if try destinationExists && Self.hasAncestor(self.source, to) {
+        if destinationExists, try Self.hasAncestor(self.source, to) {
             throw Self.refusal(
                 "The source \(printable(self.source.bytes)) lies inside the destination "
                     + "\(printable(self.destination.bytes)); name a destination outside of it")
         }
         if try Self.hasAncestor(self.destination, from), let to, destinationExists {
-            ownDestination = TreeFilter.Place(to)
+            ownDestination = FileIdentity(to)
         }
         if let own = try Self.status(state, role: "state directory"), try Self.hasAncestor(state, from) {
-            ownState = TreeFilter.Place(own)
+            ownState = FileIdentity(own)
         }
     }
 

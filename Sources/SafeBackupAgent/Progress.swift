@@ -1,4 +1,4 @@
-package import SafeBackupCore
+import SafeBackupCore
 import Synchronization
 
 /// What the agent is doing now, for the line on a terminal. Counters since the start.

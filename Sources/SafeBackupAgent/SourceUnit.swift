@@ -1,7 +1,7 @@
 import Logging
 package import SafeBackupCore
-package import SafeBackupState
-package import SafeBackupSystem
+import SafeBackupState
+import SafeBackupSystem
 package import SafeBackupWatch
 import Synchronization
 package import SystemPackage
@@ -12,8 +12,8 @@ package final class SourceUnit: Sendable {
     package struct Settings: Sendable {
         package var path: FilePath
         package var excludes: ExcludeRules
-        package var ownState: TreeFilter.Place?
-        package var ownDestination: TreeFilter.Place?
+        package var ownState: FileIdentity?
+        package var ownDestination: FileIdentity?
         package var settle: SettlePolicy
     }
 
@@ -69,14 +69,13 @@ package final class SourceUnit: Sendable {
 
     /// Watches until the stop is requested; `ready` is called when all watches are in place for the first time.
     func run(ready: @Sendable @escaping () -> Void) async throws(SafeBackupError) {
-        var isFirst = true
+        let isAnnounced = Atomic(false)
         while !stop.isRequested {
             do throws(SafeBackupError) {
                 let root = try await open()
                 try await watch(root) {
-                    if isFirst { ready() }
+                    if !isAnnounced.exchange(true, ordering: .acquiringAndReleasing) { ready() }
                 }
-                isFirst = false
             } catch {
                 close()
                 switch error.code {
@@ -122,9 +121,10 @@ package final class SourceUnit: Sendable {
     }
 
     private func filter(for root: SourceRoot) -> TreeFilter {
-        TreeFilter(
-            root: root.status, rules: settings.excludes, ownStates: Set([settings.ownState].compactMap(\.self)),
-            ownDestinations: Set([settings.ownDestination].compactMap(\.self)))
+        var own: [FileIdentity: SkipReason] = [:]
+        if let place = settings.ownState { own[place] = .ownState }
+        if let place = settings.ownDestination { own[place] = .ownDestination }
+        return TreeFilter(root: root.status, rules: settings.excludes, own: own)
     }
 
     private func watch(_ root: SourceRoot, ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) {
@@ -139,14 +139,14 @@ package final class SourceUnit: Sendable {
                 metadata: ["watched": "\(report.watched)", "directories": "\(report.directories)"])
         }
         ready()
-        let failure = Mutex<SafeBackupError?>(nil)
+        let failure = Shared<SafeBackupError?>(nil)
+        let isOver = Shared(false)
         let ended = TaskSignal()
-        let isOver = Atomic(false)
-        let finish: @Sendable (SafeBackupError?) -> Void = { error in
-            failure.withLock { $0 = $0 ?? error }
-            isOver.store(true, ordering: .releasing)
+        let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted] error in
+            if failure.value == nil { failure.set(error) }
+            isOver.set(true)
             ended.signal()
-            self.reconcileWanted.signal()
+            reconcileWanted.signal()
         }
         stop.onRequest { finish(nil) }
         await withTaskGroup(of: Void.self) { tasks in
@@ -160,16 +160,16 @@ package final class SourceUnit: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.reconcileRepeatedly(root, watcher) { isOver.load(ordering: .acquiring) }
+                    try await self.reconcileRepeatedly(root, watcher) { isOver.value }
                 } catch {
                     finish(error)
                 }
             }
             tasks.addTask {
                 // A file system that is mounted over the root sends no event.
-                while !isOver.load(ordering: .acquiring) {
+                while !isOver.value {
                     await ended.wait(atMost: .seconds(5))
-                    if isOver.load(ordering: .acquiring) { break }
+                    if isOver.value { break }
                     do throws(SafeBackupError) {
                         _ = try await self.io.run { () throws(SafeBackupError) in try root.verified() }
                     } catch {
@@ -179,7 +179,7 @@ package final class SourceUnit: Sendable {
                 await watcher.stop()
             }
         }
-        if let failure = failure.withLock({ $0 }) { throw failure }
+        if let failure = failure.value { throw failure }
     }
 
     /// Takes what the watcher saw until it stops.
@@ -189,7 +189,7 @@ package final class SourceUnit: Sendable {
             if !batch.notSaved.isEmpty {
                 let (id, entries) = (id, batch.notSaved)
                 try await state.durably { (store) throws(SafeBackupError) in
-                    try store.recordNotSaved(source: id, entries)
+                    try store.recordNotSaved(id, entries)
                 }
             }
             if !batch.desynced.isEmpty {
@@ -218,7 +218,7 @@ package final class SourceUnit: Sendable {
         let queuedChanges = changes.map { change in
             QueuedChange(
                 path: change.path, action: change.kind == .vanished ? .delete : .store,
-                notBefore: settle.notBefore(change.kind, now: now), settleLimit: settle.limit,
+                notBefore: settle.notBefore(for: change.kind, now: now), settleLimit: settle.limit,
                 isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes)
         }
         try await state.durably { (store) throws(SafeBackupError) in
@@ -228,6 +228,21 @@ package final class SourceUnit: Sendable {
     }
 
     // MARK: Reconcile
+
+    private func compare(
+        _ listed: [ListedDirectory], _ number: ReconcileID, _ root: SourceRoot, notBefore: Timestamp
+    ) async throws(SafeBackupError) -> ReconcileCounts {
+        let (id, destinations) = (id, destinations)
+        let rules = ComparisonRules(inodesAreStable: root.identity.type.hasStableInodes, hashRacy: true)
+        let counts = try await state.durably { (store) throws(SafeBackupError) in
+            try store.reconcile(number, id, destinations, listed, rules: rules, notBefore: notBefore)
+        }
+        if counts.queued > 0 { queued() }
+        for directory in listed where directory.isLastPart {
+            try await queueAbsent(from: directory.path, in: root.tree)
+        }
+        return counts
+    }
 
     private func reconcileRepeatedly(
         _ root: SourceRoot, _ watcher: Watcher, until isOver: @Sendable () -> Bool
@@ -253,16 +268,15 @@ package final class SourceUnit: Sendable {
 
     /// Walks the tree, compares it with the catalogue one directory at a time, and queues what differs.
     private func reconcile(_ root: SourceRoot, reason: String) async throws(SafeBackupError) {
-        let (id, destinations) = (id, destinations)
+        let id = id
         let tree = try await io.run { () throws(SafeBackupError) in try root.verified() }
         let (number, hasLiveNames) = try await state.durably { (store) throws(SafeBackupError) in
-            (try store.beginReconcile(source: id, reason: reason), try store.hasLiveNames(source: id))
+            (try store.beginReconcile(id, reason: reason), try store.hasLiveNames(id))
         }
         progress.scanning(true)
         defer { progress.scanning(false) }
         let scan = SharedScanner(Scanner(root: tree, filter: filter(for: root)))
         let began = ContinuousClock.now
-        let stableInodes = root.identity.type.hasStableInodes
         var (seen, queuedCount, isComplete, isFirst) = (0, 0, true, true)
         var ahead = try await scan.next(on: io)
         while let listed = ahead {
@@ -282,19 +296,10 @@ package final class SourceUnit: Sendable {
                 isFirst = false
             }
             async let next = scan.next(on: io)
-            let now = clock.now
-            let counts = try await state.durably { (store) throws(SafeBackupError) in
-                try store.reconcile(
-                    number, source: id, destinations: destinations, listed, notBefore: now,
-                    stableInodes: stableInodes)
-            }
+            let counts = try await compare(listed, number, root, notBefore: clock.now)
             seen += counts.seen
             queuedCount += counts.queued
             progress.scanned(counts.seen)
-            if counts.queued > 0 { queued() }
-            for directory in listed where directory.isLastPart {
-                try await queueAbsent(from: directory.path, in: tree)
-            }
             for directory in listed {
                 guard let failure = directory.failure else { continue }
                 isComplete = false
@@ -313,7 +318,7 @@ package final class SourceUnit: Sendable {
         _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
         let complete = isComplete
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.finishReconcile(number, complete: complete)
+            _ = try store.finishReconcile(number, complete: complete)
         }
         queued()
         logger.info(
@@ -333,22 +338,23 @@ package final class SourceUnit: Sendable {
                 let position = after
                 let leaves = try await state.durably { (store) throws(SafeBackupError) in
                     try store.liveLeaves(
-                        source: id, destination: destination, parent: directory, after: position, limit: 8_192)
+                        id, destination, in: directory, after: position, limit: 8_192)
                 }
                 guard let last = leaves.last else { break }
                 after = last
                 let absent = try await io.run { () throws(SafeBackupError) -> [[UInt8]] in
                     do throws(Errno) {
                         let parent = try tree.openDirectory(directory)
-                        return try leaves.filter { leaf throws(Errno) in
+                        var absent: [[UInt8]] = []
+                        for leaf in leaves {
                             do throws(Errno) {
                                 _ = try parent.status(of: leaf)
-                                return false
                             } catch {
-                                if error == .noSuchFileOrDirectory { return true }
-                                throw error
+                                if error != .noSuchFileOrDirectory { throw error }
+                                absent.append(leaf)
                             }
                         }
+                        return absent
                     } catch {
                         throw SafeBackupError(
                             .sourceFailed, "The directory \(directory) cannot be read: \(error.explanation)",

@@ -95,3 +95,14 @@ package final class StopSignal: Sendable {
         if isRequested { action() }
     }
 }
+
+/// A value that several tasks set and read.
+final class Shared<Value: Sendable>: Sendable {
+    private let state: Mutex<Value>
+
+    init(_ value: Value) { state = Mutex(value) }
+
+    var value: Value { state.withLock { $0 } }
+
+    func set(_ value: Value) { state.withLock { $0 = value } }
+}

@@ -35,7 +35,7 @@ struct StateOption: ParsableArguments {
 @main
 enum Main {
     static func main() async {
-        Process.ignoreHarmfulSignals()
+        ProcessSignals.ignoreHarmful()
         do {
             var command = try SafeBackup.parseAsRoot(ArgumentBytes.processArguments())
             if var command = command as? any AsyncParsableCommand {

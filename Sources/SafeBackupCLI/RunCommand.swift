@@ -71,7 +71,7 @@ struct RunCommand: AsyncParsableCommand {
         switch result {
         case .complete: return
         case .incomplete(let unsaved):
-            Console.error(unsaved.text)
+            for line in unsaved.lines { Console.error(line) }
             throw ExitCode(3)
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")

@@ -9,6 +9,8 @@ final class FileCopier {
     enum CopyError: Error {
         case reading(Errno)
         case writing(Errno)
+        /// The agent stops.
+        case interrupted
     }
 
     static let bufferSize = 128 << 10
@@ -19,7 +21,11 @@ final class FileCopier {
     private let hash = SHA256()
     private static let zeros = [UInt8](repeating: 0, count: 64 << 10)
 
-    init() {
+    /// Asked before each buffer, so that a stop need not wait for a large file.
+    private let isInterrupted: @Sendable () -> Bool
+
+    init(isInterrupted: @escaping @Sendable () -> Bool = { false }) {
+        self.isInterrupted = isInterrupted
         buffer = .allocate(byteCount: Self.bufferSize, alignment: 4_096)
     }
 
@@ -41,6 +47,7 @@ final class FileCopier {
                 if offset == size { break }
                 contentEnd = min(try nextHole(in: source, from: offset), size)
             }
+            if isInterrupted() { throw abandon(.interrupted) }
             let wanted = Int(min(Int64(buffer.count), contentEnd - offset))
             let count = try read(source, wanted, at: offset)
             if count == 0 { break }
