@@ -1,7 +1,7 @@
 package import Logging
 package import SafeBackupCore
 import SafeBackupLocal
-package import SafeBackupState
+import SafeBackupState
 package import SafeBackupSystem
 package import SafeBackupWatch
 import Synchronization
@@ -41,6 +41,13 @@ package struct AgentSettings: Sendable {
     }
 }
 
+/// Jobs that are not done.
+package struct Waiting: Sendable {
+    /// Pending or leased.
+    package var jobs: Int
+    package var stuck: Int
+}
+
 /// How a run ended.
 package enum AgentResult: Sendable {
     /// A stop was requested, or `--once` has saved everything.
@@ -75,10 +82,11 @@ package final class Agent: Sendable {
     package var isStopping: Bool { stop.isRequested }
 
     /// The queue's numbers, for the line on a terminal.
-    package func counts() async -> QueueCounts? {
+    package func waiting() async -> Waiting? {
         guard let store = current.withLock({ $0 }) else { return nil }
         do throws(SafeBackupError) {
-            return try await store.counts()
+            let counts = try await store.counts()
+            return Waiting(jobs: counts.pending + counts.leased, stuck: counts.stuck)
         } catch {
             return nil  // ignored because the next look, a moment later, shows them
         }

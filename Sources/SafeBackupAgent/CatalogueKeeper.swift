@@ -9,6 +9,7 @@ import SystemPackage
 /// changed. A bare machine restores from it, and a lost state is rebuilt from it.
 struct CatalogueKeeper: Sendable {
     let destination: DestinationID
+    let source: SourceUnit
     let local: LocalDestination
     let stateDirectory: FilePath
     let state: StateAccess
@@ -37,17 +38,31 @@ struct CatalogueKeeper: Sendable {
         }
     }
 
+    /// Whether the destination has once held everything that a walk found.
+    private static func noteFullSave(
+        of source: SourceUnit, at destination: DestinationID, _ store: isolated StateStore
+    ) throws(SafeBackupError) -> Bool {
+        let isKnown = try store.pairs().contains {
+            $0.source == source.id && $0.destination == destination && $0.firstSaveAt != nil
+        }
+        if isKnown { return true }
+        guard let last = source.walkedSequence, try store.outstanding(destination, upTo: last).isEmpty else {
+            return false
+        }
+        try store.markFullSave(source.id, destination)
+        return true
+    }
+
     /// Writes a catalogue copy if the catalogue changed since the last, and it is time.
     func export(evenIfRecent: Bool) async throws(SafeBackupError) {
-        let destination = destination
+        let (destination, source) = (destination, source)
         let (record, isFullySaved, newest) = try await state.durably { (store) throws(SafeBackupError) in
             (
                 try store.destinations().first { $0.id == destination },
-                try store.pairs().contains { $0.destination == destination && $0.firstSaveAt != nil },
-                try store.newestSequence()
+                try Self.noteFullSave(of: source, at: destination, store), try store.newestSequence()
             )
         }
-        guard let record, isFullySaved || record.catalogueExportedAt != nil, local.isAttached else { return }
+        guard let record, isFullySaved, local.isAttached else { return }
         if let exported = record.catalogueSequence, exported >= newest { return }
         if !evenIfRecent, let last = record.catalogueExportedAt {
             let age = clock.now - last

@@ -31,6 +31,8 @@ package final class SourceUnit: Sendable {
     private let queued: @Sendable () -> Void
     private let root = Mutex<SourceRoot?>(nil)
     private let reconcileWanted = TaskSignal()
+    /// Every job that the last complete walk knew has a sequence up to this.
+    private let walkedUpTo = Shared<Int64?>(nil)
     /// What the log said last about the hold.
     private let heldFor = Mutex<SafeBackupError.Code?>(nil)
 
@@ -56,6 +58,9 @@ package final class SourceUnit: Sendable {
 
     /// The root that reads start from; `nil` while the source is held.
     package var openRoot: SourceRoot? { root.withLock { $0 } }
+
+    /// Up to which sequence jobs must be done for the last complete walk to be saved; `nil` before one has ended.
+    var walkedSequence: Int64? { walkedUpTo.value }
 
     // MARK: Once
 
@@ -317,9 +322,11 @@ package final class SourceUnit: Sendable {
         // The root could have gone away during the walk: then what it did not find is not known to be absent.
         _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
         let complete = isComplete
-        try await state.durably { (store) throws(SafeBackupError) in
+        let last = try await state.durably { (store) throws(SafeBackupError) in
             _ = try store.finishReconcile(number, complete: complete)
+            return try store.newestSequence()
         }
+        walkedUpTo.set(last)
         queued()
         logger.info(
             "The source was compared with the catalogue",

@@ -51,7 +51,7 @@ struct RunCommand: AsyncParsableCommand {
             for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
                 count += 1
                 // The queue is durable: nothing is lost by leaving at once.
-                if count > 1 { exit(130) }
+                if count > 1 { Glibc.exit(130) }
                 agent.requestStop()
             }
         }

@@ -31,9 +31,8 @@ final class TerminalProgress: Sendable {
         var wasBusy = true
         while !Task.isCancelled {
             let snapshot = agent.progress.snapshot
-            let counts = await agent.counts()
-            let pending = (counts?.pending ?? 0) + (counts?.leased ?? 0)
-            let isBusy = snapshot.isScanning || pending > 0 || counts == nil
+            let waiting = await agent.waiting()
+            let isBusy = snapshot.isScanning || waiting == nil || waiting?.jobs != 0
             let now = ContinuousClock.now
             let seconds =
                 Double((now - lastTime).components.attoseconds) / 1e18 + Double((now - lastTime).components.seconds)
@@ -42,11 +41,11 @@ final class TerminalProgress: Sendable {
                 (lastBytes, lastTime) = (snapshot.savedBytes, now)
             }
             if isBusy {
-                draw(snapshot, pending: pending, rate: rate)
+                draw(snapshot, pending: waiting?.jobs ?? 0, rate: rate)
             } else if wasBusy {
                 erase()
                 var text = "In sync: \(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
-                if let stuck = counts?.stuck, stuck > 0 { text += ", \(stuck) stuck (see 'safebackup status')" }
+                if let stuck = waiting?.stuck, stuck > 0 { text += ", \(stuck) stuck (see 'safebackup status')" }
                 if isReady.load(ordering: .acquiring) { text += "; watching" }
                 Console.print(text)
             }
