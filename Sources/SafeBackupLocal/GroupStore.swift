@@ -46,6 +46,7 @@ struct GroupStore {
     /// Directories were moved since this group looked at its final names.
     private var mustLookAgain = false
     private var made: [RelativePath] = []
+    private var leftStages: [[UInt8]] = []
     private var progress: [Progress] = []
     private var older: [Older] = []
 
@@ -70,7 +71,10 @@ struct GroupStore {
     mutating func run(_ group: [LeasedJob]) -> [JobOutcome] {
         progress.reserveCapacity(group.count)
         older = Array(repeating: .absent, count: group.count)
-        defer { root.removeFresh(made) }
+        defer {
+            removeLeftStages()
+            root.removeFresh(made)
+        }
         for lease in group {
             progress.append(stage(lease))
             Faults.reach("staged")
@@ -409,11 +413,23 @@ struct GroupStore {
         if kept.isSameFile(as: final) { try versions.remove(version.leaf) }
     }
 
-    func removeStage(_ lease: LeasedJob) {
+    mutating func removeStage(_ lease: LeasedJob) {
+        let stage = Array(lease.plan.stageName.utf8)
         do {
-            try root.staging.remove(Array(lease.plan.stageName.utf8))
+            try root.staging.remove(stage)
         } catch {
-            // Ignored because recovery removes it, and staging is emptied at each start.
+            // Tried once more when the group ends; recovery removes it too.
+            if error != .noSuchFileOrDirectory { leftStages.append(stage) }
+        }
+    }
+
+    private func removeLeftStages() {
+        for stage in leftStages {
+            do {
+                try root.staging.remove(stage)
+            } catch {
+                // Ignored because staging is emptied at each start.
+            }
         }
     }
 

@@ -58,12 +58,12 @@ struct MetadataWriter {
     ) throws(Errno) {
         let current = isNew ? [] : try entry.extendedAttributes()
         for attribute in current where !wanted.contains(where: { $0.name == attribute.name }) {
-            _ = try permitted { () throws(Errno) in try entry.removeExtendedAttribute(attribute.name) }
+            try fits { () throws(Errno) in try entry.removeExtendedAttribute(attribute.name) }
         }
         for attribute in wanted where !current.contains(attribute) {
             // File capabilities give rights as setuid does.
             if attribute.name == Array("security.capability".utf8) && !isOwned { continue }
-            _ = try permitted { () throws(Errno) in try entry.setExtendedAttribute(attribute) }
+            try fits { () throws(Errno) in try entry.setExtendedAttribute(attribute) }
         }
     }
 
@@ -73,12 +73,19 @@ struct MetadataWriter {
             try change()
             return true
         } catch {
-            switch error {
-            case .notPermitted, .permissionDenied, .notSupported, .noFunction, .invalidArgument, .noSpace,
-                .diskQuotaExceeded, .argListTooLong, .outOfRange, .noData:
-                return false
-            default: throw error
-            }
+            let refusals: [Errno] = [.notPermitted, .permissionDenied, .notSupported, .noFunction, .invalidArgument]
+            if refusals.contains(error) { return false }
+            throw error
+        }
+    }
+
+    /// The same for an extended attribute, for which file systems have little room: one block on ext4.
+    private func fits(_ change: () throws(Errno) -> Void) throws(Errno) {
+        do {
+            _ = try permitted(change)
+        } catch {
+            let refusals: [Errno] = [.noSpace, .diskQuotaExceeded, .argListTooLong, .outOfRange, .noData]
+            if !refusals.contains(error) { throw error }
         }
     }
 }

@@ -16,16 +16,19 @@ final class Bench: Sendable {
     let destination: LocalDestination
     let executor: ThreadExecutor
     let time: TestTime
-    private let isOwner: Bool
 
     var sourcePath: String { top + "/source" }
-    var destinationPath: String { top + "/destination" }
+    var destinationPath: String { destination.path.string }
 
+    /// - Parameters:
+    ///   - base: where to make the temporary directory; `fast` where nothing depends on a real disk.
+    ///   - capabilities: makes the destination believe that its file system can less.
+    ///   - prepare: fills the destination before it becomes one.
     init(
-        capabilities: ((inout Capabilities) -> Void)? = nil, prepare: ((String) throws -> Void)? = nil
+        in base: String? = nil, capabilities: ((inout Capabilities) -> Void)? = nil,
+        prepare: ((String) throws -> Void)? = nil
     ) throws {
-        top = try Bench.temporaryDirectory()
-        isOwner = true
+        top = try Bench.temporaryDirectory(in: base)
         try make(directory: top + "/source")
         try make(directory: top + "/destination")
         try prepare?(top + "/destination")
@@ -43,26 +46,17 @@ final class Bench: Sendable {
         try destination.attachNow(expecting: Self.id)
     }
 
-    /// On directories that are there already, in a process of its own.
-    init(continuing top: String, at microseconds: Int64) throws {
-        self.top = top
-        isOwner = false
-        executor = ThreadExecutor(name: "test.io")
-        let time = TestTime(microseconds)
-        self.time = time
-        destination = LocalDestination(
-            path: FilePath(top + "/destination"), io: executor, clock: WallClock { time.now })
-        try destination.attachNow(expecting: Self.id)
-    }
-
     deinit {
         destination.detachNow()
         executor.stop()
-        if isOwner { remove(tree: top) }
+        remove(tree: top)
     }
 
-    static func temporaryDirectory() throws -> String {
-        let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+    /// Memory, where it is mounted: for tests that make hundreds of destinations.
+    static let fast = isDirectory("/dev/shm") ? "/dev/shm" : nil
+
+    static func temporaryDirectory(in base: String? = nil) throws -> String {
+        let base = base ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
         var template = Array((base + "/safebackup-local-XXXXXX").utf8CString)
         guard let made = template.withUnsafeMutableBufferPointer({ $0.baseAddress.flatMap { mkdtemp($0) } }) else {
             throw Failure(what: "mkdtemp in \(base)")
@@ -111,6 +105,9 @@ final class TestTime: Sendable {
 
     func advance(_ minutes: Int64) { microseconds.add(minutes * 60_000_000, ordering: .relaxed) }
 }
+
+/// Whether the long forms are asked for.
+let isLong = getenv("SAFEBACKUP_LONG").map { String(cString: $0) == "1" } ?? false
 
 // MARK: Plain file work of the tests, beside the code under test
 
