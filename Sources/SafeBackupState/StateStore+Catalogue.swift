@@ -330,6 +330,8 @@ extension StateStore {
             for found in findings {
                 let job = found.lease.job
                 let pair = PairKey(source: job.source, destination: destination)
+                // Of a lease that is no more, the finding is old: the catalogue has gone on since.
+                if try !isLeased(job, destination, connection) { continue }
                 for move in found.displaced { try displace(move, pair, now: now, connection) }
                 var hashFirst = false
                 switch found.finding {
@@ -342,6 +344,17 @@ extension StateStore {
                 try returnLease(job, pair, hashFirst: hashFirst, now: now, connection)
             }
         }
+    }
+
+    private func isLeased(
+        _ job: DueJob, _ destination: DestinationID, _ connection: Connection
+    ) throws(SafeBackupError) -> Bool {
+        let statement = try connection.statement(
+            """
+            SELECT 1 FROM job WHERE sequence = ? AND state = 'leased' AND leased_generation = ? AND destination_id = ?
+            """)
+        defer { statement.reset() }
+        return try statement.bind(job.sequence).bind(job.generation).bind(destination.rawValue).step()
     }
 
     private func adopt(

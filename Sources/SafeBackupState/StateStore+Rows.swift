@@ -113,10 +113,8 @@ extension StateStore {
     /// Forgets a copy that is no more, with every name that pointed to it.
     func removeCopy(_ id: Int64, _ connection: Connection) throws(SafeBackupError) {
         let names = try connection.statement(
-            """
-            DELETE FROM name WHERE copy_id = ?
-            RETURNING source_id, destination_id, kind, size, fuzzy, ended_at IS NULL
-            """)
+            // Not "ended_at IS NULL": SQLite 3.40 gives 0 for it here, whatever the row holds.
+            "DELETE FROM name WHERE copy_id = ? RETURNING source_id, destination_id, kind, size, fuzzy, ended_at")
         do {
             defer { names.reset() }
             names.bind(id)
@@ -125,7 +123,7 @@ extension StateStore {
                     source: SourceID(rawValue: names.int()), destination: DestinationID(rawValue: names.int()))
                 let kind = EntryKind(rawValue: names.text()) ?? .device
                 let (size, isFuzzy) = (names.int(), names.bool())
-                if names.bool() { note(pair) { $0.count(kind, size: size, isFuzzy: isFuzzy, sign: -1) } }
+                if names.isNull() { note(pair) { $0.count(kind, size: size, isFuzzy: isFuzzy, sign: -1) } }
             }
         }
         try connection.statement("DELETE FROM copy WHERE id = ?").bind(id).run()

@@ -159,6 +159,9 @@ final class Statement {
 
     // MARK: - Columns
 
+    /// How many columns a row has.
+    var columnCount: Int { Int(sqlite3_column_count(handle)) }
+
     /// Leaves out the next column.
     func skip() { column += 1 }
 

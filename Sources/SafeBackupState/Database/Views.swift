@@ -59,7 +59,7 @@ enum Views {
         CREATE VIEW v_history AS
         SELECT \(namePath) AS path, n.kind AS kind, n.size AS size, \(time("n.began_at")) AS began,
             \(time("n.ended_at")) AS ended, n.end_reason AS reason, \(path("c.location")) AS location, c.role AS role,
-            lower(hex(c.digest)) AS sha256, n.fuzzy AS fuzzy, \(path("s.path")) AS source,
+            nullif(lower(hex(c.digest)), '') AS sha256, n.fuzzy AS fuzzy, \(path("s.path")) AS source,
             \(path("d.location")) AS destination
         FROM name n LEFT JOIN copy c ON c.id = n.copy_id JOIN source s ON s.id = n.source_id
             JOIN destination d ON d.id = n.destination_id
