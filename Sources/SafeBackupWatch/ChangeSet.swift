@@ -80,7 +80,7 @@ struct ChangeSet: Sendable {
         if other.isOverfull { giveUp() }
         for entry in other.entries {
             if entry.lostDirectory { record(entry.path, .vanished, isDirectory: true) }
-            if let kind = entry.kind, !(entry.lostDirectory && kind == .vanished) {
+            if let kind = entry.kind, !(entry.lostDirectory && kind == .vanished && entry.isDirectory) {
                 record(entry.path, kind, isDirectory: entry.isDirectory)
             }
             if entry.isCrowded { crowd(entry.path) }

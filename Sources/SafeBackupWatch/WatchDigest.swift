@@ -29,7 +29,11 @@ struct WatchDigest {
     }
 
     var watchCount: Int { tree.watchCount }
+    /// With the root, and with those that cannot be watched.
     var directoryCount: Int { tree.count + 1 }
+
+    /// Where events of a watch are told.
+    func path(of watch: WatchDescriptor) -> RelativePath? { tree.node(of: watch).flatMap { tree.path(of: $0) } }
 
     // MARK: The whole tree
 
@@ -128,8 +132,12 @@ struct WatchDigest {
                 }
             }
         } else if event.mask.contains(.movedTo), let moved = detached.removeValue(forKey: event.cookie) {
-            // What was at that name was replaced.
-            if let known { drop(known, &effects) }
+            // What was at that name was replaced, or is the same and was entered before this event was read. Either
+            // way events of what vanished in it go with its watches.
+            if let known {
+                drop(known, &effects)
+                findings.changes.record(directory.appending(event.leaf), .vanished, isDirectory: true)
+            }
             tree.attach(moved.node, to: parent, as: event.leaf)
         } else if event.mask.contains(.attrib), let known, tree.watch(of: known) != nil {
             findings.changes.record(directory.appending(event.leaf), .attributes, isDirectory: true)
@@ -184,55 +192,77 @@ struct WatchDigest {
 
     // MARK: Directories
 
+    /// A directory that waits to be entered.
+    private struct Waiting {
+        var node: WatchTree.Node
+        /// A directory above it was told as vanished in the same walk.
+        var isCovered: Bool
+    }
+
     /// Enters a directory and all below it: watch, then list, then enter what was listed. A directory that we knew
     /// and that a whole listing does not have is forgotten: what became of it is told where it is now.
     private mutating func walk(
         from start: WatchTree.Node, _ interest: DirectoryListing.Interest, _ effects: inout some TreeEffects,
         _ counted: (RelativePath, Entrance) -> Void
     ) {
-        var pending = [start]
-        while let node = pending.popLast() {
-            guard let path = tree.path(of: node) else { continue }
+        var pending = [Waiting(node: start, isCovered: false)]
+        while let next = pending.popLast() {
+            guard let path = tree.path(of: next.node) else { continue }
             tree.beginPass()
+            let firstChild = pending.count
             let entrance = effects.enter(path, interest: interest) { entries in
-                for entry in entries { take(entry, in: path, node, interest, &pending) }
+                for entry in entries {
+                    guard let child = take(entry, in: path, next.node, interest) else { continue }
+                    pending.append(Waiting(node: child, isCovered: next.isCovered))
+                }
             }
             counted(path, entrance)
-            settle(entrance, path, node, interest, &effects)
+            let isNew = settle(entrance, path, next.node, interest, &effects)
+            if interest == .directories || !isNew || next.isCovered { continue }
+            // Until now nobody watched here. What the consumer knows below this path, be it from a directory of the
+            // same name or from a look of its own, may have gone without a word.
+            findings.changes.record(path, .vanished, isDirectory: true)
+            findings.changes.record(path, .closed, isDirectory: true)
+            for index in firstChild..<pending.count { pending[index].isCovered = true }
         }
     }
 
+    /// Takes over one listed entry; a directory is to be entered.
     private mutating func take(
         _ entry: ListedEntry, in directory: RelativePath, _ node: WatchTree.Node,
-        _ interest: DirectoryListing.Interest, _ pending: inout [WatchTree.Node]
-    ) {
+        _ interest: DirectoryListing.Interest
+    ) -> WatchTree.Node? {
         switch entry.finding {
         case .status(let status) where status.kind == .directory:
             let child = tree.add(entry.leaf, to: node)
             tree.mark(child)
-            pending.append(child)
+            return child
         case .status:
-            if interest == .directories { return }
-            findings.changes.record(directory.appending(entry.leaf), .found, isDirectory: false)
+            if interest == .everything {
+                findings.changes.record(directory.appending(entry.leaf), .found, isDirectory: false)
+            }
         case .skipped(let reason, let kind):
-            if interest == .directories || reason == .excluded { return }
-            findings.skip(directory.appending(entry.leaf), reason, kind)
+            if interest == .everything && reason != .excluded {
+                findings.skip(directory.appending(entry.leaf), reason, kind)
+            }
         }
+        return nil
     }
 
-    /// Takes over what entering a directory came to.
+    /// Takes over what entering a directory came to. Returns whether it was not watched before.
     private mutating func settle(
         _ entrance: Entrance, _ path: RelativePath, _ node: WatchTree.Node, _ interest: DirectoryListing.Interest,
         _ effects: inout some TreeEffects
-    ) {
+    ) -> Bool {
+        var isNew = false
         switch entrance {
         case .gone:
             drop(node, &effects)
-            return
+            return false
         case .skipped(let reason):
             drop(node, &effects)
             if interest == .everything && reason != .excluded { findings.skip(path, reason, .directory) }
-            return
+            return false
         case .closed(let obstacle):
             if let former = tree.watch(of: node) {
                 tree.clearWatch(of: node)
@@ -240,7 +270,10 @@ struct WatchDigest {
             }
             tell(obstacle, path, interest)
         case .entered(let watch, let obstacle, let isWhole):
-            if let watch, let former = tree.setWatch(watch, of: node) { effects.removeWatch(former) }
+            if let watch, watch != tree.watch(of: node) {
+                isNew = true
+                if let former = tree.setWatch(watch, of: node) { effects.removeWatch(former) }
+            }
             if let obstacle { tell(obstacle, path, interest) }
             if isWhole {
                 tree.removeUnmarkedChildren(of: node) { effects.removeWatch($0) }
@@ -249,6 +282,7 @@ struct WatchDigest {
             }
         }
         if interest == .everything { findings.changes.record(path, .closed, isDirectory: true) }
+        return isNew
     }
 
     private mutating func tell(
