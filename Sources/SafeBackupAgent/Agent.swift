@@ -164,7 +164,7 @@ package final class Agent: Sendable {
             progress: progress)
         drains.withLock { $0 = [destination] }
         let keeper = CatalogueKeeper(
-            destination: pair.destination.id, local: pair.local,
+            destination: pair.destination.id, source: source, local: pair.local,
             stateDirectory: settings.state.path,
             state: state, io: io, clock: clock, logger: logger)
         stop.onRequest { pair.local.interrupt() }
