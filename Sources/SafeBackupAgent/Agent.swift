@@ -140,6 +140,8 @@ package final class Agent: Sendable {
                 metadata: ["moved.to": "\(printable(moved.bytes))"])
         }
         let state = StateAccess(store: store, stop: stop, logger: logger)
+        // Whoever starts the agent has perhaps mended what made jobs stuck while it was down.
+        _ = try await state.durably { (store) throws(SafeBackupError) in try store.retry() }
         let setup = PairSetup(settings: settings, state: state, io: io, clock: clock, logger: logger)
         let pair: PairSetup.Pair
         do throws(SafeBackupError) {

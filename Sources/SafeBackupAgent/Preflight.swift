@@ -88,8 +88,14 @@ package struct Preflight: Sendable {
     }
 
     private static func unusable(_ text: [UInt8], _ role: String, _ error: Errno) -> SafeBackupError {
-        SafeBackupError(
-            .invalidConfiguration, "The \(role) \(printable(text)) cannot be used: \(error.explanation)",
+        // A disk that fails is no mistake of the one who typed the path.
+        let isTheirs: [Errno] = [
+            .noSuchFileOrDirectory, .notDirectory, .permissionDenied, .notPermitted, .fileNameTooLong,
+            .tooManySymbolicLinkLevels, .invalidArgument,
+        ]
+        return SafeBackupError(
+            isTheirs.contains(error) ? .invalidConfiguration : .sourceFailed,
+            "The \(role) \(printable(text)) cannot be used: \(error.explanation)",
             disposition: .permanent, systemError: error.rawValue)
     }
 

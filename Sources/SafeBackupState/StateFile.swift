@@ -261,7 +261,7 @@ struct StateFile {
         }
         return SafeBackupError(
             .stateNewer,
-            "The state database in \(directory) was written by \(release) (schema \(version), this release knows "
+            "The state database in \(directory) was written by the newer \(release) (schema \(version), this release knows "
                 + "\(migrations.version)); nothing was touched: run that release, or give another --state",
             disposition: .permanent)
     }
