@@ -24,9 +24,11 @@ struct WatchFindings: Sendable {
         }
     }
 
-    /// The first event that tells what happened stays; the kernel's end of the watch follows each of them.
+    /// The event that tells most stays: several follow from one cause, and their order depends on who has it open.
     mutating func rootChanged(_ event: RootEvent) {
-        if rootEvent == nil || rootEvent == .selfIgnored || rootEvent == .moved { rootEvent = event }
+        let weight: [RootEvent] = [.selfIgnored, .unreachable, .moved, .deleted, .unmounted]
+        if let known = rootEvent, weight.firstIndex(of: known) ?? 0 > weight.firstIndex(of: event) ?? 0 { return }
+        rootEvent = event
     }
 
     mutating func skip(_ path: RelativePath, _ reason: SkipReason, _ kind: EntryKind?) {

@@ -138,7 +138,7 @@ struct WatchDigestTests {
     func fullSet() {
         for seed in Self.seeds(from: 30_001) {
             let kernel = SimulatedKernel(seed: seed)
-            let (digest, catalogue) = storm(kernel, steps: 300, changes: 6)
+            let (digest, catalogue) = storm(kernel, steps: 100, changes: 6)
             expectExact(kernel, digest, catalogue, seed)
         }
     }
