@@ -65,6 +65,7 @@ final class FileCopier {
                 throw abandon(.writing(error))
             }
             offset += Int64(count)
+            Faults.reach("copying")
             if !isDirect && offset - started >= Self.writebackStep {
                 file.startWriteback(started, offset - started)
                 started = offset

@@ -47,6 +47,7 @@ extension GroupStore {
             throw Failure.source(error, path)
         }
         let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
+        Faults.reach("looked")
         switch status.kind {
         case .file: return try stageFile(lease, found)
         case .symlink: return try stageLink(lease, found)
