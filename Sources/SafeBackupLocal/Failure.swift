@@ -11,10 +11,9 @@ enum Failure {
             make(
                 .unreadable, "Cannot read \(path): permission denied; let the agent's user read it, or exclude it",
                 .transient, error)
-        case .tooManySymbolicLinkLevels:
-            make(
-                .changedKind, "\(path) became a symbolic link while it was opened; it is tried again", .transient, error
-            )
+        // ELOOP: it became a link; EISDIR, ESPIPE: a directory, or a FIFO.
+        case .tooManySymbolicLinkLevels, .isDirectory, .illegalSeek:
+            changedKind(path)
         case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory:
             exhausted(error, path)
         default:

@@ -13,9 +13,16 @@ final class FileCopier {
         case interrupted
     }
 
-    static let bufferSize = 128 << 10
+    /// From this size on a file is written past the page cache, in whole buffers. Measured with 4 × 512 MiB between two
+    /// loop-mounted ext4: 0.3 s of system time instead of 1.2 to 2.1 s, whatever the buffer of the cached way; and the
+    /// machine keeps what its users have in the cache.
+    static let directSize: Int64 = 8 << 20
+    private static let bufferSize = 1 << 20
+    /// What is read and written at once through the page cache: more falls out of the processor's cache.
+    private static let cachedStep = 128 << 10
     /// Writeback is started each time this much was written, so that the flush finds little left to do.
     private static let writebackStep: Int64 = 16 << 20
+    private static let alignment = 4_096
 
     private let buffer: UnsafeMutableRawBufferPointer
     private let hash = SHA256()
@@ -26,16 +33,17 @@ final class FileCopier {
 
     init(isInterrupted: @escaping @Sendable () -> Bool = { false }) {
         self.isInterrupted = isInterrupted
-        buffer = .allocate(byteCount: Self.bufferSize, alignment: 4_096)
+        buffer = .allocate(byteCount: Self.bufferSize, alignment: Self.alignment)
     }
 
     deinit { buffer.deallocate() }
 
     /// Copies the first `size` bytes, fewer if the file ends before, and says how many there were. Holes stay holes
-    /// when `isSparse`. `file` is new and empty.
+    /// when `isSparse`. `file` is new and empty; `isDirect`: it was made for writing past the page cache.
     func copy(
-        from source: Descriptor, size: Int64, isSparse: Bool, to file: Descriptor
+        from source: Descriptor, size: Int64, isSparse: Bool, to file: Descriptor, isDirect: Bool
     ) throws(CopyError) -> (digest: Digest, size: Int64) {
+        var isDirect = isDirect
         var offset: Int64 = 0
         var started: Int64 = 0
         var contentEnd: Int64 = isSparse ? 0 : size
@@ -48,14 +56,24 @@ final class FileCopier {
                 contentEnd = min(try nextHole(in: source, from: offset), size)
             }
             if isInterrupted() { throw abandon(.interrupted) }
-            let wanted = Int(min(Int64(buffer.count), contentEnd - offset))
-            let count = try read(source, wanted, at: offset)
+            let step = Int64(isDirect ? Self.bufferSize : Self.cachedStep)
+            let count = try read(source, Int(min(step, contentEnd - offset)), at: offset)
             if count == 0 { break }
             let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
             hash.update(bytes)
-            do { try file.write(bytes, at: offset) } catch { throw abandon(.writing(error)) }
+            do {
+                // The end of a file, and what follows a short read, is not a whole number of blocks.
+                if isDirect && (count % Self.alignment != 0 || offset % Int64(Self.alignment) != 0) {
+                    try file.endDirect()
+                    isDirect = false
+                }
+                isDirect = try write(bytes, to: file, at: offset, isDirect: isDirect)
+            } catch {
+                throw abandon(.writing(error))
+            }
             offset += Int64(count)
-            if offset - started >= Self.writebackStep {
+            Faults.reach("copying")
+            if !isDirect && offset - started >= Self.writebackStep {
                 file.startWriteback(started, offset - started)
                 started = offset
             }
@@ -64,6 +82,22 @@ final class FileCopier {
             do { try file.setSize(offset) } catch { throw abandon(.writing(error)) }
         }
         return (hash.finish(), offset)
+    }
+
+    /// Whether the next write may go past the page cache too.
+    private func write(
+        _ bytes: UnsafeRawBufferPointer, to file: Descriptor, at offset: Int64, isDirect: Bool
+    ) throws(Errno) -> Bool {
+        do {
+            try file.write(bytes, at: offset)
+            return isDirect
+        } catch {
+            // Some file systems take O_DIRECT at open and refuse it at the first write, or want larger blocks.
+            guard isDirect, error == .invalidArgument else { throw error }
+        }
+        try file.endDirect()
+        try file.write(bytes, at: offset)
+        return false
     }
 
     /// The digest of the first `size` bytes, fewer if the file ends before.

@@ -47,6 +47,7 @@ extension GroupStore {
             throw Failure.source(error, path)
         }
         let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
+        Faults.reach("looked")
         switch status.kind {
         case .file: return try stageFile(lease, found)
         case .symlink: return try stageLink(lease, found)
@@ -214,12 +215,14 @@ extension GroupStore {
     ) throws(SafeBackupError) -> Progress {
         let job = lease.job
         try admit(lease, found.status)
-        let file = try makeStage(lease)
+        let isSparse = found.status.allocated < found.status.size
+        let (file, isDirect) = try makeStage(
+            lease, mode: found.status.mode, isLarge: !isSparse && found.status.size >= FileCopier.directSize)
         let digest: Digest
         let size: Int64
         do {
             (digest, size) = try copier.copy(
-                from: source, size: found.status.size, isSparse: found.status.allocated < found.status.size, to: file)
+                from: source, size: found.status.size, isSparse: isSparse, to: file, isDirect: isDirect)
         } catch {
             switch error {
             case .reading(let error): throw Failure.source(error, job.path)
@@ -268,20 +271,34 @@ extension GroupStore {
         }
     }
 
-    private func makeStage(_ lease: LeasedJob) throws(SafeBackupError) -> Descriptor {
+    private func makeStage(
+        _ lease: LeasedJob, mode: UInt32, isLarge: Bool
+    ) throws(SafeBackupError) -> (Descriptor, isDirect: Bool) {
         let stage = Array(lease.plan.stageName.utf8)
+        let mode = MetadataWriter.stageMode(mode)
         do throws(Errno) {
             do {
-                return try root.staging.open(stage, O_WRONLY | O_CREAT | O_EXCL)
+                return (try createStage(stage, mode: mode, isDirect: isLarge), isLarge)
             } catch {
-                // Left by an attempt that was cut off. Names are unique, so that nobody is writing to it.
-                if error != .fileExists { throw error }
+                // EEXIST: left by an attempt that was cut off. Names are unique, so that nobody is writing to it.
+                // EINVAL: the file system knows no O_DIRECT; before Linux 6.1 the file may have been made all the same.
+                guard error == .fileExists || (isLarge && error == .invalidArgument) else { throw error }
             }
-            try root.staging.remove(stage)
-            return try root.staging.open(stage, O_WRONLY | O_CREAT | O_EXCL)
+            do {
+                try root.staging.remove(stage)
+            } catch {
+                if error != .noSuchFileOrDirectory { throw error }
+            }
+            return (try createStage(stage, mode: mode, isDirect: false), false)
         } catch {
             throw Failure.destination(error, "stage", lease.job.location)
         }
+    }
+
+    private func createStage(_ stage: [UInt8], mode: UInt32, isDirect: Bool) throws(Errno) -> Descriptor {
+        isDirect
+            ? try root.staging.createDirect(stage, mode: mode)
+            : try root.staging.open(stage, O_WRONLY | O_CREAT | O_EXCL, mode: mode)
     }
 
     // MARK: Links and directories

@@ -53,6 +53,9 @@ struct MetadataWriter {
         return kind == .directory ? kept | 0o700 : kept
     }
 
+    /// What a stage is made with, so that most need no chmod: nobody else reaches into staging.
+    static func stageMode(_ mode: UInt32) -> UInt32 { mode & 0o777 | 0o600 }
+
     private func applyAttributes(
         _ wanted: [ExtendedAttribute], to entry: Descriptor, isNew: Bool, isOwned: Bool
     ) throws(Errno) {

@@ -34,17 +34,17 @@ package struct Sentinel: Sendable, Hashable {
     /// Throws `sentinelForeign` for what is not a sentinel, and for one of a newer layout.
     package init(decoding bytes: [UInt8]) throws(SafeBackupError) {
         let data = Data(bytes)
+        let layout: Int
         do {
-            let layout = try JSONDecoder().decode(SentinelFile.Head.self, from: data).layout
-            guard layout <= Self.currentLayout else {
-                throw Self.foreign("was written by a newer release (layout \(layout)); install that release")
+            layout = try JSONDecoder().decode(SentinelFile.Head.self, from: data).layout
+            if layout <= Self.currentLayout {
+                self = try JSONDecoder().decode(SentinelFile.self, from: data).sentinel()
+                return
             }
-            self = try JSONDecoder().decode(SentinelFile.self, from: data).sentinel()
-        } catch let error as SafeBackupError {
-            throw error
         } catch {
             throw Self.foreign("is not readable; restore it from a copy, or begin a new destination")
         }
+        throw Self.foreign("was written by a newer release (layout \(layout)); install that release")
     }
 
     private static func foreign(_ what: String) -> SafeBackupError {

@@ -13,6 +13,19 @@ extension Descriptor {
         }
         return try open(leaf, O_RDONLY | O_NONBLOCK)
     }
+
+    /// Makes an entry of this directory, which must not be there yet, for writing past the page cache: addresses,
+    /// offsets and lengths must be multiples of 4,096. `EINVAL`, here or at the first write, where that is not possible.
+    package func createDirect(_ leaf: [UInt8], mode: UInt32) throws(Errno) -> Descriptor {
+        try open(leaf, O_WRONLY | O_CREAT | O_EXCL | sb_o_direct, mode: mode)
+    }
+
+    /// Ends what `createDirect` began: the rest is written through the page cache. The corresponding C function is
+    /// `fcntl`.
+    package func endDirect() throws(Errno) {
+        let flags = try systemCall("fcntl") { fcntl(raw, F_GETFL) }
+        try systemCall("fcntl") { fcntl(raw, F_SETFL, flags & ~sb_o_direct) }
+    }
 }
 
 /// The running kernel.

@@ -103,6 +103,8 @@ final class TestTime: Sendable {
 
     var now: Timestamp { Timestamp(microseconds: microseconds.load(ordering: .relaxed)) }
 
+    func set(_ time: Timestamp) { microseconds.store(time.microseconds, ordering: .relaxed) }
+
     func advance(_ minutes: Int64) { microseconds.add(minutes * 60_000_000, ordering: .relaxed) }
 }
 

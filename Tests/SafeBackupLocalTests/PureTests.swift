@@ -1,0 +1,90 @@
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupSystem
+import Testing
+
+@Suite("Names, policies and the sentinel")
+struct PureTests {
+    private let time = Timestamp(microseconds: 1_795_405_512_123_456)
+
+    @Test("A version has its copy's name, the time in UTC and an id, in the same directory below versions")
+    func versionName() throws {
+        let version = Layout().version(of: try RelativePath("docs/a.txt"), at: time, id: "7c")
+        #expect(version.description == ".safebackup/versions/docs/a.txt@20261123T034512.123456Z-7c")
+    }
+
+    @Test("A version name that is too long is cut between characters and stays unique", arguments: [255, 143])
+    func longVersionName(limit: Int) throws {
+        let layout = Layout(nameLimit: limit)
+        let first = try RelativePath(String(repeating: "ä", count: limit / 2))
+        let second = try RelativePath(String(repeating: "ä", count: limit / 2 - 1) + "b")
+        let names = [first, second].map { layout.version(of: $0, at: time, id: "7c").leaf }
+        #expect(names[0] != names[1])
+        for name in names {
+            #expect(name.count <= limit && name.count > limit - 3)
+            #expect(String(validating: name, as: UTF8.self) != nil)
+        }
+    }
+
+    @Test("The reserved name is refused at the top only, and in any case where case is folded")
+    func reserved() throws {
+        #expect(Layout().isReserved(try RelativePath(".safebackup/x")))
+        #expect(Layout().isReserved(try RelativePath(".safebackup")))
+        #expect(!Layout().isReserved(try RelativePath(".safebackupx")))
+        #expect(!Layout().isReserved(try RelativePath("a/.safebackup")))
+        #expect(!Layout().isReserved(try RelativePath(".SafeBackup")))
+        #expect(Layout(foldsCase: true).isReserved(try RelativePath(".SafeBackup/x")))
+    }
+
+    @Test("A version is kept once in ten minutes, also after the clock was set back")
+    func versionPolicy() {
+        let policy = VersionPolicy()
+        #expect(policy.keeps(newest: nil, now: time))
+        #expect(!policy.keeps(newest: time, now: time + .seconds(599)))
+        #expect(policy.keeps(newest: time, now: time + .seconds(600)))
+        #expect(policy.keeps(newest: time + .seconds(86_400), now: time))
+        #expect(!policy.keeps(newest: time + .seconds(5), now: time))
+    }
+
+    @Test("Versions need min(1 GiB, 5 %) free, growth half of that; what shrinks goes on")
+    func spacePolicy() {
+        let large = SpacePolicy(total: .gibibytes(1_000), available: .gibibytes(1))
+        #expect(large.keepsVersions && !large.isScarce)
+        var small = SpacePolicy(total: .mebibytes(1_000), available: .mebibytes(49))
+        #expect(!small.keepsVersions && !small.isScarce)
+        #expect(small.admits(40 << 20, releasing: 0))
+        #expect(!small.admits(50 << 20, releasing: 100 << 20))
+        small.take(25 << 20)
+        #expect(small.isScarce)
+        #expect(!small.admits(1 << 20, releasing: 0))
+        #expect(small.admits(1 << 20, releasing: 1 << 20))
+    }
+
+    @Test("A sentinel comes back as it was written, also with a path that is not UTF-8")
+    func sentinelRoundTrip() throws {
+        let sentinel = Sentinel(
+            id: Bench.id,
+            sources: [
+                SentinelSource(
+                    id: "one", machine: "m", path: [0x2F, 0xFF, 0x0A],
+                    identity: RootIdentity(
+                        type: .ext, volume: "fsid:00ff", inode: .max, birthTime: FileTime(nanoseconds: -1)),
+                    prefix: try RelativePath("a/b")),
+                SentinelSource(id: "two", machine: "m", path: Array("/home".utf8), identity: nil, prefix: .root),
+            ], capabilities: Capabilities(hardLinks: false, timeStep: 2_000_000_000, nameLimit: 143))
+        #expect(try Sentinel(decoding: try sentinel.encoded()) == sentinel)
+    }
+
+    @Test(
+        "What is no sentinel, or a newer one, is refused and not guessed at",
+        arguments: [
+            "", "{", "[]", "{\"layout\": 1}", "{\"layout\": 2, \"id\": \"x\"}", "\u{0}\u{0}\u{0}\u{0}",
+            "{\"layout\": 1, \"id\": \"x\", \"sources\": [{\"id\": \"a\", \"machine\": \"b\", \"path\": \"/\", "
+                + "\"prefix\": \"../x\"}], \"capabilities\": {}}",
+        ])
+    func badSentinel(text: String) throws {
+        let error = #expect(throws: SafeBackupError.self) { try Sentinel(decoding: Array(text.utf8)) }
+        #expect(error?.code == .sentinelForeign)
+        if text.contains("2,") { #expect(error?.message.contains("newer release") == true) }
+    }
+}
