@@ -2,6 +2,10 @@
 #include <sqlite3.h>
 
 // sqlite3_config and sqlite3_db_config are variadic, which Swift does not import.
+static inline int safebackup_sqlite3_forgo_statistics(void) {
+    return sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 static inline int safebackup_sqlite3_enable_defensive(sqlite3 *db) {
     return sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)0);
 }

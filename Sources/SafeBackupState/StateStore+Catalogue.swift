@@ -103,21 +103,6 @@ extension StateStore {
         _ connection: Connection
     ) throws(SafeBackupError) -> EndedJob? {
         let job = completion.job
-        if completion.requeueAt == nil {
-            let delete = try connection.statement(
-                """
-                DELETE FROM job WHERE sequence = ? AND generation = ?
-                RETURNING state, size, leased_upto, final_inode, leased_at
-                """)
-            defer { delete.reset() }
-            delete.bind(job.sequence).bind(job.generation)
-            if try delete.step() {
-                let ended = readEnded(delete)
-                note(pair) { $0.count(ended.state, size: ended.size, sign: -1) }
-                result.finished += 1
-                return ended
-            }
-        }
         let select = try connection.statement(
             """
             SELECT state, size, leased_upto, final_inode, leased_at, generation, not_before FROM job WHERE sequence = ?
@@ -127,6 +112,13 @@ extension StateStore {
         let ended = readEnded(select)
         let isNewer = select.int() != job.generation
         let notBefore = select.timestamp()
+        select.reset()
+        if !isNewer && completion.requeueAt == nil {
+            try connection.statement("DELETE FROM job WHERE sequence = ?").bind(job.sequence).run()
+            note(pair) { $0.count(ended.state, size: ended.size, sign: -1) }
+            result.finished += 1
+            return ended
+        }
         result.pending += 1
         // What waits now is another job than the one that is done: it gets a new place in the order, so that whoever
         // waits for the jobs known at one moment does not wait for a log that is written for ever.
@@ -234,14 +226,22 @@ extension StateStore {
         _ entry: StoredEntry, _ job: DueJob, _ pair: PairKey, _ ended: EndedJob?, now: Timestamp,
         _ result: inout CompletionResult, _ connection: Connection
     ) throws(SafeBackupError) -> Bool {
+        if case .copied(let stored) = entry.content, job.live == nil, job.occupant == nil {
+            // Most files of a first save: two inserts, and a look only if one of them finds something there.
+            let copy = try insertCopy(
+                pair, at: job.location, kind: entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
+            if copy != nil, try insertName(pair, job.path, copy, entry, now: now, connection) {
+                result.bytes += stored.size
+                return true
+            }
+        }
         let live = try connection.liveName(pair, job.path)
         var isLiveThere = live != nil
         let copy: Int64?
         switch entry.content {
         case .copied(let stored):
-            isLiveThere = try makeRoom(at: job.location, pair, live, connection)
-            copy = try insertCopy(
-                pair, at: job.location, kind: entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
+            (copy, isLiveThere) = try replaceCopy(
+                job.location, pair, live, entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
             result.bytes += stored.size
             if live?.isFuzzy == true && !entry.isFuzzy { try demoteLastGood(pair, job.path, connection) }
         case .kept:
@@ -265,9 +265,7 @@ extension StateStore {
             if isSameContent { try pruneNames(pair, job.path, connection) }
         }
         if live == nil && entry.kind == .directory { try pruneNames(pair, job.path, connection) }
-        try insertName(
-            pair, job.path, copy: copy, kind: entry.kind, fingerprint: entry.fingerprint, metadata: entry.metadata,
-            linkTarget: entry.linkTarget, isFuzzy: entry.isFuzzy, isRacy: entry.isRacy, now: now, connection)
+        _ = try insertName(pair, job.path, copy, entry, now: now, connection)
         if live?.kind == .directory && entry.kind != .directory {
             // Where a file is, nothing is below it: true of every name that was stored before the file was read.
             try endNames(
@@ -283,6 +281,21 @@ extension StateStore {
         guard let occupant = try connection.copy(in: pair.destination, at: location) else { return live != nil }
         try removeCopy(occupant.id, connection)
         return live != nil && live?.copy != occupant.id
+    }
+
+    /// Catalogues a new copy, in the place of one that was not kept.
+    private func replaceCopy(
+        _ location: RelativePath, _ pair: PairKey, _ live: NameRecord?, _ kind: EntryKind, _ stored: StoredCopy,
+        isFuzzy: Bool, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) -> (copy: Int64?, isLiveThere: Bool) {
+        if let copy = try insertCopy(
+            pair, at: location, kind: kind, stored, isFuzzy: isFuzzy, now: now, connection)
+        {
+            return (copy, live != nil)
+        }
+        let isLiveThere = try makeRoom(at: location, pair, live, connection)
+        let copy = try insertCopy(pair, at: location, kind: kind, stored, isFuzzy: isFuzzy, now: now, connection)
+        return (copy, isLiveThere)
     }
 
     private func setFlags(
@@ -364,18 +377,17 @@ extension StateStore {
         let live = try connection.liveName(pair, job.path)
         var unseen = stored
         unseen.inode = nil
-        let isLiveThere = try makeRoom(at: job.location, pair, live, connection)
-        let copy = try insertCopy(
-            pair, at: job.location, kind: kind, unseen, isFuzzy: false, now: now, connection)
+        let (copy, isLiveThere) = try replaceCopy(
+            job.location, pair, live, kind, unseen, isFuzzy: false, now: now, connection)
         if let live, isLiveThere { try end(live, pair, .replaced, now: now, connection) }
-        try insertName(
-            pair, job.path, copy: copy, kind: kind,
+        let entry = StoredEntry(
+            kind: kind, content: .copied(unseen),
             fingerprint: Fingerprint(
                 inode: 0, size: stored.size, mtime: stored.mtime ?? FileTime(nanoseconds: 0),
                 ctime: FileTime(nanoseconds: 0)),
             // Nobody knows the new ones before the source is read; the old ones are the best guess.
-            metadata: live?.metadata ?? FileMetadata(mode: 0o600, uid: 0, gid: 0), linkTarget: linkTarget,
-            isFuzzy: false, isRacy: false, isRecovered: true, now: now, connection)
+            metadata: live?.metadata ?? FileMetadata(mode: 0o600, uid: 0, gid: 0), linkTarget: linkTarget)
+        _ = try insertName(pair, job.path, copy, entry, isRecovered: true, now: now, connection)
     }
 
     private func returnLease(

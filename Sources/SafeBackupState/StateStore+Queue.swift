@@ -202,7 +202,10 @@ extension StateStore {
                 batch.jobs.append(job)
             }
             let stuck = try connection.statement(
-                "SELECT not_before FROM job WHERE state = 'stuck' AND destination_id = ? ORDER BY not_before LIMIT 1")
+                """
+                SELECT not_before FROM job WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ?
+                ORDER BY not_before LIMIT 1
+                """)
             defer { stuck.reset() }
             stuck.bind(destination.rawValue)
             if try stuck.step() { batch.nextDue = min(batch.nextDue, stuck.timestamp()) }
@@ -276,7 +279,10 @@ extension StateStore {
     private func reviveStuck(_ destination: DestinationID, now: Timestamp) throws(SafeBackupError) {
         let isDue = try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
-                "SELECT 1 FROM job WHERE state = 'stuck' AND destination_id = ? AND not_before <= ? LIMIT 1")
+                """
+                SELECT 1 FROM job WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ? AND not_before <= ?
+                LIMIT 1
+                """)
             defer { statement.reset() }
             return try statement.bind(destination.rawValue).bind(now).step()
         }
@@ -285,7 +291,8 @@ extension StateStore {
             let update = try connection.statement(
                 """
                 UPDATE job SET state = 'pending', settle_by = NULL, backoff_until = NULL
-                WHERE state = 'stuck' AND destination_id = ? AND not_before <= ? RETURNING source_id, size
+                WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ? AND not_before <= ?
+                RETURNING source_id, size
                 """)
             defer { update.reset() }
             update.bind(destination.rawValue).bind(now)
@@ -309,7 +316,8 @@ extension StateStore {
                 SELECT EXISTS (SELECT 1 FROM pair p JOIN job j ON j.destination_id = p.destination_id
                         AND j.source_id = p.source_id AND j.state = 'pending' AND j.not_before > ?1
                     WHERE p.destination_id = ?3)
-                    OR EXISTS (SELECT 1 FROM job WHERE state = 'stuck' AND destination_id = ?3 AND not_before > ?2)
+                    OR EXISTS (SELECT 1 FROM job WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ?3
+                        AND not_before > ?2)
                 """)
             defer { statement.reset() }
             return try statement.bind(pending).bind(stuck).bind(destination.rawValue).step() && statement.bool()
@@ -376,7 +384,7 @@ extension StateStore {
                 SELECT source_id, path, sequence, leased_generation, leased_action, attempts, hash_first, stage_name,
                     version, version_reason, obstruction, obstruction_version, final_kind, final_inode, final_size,
                     final_mtime_ns
-                FROM job WHERE state = 'leased' AND destination_id = ? ORDER BY sequence LIMIT ?
+                FROM job WHERE state = 'leased' AND state <> 'pending' AND destination_id = ? ORDER BY sequence LIMIT ?
                 """)
             defer { statement.reset() }
             statement.bind(destination.rawValue).bind(Int64(limit))

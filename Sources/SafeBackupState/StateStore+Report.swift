@@ -47,17 +47,17 @@ package struct UnsavedEntry: Sendable, Hashable {
         case stuck
         /// Failed, and tried again.
         case failing
-        /// Stored, but the copy mixes several states of the file.
+        /// Stored, but the copy mixes several states of the file; it is read again.
         case fuzzy
         /// Seen, and not saved by its nature or for lack of permission.
         case notSaved
     }
 
+    package var state: State
     package var source: SourceID
     /// `nil`: not saved anywhere.
     package var destination: DestinationID?
     package var path: RelativePath
-    package var state: State
     /// An error's code, or a `SkipReason`.
     package var code: String
     /// A sentence, where there is one.
@@ -94,7 +94,7 @@ extension StateStore {
                 SELECT
                     EXISTS (SELECT 1 FROM job j JOIN pair p ON p.source_id = j.source_id AND p.active = 1
                             AND p.destination_id = j.destination_id
-                        WHERE j.state = 'leased' AND j.destination_id = ?1 AND j.sequence <= ?2)
+                        WHERE j.state = 'leased' AND j.state <> 'pending' AND j.destination_id = ?1 AND j.sequence <= ?2)
                     OR EXISTS (SELECT 1 FROM pair p JOIN job j ON j.source_id = p.source_id
                             AND j.destination_id = p.destination_id
                         WHERE p.destination_id = ?1 AND p.active = 1 AND j.state = 'pending' AND j.sequence <= ?2
@@ -112,8 +112,7 @@ extension StateStore {
         }
     }
 
-    /// Up to `limit` paths of active pairs that a person should know of: stuck first, then failing, then fuzzy, then not
-    /// saved.
+    /// Up to `limit` paths of active pairs that a person should know of: stuck first, then failing or fuzzy, then not saved.
     package func unsavedReport(limit: Int) throws(SafeBackupError) -> [UnsavedEntry] {
         try read { (connection) throws(SafeBackupError) in try UnsavedEntry.report(connection, limit: limit) }
     }
@@ -195,25 +194,16 @@ extension UnsavedEntry {
         let statement = try connection.statement(
             """
             SELECT * FROM (
-                SELECT 'stuck', j.source_id, j.destination_id, j.path, NULL, ifnull(j.last_error_code, 'unknown'),
-                    j.last_error, j.first_seen_at
-                FROM pair p JOIN job j ON j.destination_id = p.destination_id AND j.source_id = p.source_id
-                WHERE p.active = 1 AND j.state = 'stuck' LIMIT ?1)
-            UNION ALL SELECT * FROM (
-                SELECT 'failing', j.source_id, j.destination_id, j.path, NULL, j.last_error_code, j.last_error,
+                SELECT 'stuck', j.source_id, j.destination_id, j.path, ifnull(j.last_error_code, 'unknown'), j.last_error,
                     j.first_seen_at
                 FROM pair p JOIN job j ON j.destination_id = p.destination_id AND j.source_id = p.source_id
-                WHERE p.active = 1 AND j.state = 'pending' AND j.last_error_code IS NOT NULL
-                    -- A fuzzy copy that waits to be read again is told below.
-                    AND NOT EXISTS (SELECT 1 FROM name n WHERE n.fuzzy = 1 AND n.ended_at IS NULL
-                        AND n.destination_id = j.destination_id AND n.source_id = j.source_id
-                        AND CASE WHEN n.parent = '' THEN n.leaf ELSE n.parent || '/' || n.leaf END = j.path) LIMIT ?1)
+                WHERE p.active = 1 AND j.state = 'stuck' AND j.state <> 'pending' LIMIT ?1)
             UNION ALL SELECT * FROM (
-                SELECT 'fuzzy', n.source_id, n.destination_id, n.parent, n.leaf, 'torn', NULL, n.began_at
-                FROM pair p JOIN name n ON n.destination_id = p.destination_id AND n.source_id = p.source_id
-                WHERE p.active = 1 AND n.fuzzy = 1 AND n.ended_at IS NULL LIMIT ?1)
+                SELECT 'failing', j.source_id, j.destination_id, j.path, j.last_error_code, j.last_error, j.first_seen_at
+                FROM pair p JOIN job j ON j.destination_id = p.destination_id AND j.source_id = p.source_id
+                WHERE p.active = 1 AND j.state = 'pending' AND j.last_error_code IS NOT NULL LIMIT ?1)
             UNION ALL SELECT * FROM (
-                SELECT 'notSaved', u.source_id, NULL, u.path, NULL, u.reason, NULL, u.seen_at
+                SELECT 'notSaved', u.source_id, NULL, u.path, u.reason, NULL, u.seen_at
                 FROM source s JOIN not_saved u ON u.source_id = s.id WHERE s.active = 1 LIMIT ?1)
             LIMIT ?1
             """)
@@ -221,15 +211,16 @@ extension UnsavedEntry {
         statement.bind(Int64(limit))
         var entries: [UnsavedEntry] = []
         while try statement.step() {
-            let state = State(rawValue: statement.text()) ?? .failing
-            let source = SourceID(rawValue: statement.int())
-            let destination = statement.intOrNull().map(DestinationID.init(rawValue:))
-            var path = statement.path()
-            if let leaf = statement.bytesOrNull() { path = path.appending(leaf) }
-            entries.append(
-                UnsavedEntry(
-                    source: source, destination: destination, path: path, state: state, code: statement.text(),
-                    message: statement.textOrNull(), since: statement.timestamp()))
+            var entry = UnsavedEntry(
+                state: State(rawValue: statement.text()) ?? .failing, source: SourceID(rawValue: statement.int()),
+                destination: statement.intOrNull().map(DestinationID.init(rawValue:)), path: statement.path(),
+                code: statement.text(), message: statement.textOrNull(), since: statement.timestamp())
+            if entry.state == .failing, let destination = entry.destination {
+                // A fuzzy copy always has a job that reads the file again.
+                let pair = PairKey(source: entry.source, destination: destination)
+                if try connection.liveName(pair, entry.path)?.isFuzzy == true { entry.state = .fuzzy }
+            }
+            entries.append(entry)
         }
         return entries
     }

@@ -4,25 +4,28 @@ import SafeBackupCore
 extension StateStore {
     // MARK: - Names
 
-    /// A new live name; the caller has ended the old one.
+    /// A new live name; `false`, and nothing done, if the path has one that the caller did not end.
     func insertName(
-        _ pair: PairKey, _ path: RelativePath, copy: Int64?, kind: EntryKind, fingerprint: Fingerprint,
-        metadata: FileMetadata, linkTarget: [UInt8]?, isFuzzy: Bool, isRacy: Bool, isRecovered: Bool = false,
+        _ pair: PairKey, _ path: RelativePath, _ copy: Int64?, _ entry: StoredEntry, isRecovered: Bool = false,
         now: Timestamp, _ connection: Connection
-    ) throws(SafeBackupError) {
+    ) throws(SafeBackupError) -> Bool {
+        let fingerprint = entry.fingerprint
         try connection.statement(
             """
             INSERT INTO name (id, source_id, destination_id, parent, leaf, copy_id, kind, inode, size, mtime_ns, ctime_ns,
                 mode, uid, gid, xattrs, link_target, fuzzy, racy, began_at)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            ON CONFLICT (source_id, destination_id, parent, leaf) WHERE ended_at IS NULL DO NOTHING
             """
         ).bind(nextNumber()).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).bind(copy)
-            .bind(text: kind.rawValue).bind(bits: isRecovered ? nil : fingerprint.inode).bind(fingerprint.size)
-            .bind(fingerprint.mtime).bind(isRecovered ? nil : fingerprint.ctime).bind(Int64(metadata.mode))
-            .bind(Int64(metadata.uid)).bind(Int64(metadata.gid))
-            .bind(blob: ExtendedAttribute.encode(metadata.xattrs)).bind(path: linkTarget).bind(isFuzzy).bind(isRacy)
-            .bind(now).run()
-        note(pair) { $0.count(kind, size: fingerprint.size, isFuzzy: isFuzzy, sign: 1) }
+            .bind(text: entry.kind.rawValue).bind(bits: isRecovered ? nil : fingerprint.inode).bind(fingerprint.size)
+            .bind(fingerprint.mtime).bind(isRecovered ? nil : fingerprint.ctime).bind(Int64(entry.metadata.mode))
+            .bind(Int64(entry.metadata.uid)).bind(Int64(entry.metadata.gid))
+            .bind(blob: ExtendedAttribute.encode(entry.metadata.xattrs)).bind(path: entry.linkTarget)
+            .bind(entry.isFuzzy).bind(entry.isRacy).bind(now).run()
+        if connection.changes == 0 { return false }
+        note(pair) { $0.count(entry.kind, size: fingerprint.size, isFuzzy: entry.isFuzzy, sign: 1) }
+        return true
     }
 
     func end(
@@ -92,22 +95,23 @@ extension StateStore {
 
     // MARK: - Copies
 
-    /// A copy at a location where there is none.
+    /// A new current copy's id; `nil`, and nothing done, if the catalogue has a copy at the location.
     func insertCopy(
         _ pair: PairKey, at location: RelativePath, kind: EntryKind, _ copy: StoredCopy, isFuzzy: Bool, now: Timestamp,
         _ connection: Connection
-    ) throws(SafeBackupError) -> Int64 {
+    ) throws(SafeBackupError) -> Int64? {
         let id = nextNumber()
         try connection.statement(
             """
             INSERT INTO copy (id, source_id, destination_id, location, kind, digest, size, stored_at, inode, mtime_ns,
                 role, adopted, fuzzy)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'current', ?, ?)
+            ON CONFLICT (destination_id, location) DO NOTHING
             """
         ).bind(id).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(location).bind(text: kind.rawValue)
             .bind(blob: copy.digest.bytes).bind(copy.size).bind(now).bind(bits: copy.inode).bind(copy.mtime)
             .bind(copy.isAdopted).bind(isFuzzy).run()
-        return id
+        return connection.changes == 0 ? nil : id
     }
 
     /// Forgets a copy that is no more, with every name that pointed to it.
@@ -148,20 +152,27 @@ extension StateStore {
             try insertDisplaced(move, role: move.reason, pair, now: now, connection)
             return
         }
+        // Our own copy, as the catalogue knows it, goes to its version name with its names.
+        let relocate = try connection.statement(
+            """
+            UPDATE OR IGNORE copy SET location = ?1, role = ?2, versioned_at = ?3, inode = ?4, mtime_ns = ?5
+            WHERE destination_id = ?6 AND location = ?7 AND kind = ?8 AND size = ?9 AND ifnull(mtime_ns, ?5) = ?5
+            """)
+        try relocate.bind(move.to).bind(text: move.reason.rawValue).bind(now).bind(bits: move.inode).bind(move.mtime)
+            .bind(pair.destination.rawValue).bind(move.from).bind(text: move.kind.rawValue).bind(move.size).run()
+        if connection.changes == 1 { return }
         guard let copy = try connection.copy(in: pair.destination, at: move.from) else {
             try insertDisplaced(move, role: .foreign, pair, now: now, connection)
             return
         }
-        // Where a catalogued copy should be, somebody put another file: ours is no more, the other one is kept.
         let isOurs = copy.kind == move.kind && copy.size == move.size && (copy.mtime ?? move.mtime) == move.mtime
-        if !isOurs && (move.reason == .foreign || move.reason == .inTheWay) {
+        if isOurs || move.reason == .kept || move.reason == .lastGood {
+            try self.relocate(copy.id, to: move.to, move.reason, pair.destination, now: now, connection)
+        } else {
+            // Where a catalogued copy should be, somebody put another file: ours is no more, the other one is kept.
             try removeCopy(copy.id, connection)
             try insertDisplaced(move, role: .foreign, pair, now: now, connection)
-            return
         }
-        try relocate(copy.id, to: move.to, move.reason, pair.destination, now: now, connection)
-        try connection.statement("UPDATE copy SET inode = ?, mtime_ns = ? WHERE id = ?")
-            .bind(bits: move.inode).bind(move.mtime).bind(copy.id).run()
     }
 
     private func insertDisplaced(

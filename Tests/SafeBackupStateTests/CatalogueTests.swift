@@ -86,9 +86,10 @@ import Testing
         #expect(again.map(\.reason) == ["versions", "versions"])
         try await scene.store.finishRemoval(scene.destination, again.map(\.copy.id))
         #expect(try await scene.store.removals(scene.destination, limit: 9).isEmpty)
-        #expect(try fixture.rows("SELECT path, location FROM v_cleaned") == [
-            "f|.safebackup/versions/f@2", "f|.safebackup/versions/f@3",
-        ])
+        #expect(
+            try fixture.rows("SELECT path, location FROM v_cleaned") == [
+                "f|.safebackup/versions/f@2", "f|.safebackup/versions/f@3",
+            ])
         #expect(try copies().count == 21)
         try fixture.audit()
     }
@@ -269,7 +270,9 @@ import Testing
     @Test("A confirmed absence ends the names at and below the path, of both types, and keeps the copies")
     func endedTree() async throws {
         try await scene.save("d", directory())
-        let below: [[UInt8]] = [Array("d/a".utf8), [0x64, 0x2F, 0xFF], Array("d/s/b".utf8), [0x64, 0x2F, 0xFE, 0x2F, 0x61]]
+        let below: [[UInt8]] = [
+            Array("d/a".utf8), [0x64, 0x2F, 0xFF], Array("d/s/b".utf8), [0x64, 0x2F, 0xFE, 0x2F, 0x61],
+        ]
         for path in below { try await scene.save(try RelativePath(path), file(1)) }
         for path in ["d0", "d!", "e"] { try await scene.save(path, file(2)) }
         try await scene.enqueue([try scene.change("d", .delete)])
@@ -355,7 +358,8 @@ import Testing
             scene.destination, [RecoveredLease(lease: leases[0], finding: finding, displaced: displaced)])
         try fixture.audit()
         #expect(try await scene.store.leases(scene.destination, limit: 10).isEmpty)
-        #expect(try fixture.rows("SELECT count(*) FROM job WHERE stage_name IS NOT NULL OR version IS NOT NULL") == ["0"])
+        #expect(
+            try fixture.rows("SELECT count(*) FROM job WHERE stage_name IS NOT NULL OR version IS NOT NULL") == ["0"])
         return try #require(try await scene.due().jobs.first)
     }
 

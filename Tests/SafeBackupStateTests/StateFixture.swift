@@ -86,7 +86,8 @@ final class StateFixture: Sendable {
             SELECT c.id FROM copy c WHERE c.role = 'kept' AND c.adopted = 0
                 AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id)
             """, [], "a kept version has a name")
-        try expect("SELECT sequence FROM job WHERE (state = 'leased') <> (stage_name IS NOT NULL)", [], "leases are whole")
+        try expect(
+            "SELECT sequence FROM job WHERE (state = 'leased') <> (stage_name IS NOT NULL)", [], "leases are whole")
         let counted = try connection.rows(
             """
             SELECT p.source_id, p.destination_id,
@@ -122,7 +123,8 @@ extension Connection {
         let statement = try prepare(sql)
         var rows: [String] = []
         while try statement.step() {
-            rows.append((0..<statement.columnCount).map { _ in statement.textOrNull() ?? "NULL" }.joined(separator: "|"))
+            rows.append(
+                (0..<statement.columnCount).map { _ in statement.textOrNull() ?? "NULL" }.joined(separator: "|"))
         }
         return rows
     }

@@ -37,6 +37,10 @@ final class Connection {
     private let name: String
     private let access: Access
 
+    /// SQLite counts its memory under one lock for all threads, which costs more than the allocations themselves.
+    /// Ignored if it is too late, because another part of the process has used SQLite before.
+    private static let memoryIsUncounted = safebackup_sqlite3_forgo_statistics() == SQLITE_OK
+
     /// Opens the file at `path`, which exists; SQLite would create it readable by everybody.
     init(
         _ path: FilePath, _ access: Access, title: String = "The state database", vfs: String? = nil
@@ -44,6 +48,7 @@ final class Connection {
         name =
             "\(title) \(printable(path.withPlatformString { Array(UnsafeRawBufferPointer(start: $0, count: path.length)) }))"
         self.access = access
+        _ = Self.memoryIsUncounted
         var flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE
         switch access {
         case .readWrite, .scratch: flags |= SQLITE_OPEN_READWRITE

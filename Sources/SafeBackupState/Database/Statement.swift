@@ -12,13 +12,19 @@ final class Statement {
     private var column: Int32 = 0
     /// The first bind that failed; thrown by the next step.
     private var fault: Int32 = SQLITE_OK
+    /// Holds bound bytes until the reset, which spares SQLite an allocation for each.
+    private let arena = UnsafeMutableRawBufferPointer.allocate(byteCount: 2_048, alignment: 8)
+    private var arenaUsed = 0
 
     init(_ handle: OpaquePointer, of connection: Connection) {
         self.handle = handle
         self.connection = connection
     }
 
-    deinit { sqlite3_finalize(handle) }
+    deinit {
+        sqlite3_finalize(handle)
+        arena.deallocate()
+    }
 
     // MARK: - Running
 
@@ -38,6 +44,7 @@ final class Statement {
         // Ignored because it repeats the error of the step, which was thrown there.
         sqlite3_reset(handle)
         parameter = 0
+        arenaUsed = 0
         fault = SQLITE_OK
     }
 
@@ -137,13 +144,18 @@ final class Statement {
                 isText ? sqlite3_bind_text(handle, parameter, "", 0, nil) : sqlite3_bind_zeroblob(handle, parameter, 0))
             return self
         }
-        let transient = unsafeBitCast(-1, to: sqlite3_destructor_type.self)
         let count = Int32(clamping: bytes.count)
+        var (source, lifetime) = (start, unsafeBitCast(-1, to: sqlite3_destructor_type?.self))
+        if bytes.count <= arena.count - arenaUsed, let base = arena.baseAddress {
+            let place = base + arenaUsed
+            place.copyMemory(from: start, byteCount: bytes.count)
+            arenaUsed += bytes.count
+            (source, lifetime) = (UnsafeRawPointer(place), nil)
+        }
         if isText {
-            let text = start.assumingMemoryBound(to: CChar.self)
-            check(sqlite3_bind_text(handle, parameter, text, count, transient))
+            check(sqlite3_bind_text(handle, parameter, source.assumingMemoryBound(to: CChar.self), count, lifetime))
         } else {
-            check(sqlite3_bind_blob(handle, parameter, start, count, transient))
+            check(sqlite3_bind_blob(handle, parameter, source, count, lifetime))
         }
         return self
     }

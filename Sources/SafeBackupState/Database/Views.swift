@@ -73,9 +73,6 @@ enum Views {
                 AS reason, count(*) AS files, ifnull(sum(size), 0) AS bytes, min(first_seen_at) AS oldest_at
             FROM job GROUP BY 1, 2
             UNION ALL
-            SELECT destination_id, 'fuzzy', count(*), sum(size), min(began_at)
-            FROM name WHERE fuzzy = 1 AND ended_at IS NULL GROUP BY 1
-            UNION ALL
             SELECT p.destination_id, 'not saved: ' || u.reason, count(*), NULL, min(u.seen_at)
             FROM not_saved u JOIN pair p ON p.source_id = u.source_id AND p.active = 1 GROUP BY 1, 2
         ) e ON e.destination_id = d.id;
