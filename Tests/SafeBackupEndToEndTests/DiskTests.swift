@@ -10,27 +10,12 @@ import Testing
 extension EndToEnd {
     @Suite("Disks that are full, read-only or slow")
     struct Disks {
-        /// Takes all free space of a file system but `leaving` bytes.
+        /// Takes the free space of a file system until at most `leaving` bytes are left.
         private func fill(_ directory: FilePath, leaving: Int64) throws -> FilePath {
             let filler = directory.appending("filler")
-            let free = try #require(
-                Int64(try command(["stat", "-f", "-c", "%a", directory]).trimmed), "stat does not tell the free blocks")
-            let block = try #require(Int64(try command(["stat", "-f", "-c", "%S", directory]).trimmed))
-            // The file system needs some blocks for the filler's own extents.
-            var size = free * block - leaving
-            while true {
-                do {
-                    try command(["fallocate", "-l", FilePath("\(max(block, size))"), filler])
-                    break
-                } catch {
-                    size -= 16 * block
-                    if size <= 0 { throw error }
-                }
-            }
-            // And the rest, block by block, when nothing is to be left.
-            if leaving == 0 {
-                try command(["sh", "-c", "cat /dev/zero >> \"$0\" 2>/dev/null; sync -f \"$0\"", filler])
-            }
+            // What is free according to statfs is not all to be had in one piece, so it is taken until the disk is full.
+            let script = #"cat /dev/zero >"$0" 2>/dev/null; sync -f "$0"; truncate -s "-$1" "$0""#
+            try command(["bash", "-c", FilePath(script), filler, FilePath("\(leaving)")])
             return filler
         }
 
@@ -160,9 +145,4 @@ extension EndToEnd {
             try bench.expectSaved()
         }
     }
-}
-
-extension String {
-    /// Without the line's end that a command's output has.
-    fileprivate var trimmed: Substring { prefix { $0 != "\n" } }
 }

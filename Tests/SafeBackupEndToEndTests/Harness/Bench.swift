@@ -187,10 +187,16 @@ final class Bench {
         try write(at(path), Array(content.utf8))
     }
 
-    /// Writes a file in place.
+    /// Writes a file in place; makes the directories above it if they are missing.
     func write(_ path: FilePath, _ content: [UInt8]) throws {
-        try command(["mkdir", "-p", path.removingLastComponent()])
-        let file = try Descriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
+        let file: Descriptor
+        do {
+            file = try Descriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
+        } catch {
+            guard error == .noSuchFileOrDirectory else { throw error }
+            try command(["mkdir", "-p", path.removingLastComponent()])
+            file = try Descriptor.open(path, O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
+        }
         try file.write(content, at: 0)
     }
 }

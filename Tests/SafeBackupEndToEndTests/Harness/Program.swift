@@ -162,9 +162,12 @@ func eventually(
 ) async throws -> Bool {
     let deadline = ContinuousClock.now + limit
     while true {
+        let asked = ContinuousClock.now
         if try await condition() { return true }
-        if ContinuousClock.now >= deadline { return false }
-        try await pause(.milliseconds(10))
+        let now = ContinuousClock.now
+        if now >= deadline { return false }
+        // A question that costs much is asked less often, or it would slow down what it waits for.
+        try await pause(max(.milliseconds(10), min(now - asked, .milliseconds(500))))
     }
 }
 

@@ -35,7 +35,8 @@ final class StateFile {
         repeat {
             before = try marks(of: state)
             for name in before.keys {
-                try command(["cp", "--", state.appending(name), directory.appending(name)])
+                let copy = try Descriptor.open(directory.appending(name), O_WRONLY | O_CREAT | O_TRUNC)
+                try copy.write(try read(state.appending(name)), at: 0)
             }
         } while try marks(of: state) != before
         return directory
