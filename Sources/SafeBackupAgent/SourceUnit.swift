@@ -300,7 +300,14 @@ package final class SourceUnit: Sendable {
                 heldFor.withLock { $0 = nil }
                 isFirst = false
             }
-            async let next = scan.next(on: io)
+            // The next part is read while this one is compared.
+            let next = Task { [io] () -> Result<[ListedDirectory]?, SafeBackupError> in
+                do throws(SafeBackupError) {
+                    return .success(try await scan.next(on: io))
+                } catch {
+                    return .failure(error)
+                }
+            }
             let counts = try await compare(listed, number, root, notBefore: clock.now)
             seen += counts.seen
             queuedCount += counts.queued
@@ -312,12 +319,7 @@ package final class SourceUnit: Sendable {
                     "A directory cannot be read; nothing below it is saved",
                     metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
             }
-            do {
-                ahead = try await next
-            } catch {
-                throw error as? SafeBackupError
-                    ?? SafeBackupError(.sourceFailed, "The walk failed: \(error)", disposition: .transient)
-            }
+            ahead = try await next.value.get()
         }
         // The root could have gone away during the walk: then what it did not find is not known to be absent.
         _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
