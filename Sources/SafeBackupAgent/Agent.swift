@@ -121,6 +121,11 @@ package final class Agent: Sendable {
                 logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
             }
             guard let failure else { return result }
+            if failure.code == .stateFailed && stop.isRequested {
+                // What could not be written down was not called saved, and the next start's walk finds it.
+                logger.warning("The agent ends while the state cannot be written", metadata: ["error": "\(failure.message)"])
+                return .complete
+            }
             damages += 1
             if failure.code != .stateDamaged || damages > 3 || stop.isRequested { throw failure }
             // Opening it again moves the damaged file aside and rebuilds.
@@ -196,6 +201,10 @@ package final class Agent: Sendable {
                     try await source.walkOnce()
                 } catch {
                     walkFailure.set(error)
+                    // Nothing of a source that is not the known one is saved.
+                    last.set(-1)
+                    destination.kick()
+                    return
                 }
                 do throws(SafeBackupError) {
                     let sequence = try await state.durably { (store) throws(SafeBackupError) in
@@ -203,8 +212,8 @@ package final class Agent: Sendable {
                     }
                     last.set(sequence)
                 } catch {
-                    walkFailure.set(walkFailure.value ?? error)
-                    last.set(0)
+                    walkFailure.set(error)
+                    last.set(-1)
                 }
                 destination.kick()
             }
@@ -287,8 +296,10 @@ extension SafeBackupError {
     package var isHolding: Bool {
         switch code {
         case .rootMissing, .rootReplaced, .rootEmptied, .destinationMissing, .sentinelMissing, .sentinelForeign,
-            .destinationTaken, .destinationReadOnly:
+            .destinationReadOnly:
             true
+        // Another agent may end; another source stays.
+        case .destinationTaken: disposition != .permanent
         default: false
         }
     }

@@ -10,9 +10,10 @@ package final class DestinationUnit: Sendable {
     /// Bounds of one group; `syncfs` also writes the neighbours' dirty data, so a group is not too large.
     struct GroupLimits: Sendable {
         var jobs = 1_000
-        var bytes: Int64 = 256 << 20
-        /// Groups in flight at once.
-        var lanes = 3
+        /// Also bounds what a stop must wait for on a slow disk. A larger file is a group of its own.
+        var bytes: Int64 = 64 << 20
+        /// Groups in flight at once, each on an I/O thread.
+        var lanes = 4
     }
 
     let id: DestinationID
@@ -82,8 +83,14 @@ package final class DestinationUnit: Sendable {
         let id = id
         try await drain { () throws(SafeBackupError) in
             guard let sequence = sequence() else { return false }
-            return try await !self.state.durably { (store) throws(SafeBackupError) in
-                try store.outstanding(id, upTo: sequence).hasWork
+            return try await self.state.durably { (store) throws(SafeBackupError) in
+                let left = try store.outstanding(id, upTo: sequence)
+                if left.hasUntried { return false }
+                if !left.hasFailed { return true }
+                // What only waits for space would be waited for without end.
+                return try store.unsavedReport(limit: 10_000).allSatisfy { entry in
+                    entry.state != .failing || entry.code == SafeBackupError.Code.destinationFull.rawValue
+                }
             }
         }
     }
@@ -111,8 +118,14 @@ package final class DestinationUnit: Sendable {
     }
 
     private func holdOrThrow(_ error: SafeBackupError) async throws(SafeBackupError) {
-        guard error.disposition == .destinationUnavailable else { throw error }
+        if error.code == .stateFailed || error.code == .stateDamaged { throw error }
         await local.detach()
+        guard error.disposition == .destinationUnavailable else {
+            logger.error(
+                "The destination failed; it is tried again",
+                metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
+            return
+        }
         let id = id
         try await state.durably { (store) throws(SafeBackupError) in try store.hold(id, error) }
         let isNew = heldFor.withLock { held in

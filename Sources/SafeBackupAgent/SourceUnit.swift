@@ -31,6 +31,8 @@ package final class SourceUnit: Sendable {
     private let queued: @Sendable () -> Void
     private let root = Mutex<SourceRoot?>(nil)
     private let reconcileWanted = TaskSignal()
+    /// Ends the pause between two tries.
+    private let pausing = TaskSignal()
     /// Every job that the last complete walk knew has a sequence up to this.
     private let walkedUpTo = Shared<Int64?>(nil)
     /// What the log said last about the hold.
@@ -54,6 +56,7 @@ package final class SourceUnit: Sendable {
         self.logger = logger
         self.progress = progress
         self.queued = queued
+        stop.onRequest { [pausing] in pausing.signal() }
     }
 
     /// The root that reads start from; `nil` while the source is held.
@@ -84,23 +87,18 @@ package final class SourceUnit: Sendable {
             } catch {
                 close()
                 switch error.code {
+                case .stateFailed, .stateDamaged: throw error
                 case .rootMissing, .rootReplaced, .rootEmptied, .unreadable, .sourceFailed:
                     try await hold(error)
-                case .exhausted:
+                default:
                     logger.error(
-                        "The source cannot be watched now", metadata: ["error": "\(error.message)"])
-                default: throw error
+                        "The source cannot be watched now; it is tried again",
+                        metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
                 }
-                await pause(.seconds(2))
+                await pausing.wait(atMost: .seconds(2))
             }
         }
         close()
-    }
-
-    private func pause(_ duration: Duration) async {
-        let wake = TaskSignal()
-        stop.onRequest { wake.signal() }
-        await wake.wait(atMost: duration)
     }
 
     private func open() async throws(SafeBackupError) -> SourceRoot {
@@ -146,11 +144,12 @@ package final class SourceUnit: Sendable {
         ready()
         let failure = Shared<SafeBackupError?>(nil)
         let isOver = Shared(false)
-        let ended = TaskSignal()
+        let (ended, over) = (TaskSignal(), TaskSignal())
         let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted] error in
             if failure.value == nil { failure.set(error) }
             isOver.set(true)
             ended.signal()
+            over.signal()
             reconcileWanted.signal()
         }
         stop.onRequest { finish(nil) }
@@ -165,7 +164,7 @@ package final class SourceUnit: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.reconcileRepeatedly(root, watcher) { isOver.value }
+                    try await self.reconcileRepeatedly(root, watcher, over) { isOver.value }
                 } catch {
                     finish(error)
                 }
@@ -250,7 +249,7 @@ package final class SourceUnit: Sendable {
     }
 
     private func reconcileRepeatedly(
-        _ root: SourceRoot, _ watcher: Watcher, until isOver: @Sendable () -> Bool
+        _ root: SourceRoot, _ watcher: Watcher, _ over: TaskSignal, until isOver: @Sendable () -> Bool
     ) async throws(SafeBackupError) {
         var reason = "start"
         var wait = Duration.seconds(1)
@@ -263,7 +262,7 @@ package final class SourceUnit: Sendable {
             await reconcileWanted.wait(atMost: .seconds(86_400))
             if isOver() { return }
             if ContinuousClock.now - idle > wait * 2 { wait = .seconds(1) }
-            await pause(wait)
+            await over.wait(atMost: wait)
             if isOver() { return }
             reason = "desynced"
             let report = try await watcher.resync()

@@ -47,7 +47,3 @@ extension UnsavedEntry {
     }
 }
 
-extension Outstanding {
-    /// Something could still be done without waiting for a person or for space.
-    var hasWork: Bool { hasUntried || hasFailed }
-}

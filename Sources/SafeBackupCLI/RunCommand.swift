@@ -45,7 +45,7 @@ struct RunCommand: AsyncParsableCommand {
         let settings = AgentSettings(
             preflight: preflight, state: directory, excludes: try ExcludeRules(patterns: exclude.map(\.bytes)),
             isOnce: once)
-        let agent = Agent(settings: settings, logger: logger, ioThreads: 4)
+        let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
         let signals = Task {
             var count = 0
             for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {

@@ -28,11 +28,11 @@ final class TerminalProgress: Sendable {
     private func show() async {
         let began = ContinuousClock.now
         var (lastBytes, lastTime, rate) = (Int64(0), began, 0.0)
-        var wasBusy = true
+        var (wasBusy, isAnnounced) = (true, false)
         while !Task.isCancelled {
             let snapshot = agent.progress.snapshot
             let waiting = await agent.waiting()
-            let isBusy = snapshot.isScanning || waiting == nil || waiting?.jobs != 0
+            let isBusy = snapshot.isScanning || snapshot.walks == 0 || waiting?.jobs != 0
             let now = ContinuousClock.now
             let seconds =
                 Double((now - lastTime).components.attoseconds) / 1e18 + Double((now - lastTime).components.seconds)
@@ -42,17 +42,24 @@ final class TerminalProgress: Sendable {
             }
             if isBusy {
                 draw(snapshot, pending: waiting?.jobs ?? 0, rate: rate)
+                wasBusy = true
             } else if wasBusy {
                 erase()
-                var text = "In sync: \(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
-                if let stuck = waiting?.stuck, stuck > 0 { text += ", \(stuck) stuck (see 'safebackup status')" }
-                if isReady.load(ordering: .acquiring) { text += "; watching" }
-                Console.print(text)
+                wasBusy = false
+                // Once is enough: later changes show only while they are being saved.
+                if !isAnnounced { announce(snapshot, stuck: waiting?.stuck ?? 0) }
+                isAnnounced = true
             }
-            wasBusy = isBusy
             do { try await Task.sleep(for: .milliseconds(200)) } catch { break }  // cancelled: the run is over
         }
         erase()
+    }
+
+    private func announce(_ snapshot: Progress.Snapshot, stuck: Int) {
+        var text = "In sync: \(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
+        if stuck > 0 { text += ", \(stuck) stuck (see 'safebackup status')" }
+        if isReady.load(ordering: .acquiring) { text += "; watching" }
+        Console.print(text)
     }
 
     private func draw(_ snapshot: Progress.Snapshot, pending: Int, rate: Double) {
