@@ -28,7 +28,7 @@ final class TerminalProgress: Sendable {
     private func show() async {
         let began = ContinuousClock.now
         var (lastBytes, lastTime, rate) = (Int64(0), began, 0.0)
-        var (wasBusy, isAnnounced) = (true, false)
+        var (wasBusy, wasIdle, isAnnounced) = (true, false, false)
         while !Task.isCancelled {
             let snapshot = agent.progress.snapshot
             let waiting = await agent.waiting()
@@ -43,13 +43,15 @@ final class TerminalProgress: Sendable {
             if isBusy {
                 draw(snapshot, pending: waiting?.jobs ?? 0, rate: rate)
                 wasBusy = true
-            } else if wasBusy {
+            } else if wasBusy && wasIdle {
                 erase()
                 wasBusy = false
                 // Once is enough: later changes show only while they are being saved.
                 if !isAnnounced { announce(snapshot, stuck: waiting?.stuck ?? 0) }
                 isAnnounced = true
             }
+            // The counters follow the queue by a moment: believe the second quiet look.
+            wasIdle = !isBusy
             do { try await Task.sleep(for: .milliseconds(200)) } catch { break }  // cancelled: the run is over
         }
         erase()
