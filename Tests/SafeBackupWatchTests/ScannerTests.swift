@@ -309,9 +309,12 @@ final class Mount {
         try #require(result == 0)
     }
 
-    func unmount() {
-        if isMounted { umount(target) }
-        isMounted = false
+    /// Whether it is unmounted now. Somebody who looks in for a moment is waited for.
+    @discardableResult
+    func unmount() -> Bool {
+        let deadline = monotonicSeconds() + 5
+        while isMounted && monotonicSeconds() < deadline { isMounted = umount(target) != 0 }
+        return !isMounted
     }
 
     deinit { unmount() }
