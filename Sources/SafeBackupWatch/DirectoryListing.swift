@@ -31,14 +31,20 @@ struct DirectoryListing: Sendable {
         self.interest = interest
     }
 
-    /// Appends about `limit` entries; `false` when the end of the directory was read.
+    /// Appends about `limit` entries; `false` when the end of the directory was read. What was read before an error
+    /// is appended too.
     func read(into entries: inout [ListedEntry], limit: Int) throws(Errno) -> Bool {
         var names: [Name] = []
         var hasMore = true
-        while hasMore && names.count < limit {
-            hasMore = try directory.readEntries { leaf, kind, inode in
-                if interest == .directories, let kind, kind != .directory { return }
-                names.append(Name(leaf: leaf, kind: kind, inode: inode))
+        var failure: Errno?
+        while hasMore && failure == nil && names.count < limit {
+            do throws(Errno) {
+                hasMore = try directory.readEntries { leaf, kind, inode in
+                    if interest == .directories, let kind, kind != .directory { return }
+                    names.append(Name(leaf: leaf, kind: kind, inode: inode))
+                }
+            } catch {
+                failure = error
             }
         }
         // On a disk that is not in memory yet, looking in the order of inodes spares most of the seeks.
@@ -48,6 +54,7 @@ struct DirectoryListing: Sendable {
             guard let finding = look(at: name) else { continue }
             entries.append(ListedEntry(leaf: name.leaf, finding: finding))
         }
+        if let failure { throw failure }
         return hasMore
     }
 

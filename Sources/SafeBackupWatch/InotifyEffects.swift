@@ -42,18 +42,18 @@ struct InotifyEffects: TreeEffects {
             obstacle = error == .noSpace ? .watchLimit : Self.obstacle(error)
         }
         let listing = DirectoryListing(directory, path: path, filter: filter, interest: interest)
-        do throws(Errno) {
-            var hasMore = true
-            while hasMore {
-                var entries: [ListedEntry] = []
+        var (hasMore, isWhole) = (true, true)
+        while hasMore && isWhole {
+            var entries: [ListedEntry] = []
+            do throws(Errno) {
                 hasMore = try listing.read(into: &entries, limit: 4_096)
-                if !entries.isEmpty { each(entries) }
+            } catch {
+                if error.meansGone { return .gone }
+                isWhole = false
             }
-        } catch {
-            if error.meansGone { return .gone }
-            return .entered(watch, obstacle, isWhole: false)
+            if !entries.isEmpty { each(entries) }
         }
-        return .entered(watch, obstacle, isWhole: true)
+        return .entered(watch, obstacle, isWhole: isWhole)
     }
 
     mutating func removeWatch(_ watch: WatchDescriptor) { inotify.removeWatch(watch) }

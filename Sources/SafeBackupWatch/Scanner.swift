@@ -73,9 +73,9 @@ package struct Scanner: Sendable {
     /// The next directories, until they hold `entryLimit` entries or a little more; `nil` after the last.
     ///
     /// A directory with more than `partLimit` entries comes in parts that are not whole; the last has no entries and
-    /// no failure (`isLastPart`). One that cannot be listed has a `failure`, which says nothing about its entries.
-    /// One that went meanwhile is left out. Throws `rootMissing`, `unreadable`, `exhausted` or `sourceFailed` if the
-    /// root itself cannot be listed: nothing that was told may then end a name.
+    /// no failure (`isLastPart`). One that cannot be listed to its end has a `failure`, and what it lacks then
+    /// says nothing. One that went meanwhile is left out. Throws `rootMissing`, `unreadable`, `exhausted` or
+    /// `sourceFailed` if the root itself cannot be listed: nothing that was told may then end a name.
     package mutating func next(entryLimit: Int = 4_096) throws(SafeBackupError) -> [ListedDirectory]? {
         var batch: [ListedDirectory] = []
         var count = 0
@@ -161,7 +161,6 @@ package struct Scanner: Sendable {
             if directory.path.isRoot { throw failure }
             if error.meansGone { return nil }
             listed.failure = failure
-            return listed
         }
         for entry in listed.entries {
             guard case .status(let status) = entry.finding, status.kind == .directory else { continue }
@@ -169,7 +168,7 @@ package struct Scanner: Sendable {
             directory.subdirectories.append(0)
         }
         listed.isWhole = directory.hasEnded && !directory.isInParts
-        if listed.isWhole || listed.isLastPart {
+        if listed.isWhole || listed.isLastPart || listed.failure != nil {
             descend(into: directory)
         } else {
             directory.isInParts = true

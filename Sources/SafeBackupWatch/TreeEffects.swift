@@ -3,7 +3,7 @@ import SafeBackupCore
 /// What `WatchDigest` asks of the file system and the kernel. A test answers from memory.
 protocol TreeEffects {
     /// Opens a directory, watches it, and lists it after that, so that what comes to be in it is either listed or
-    /// reported. `each` gets the entries, in parts; none if the answer is `gone` or `skipped`.
+    /// reported. `each` gets the entries, in parts.
     mutating func enter(
         _ path: RelativePath, interest: DirectoryListing.Interest, each: ([ListedEntry]) -> Void
     ) -> Entrance

@@ -86,7 +86,7 @@ package final class Watcher: Sendable {
             return true
         }
         precondition(isFirst, "a watcher is started once")
-        // The watches first, so that the events that are read meanwhile wait behind them for the same thread.
+        // No event comes before the first watch, and those that come meanwhile wait for the thread that places them.
         async let placed = started.tree.run { loop.placeWatches() }
         started.reading.submit { [tree = started.tree] in
             loop.read { tree.submit { loop.digestEvents() } }

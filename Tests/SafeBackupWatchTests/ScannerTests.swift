@@ -120,13 +120,15 @@ struct ScannerTests {
     func parts() throws {
         let sandbox = try Sandbox()
         try sandbox.mkdir("large/sub")
-        for index in 0..<1_200 { try sandbox.write("large/\(index)") }
+        // Long names, so that the kernel gives some 250 at a time.
+        let suffix = String(repeating: "x", count: 90)
+        for index in 0..<1_200 { try sandbox.write("large/\(index)\(suffix)") }
         try sandbox.write("large/sub/f")
         let listed = try scan(sandbox, entryLimit: 100, partLimit: 200)
         let parts = listed.filter { $0.path == .at("large") }
-        #expect(parts.count >= 2)
+        #expect(parts.count > 3)
         #expect(parts.allSatisfy { !$0.isWhole && $0.failure == nil })
-        #expect(parts.dropLast().allSatisfy { !$0.isLastPart && $0.entries.count < 1_100 })
+        #expect(parts.dropLast().allSatisfy { !$0.isLastPart && $0.entries.count < 600 })
         #expect(parts.last?.isLastPart == true)
         #expect(Set(parts.flatMap { $0.entries.map(\.leaf) }).count == 1_201)
         #expect(parts.reduce(0) { $0 + $1.entries.count } == 1_201)
@@ -307,9 +309,12 @@ final class Mount {
         try #require(result == 0)
     }
 
-    func unmount() {
-        if isMounted { umount(target) }
-        isMounted = false
+    /// Whether it is unmounted now. Somebody who looks in for a moment is waited for.
+    @discardableResult
+    func unmount() -> Bool {
+        let deadline = monotonicSeconds() + 5
+        while isMounted && monotonicSeconds() < deadline { isMounted = umount(target) != 0 }
+        return !isMounted
     }
 
     deinit { unmount() }

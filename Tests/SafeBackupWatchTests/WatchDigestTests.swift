@@ -1,4 +1,3 @@
-import Glibc
 import SafeBackupCore
 import Testing
 
@@ -40,7 +39,7 @@ struct WatchDigestTests {
 
     /// A hundred storms take about a second; more of them behind the flag.
     private static func seeds(from first: UInt64) -> Range<UInt64> {
-        first..<(first + (getenv("SAFEBACKUP_LONG") == nil ? 100 : 4_000))
+        first..<(first + (isLong ? 4_000 : 100))
     }
 
     /// Runs a storm; the digest and the consumer lag behind by chance. Afterwards everything is digested.

@@ -385,6 +385,31 @@ struct WatcherTests {
         await watcher.stop()
     }
 
+    @Test("An unmounted root is told as that", .enabled(if: Mount.isPossible, "needs the right to mount"))
+    func rootUnmounted() async throws {
+        let sandbox = try Sandbox()
+        try sandbox.mkdir("source")
+        let path = FilePath(sandbox.path + "/source")
+        let mount = try Mount("tmpfs", at: sandbox.path + "/source")
+        let filter = try TreeFilter(root: try ConfinedDirectory(opening: path))
+        let watcher = Watcher(filter: filter) { () throws(SafeBackupError) in
+            do throws(Errno) {
+                return try ConfinedDirectory(opening: path)
+            } catch {
+                throw SafeBackupError(.rootMissing, "gone", disposition: .sourceGone)
+            }
+        }
+        _ = try await watcher.start()
+        try sandbox.write("source/f")
+        var seen = await watcher.follow { $0.present[.at("f")] == .closed }
+        // Succeeds at once only if nobody holds a directory of it open.
+        #expect(mount.unmount())
+        seen = await watcher.follow(seen) { $0.rootEvents.contains(.unmounted) }
+        #expect(seen.rootEvents.contains(.unmounted))
+        #expect(seen.vanished.isEmpty)
+        await watcher.stop()
+    }
+
     @Test("A root that is not there, or is a file, is refused at the start")
     func noRoot() async throws {
         let sandbox = try Sandbox()
