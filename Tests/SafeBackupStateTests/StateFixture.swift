@@ -38,7 +38,9 @@ final class StateFixture: Sendable {
     var directory: FilePath { root.appending("state") }
     var database: FilePath { directory.appending("queue.db") }
 
-    func open(_ options: StateOptions = StateOptions()) async throws -> (StateStore, OpenReport) {
+    func open(
+        _ options: StateOptions = StateOptions()
+    ) async throws(SafeBackupError) -> (StateStore, OpenReport) {
         try await StateStore.open(in: directory, clock: clock.wallClock, options: options)
     }
 
