@@ -51,7 +51,9 @@ import Testing
         return times
     }
 
-    @Test("Names are told as they are, as they were, and as they were deleted; in pages of any size", arguments: [1, 2, 100])
+    @Test(
+        "Names are told as they are, as they were, and as they were deleted; in pages of any size",
+        arguments: [1, 2, 100])
     func scopes(limit: Int) async throws {
         let times = try await history()
         let reader = try StateReader(in: fixture.directory)
@@ -153,7 +155,9 @@ import Testing
 
     @Test("The queries that run for each job, entry or second use an index and sort nothing")
     func plans() throws {
-        func plan(_ sql: String) throws -> String { try fixture.rows("EXPLAIN QUERY PLAN \(sql)").joined(separator: "; ") }
+        func plan(_ sql: String) throws -> String {
+            try fixture.rows("EXPLAIN QUERY PLAN \(sql)").joined(separator: "; ")
+        }
         for (sql, index) in [
             (
                 """
