@@ -6,6 +6,12 @@ import Testing
 
 @testable import SafeBackupState
 
+extension StateStore {
+    fileprivate func work() throws(SafeBackupError) -> Int {
+        try read { (connection) throws(SafeBackupError) in connection.work }
+    }
+}
+
 @Suite struct ReaderTests {
     let fixture: StateFixture
     let scene: Scene
@@ -153,48 +159,64 @@ import Testing
                 == ["nameTooLong|1|3", "waiting|1|4"])
     }
 
-    @Test("The queries that run for each job, entry or second use an index and sort nothing")
-    func plans() throws {
-        func plan(_ sql: String) throws -> String {
-            try fixture.rows("EXPLAIN QUERY PLAN \(sql)").joined(separator: "; ")
+    /// How much more the database does for a call on a large state than on a small one.
+    private func growth(_ body: (Scene) async throws -> Void) async throws -> Int {
+        var work: [Int] = []
+        for count in [5, 1_500] {
+            let fixture = try StateFixture()
+            let scene = try await fixture.scene()
+            let paths = (0..<count).map { "d\($0 % 7)/f\($0)" }
+            try await scene.enqueue(try paths.map { try scene.change($0, size: 1) })
+            try await scene.complete(try await scene.leaseDue(), .stored(file(1)))
+            try await scene.enqueue(try paths.map { try scene.change($0, size: 1) })
+            try await scene.complete(
+                try await scene.leaseDue(),
+                .failed(
+                    SafeBackupError(.torn, "No", disposition: .transient),
+                    .retry(after: .seconds(60), countsAttempt: true)))
+            try await scene.enqueue(try paths.map { try scene.change("new/\($0)", size: 1) })
+            let before = try await scene.store.work()
+            try await body(scene)
+            work.append(try await scene.store.work() - before)
         }
-        for (sql, index) in [
-            (
-                """
-                SELECT sequence FROM job WHERE state = 'pending' AND destination_id = 1 AND source_id = 1
-                ORDER BY not_before, sequence LIMIT 9
-                """, "job_pending"
-            ),
-            ("SELECT 1 FROM job WHERE destination_id = 1 AND source_id = 1 AND path = 'a'", "job_path"),
-            (
-                """
-                SELECT sequence FROM job WHERE state = 'leased' AND state <> 'pending' AND destination_id = 1
-                """, "job_other"
-            ),
-            (
-                """
-                SELECT sequence FROM job WHERE state = 'pending' AND last_error_code IS NOT NULL
-                    AND destination_id = 1
-                """, "job_other"
-            ),
-            (
-                """
-                SELECT id FROM name WHERE source_id = 1 AND destination_id = 1 AND parent = 'a' AND leaf = 'b'
-                    AND ended_at IS NULL
-                """, "name_live"
-            ),
-            (
-                """
-                SELECT id FROM name WHERE source_id = 1 AND destination_id = 1 AND parent = 'a' AND leaf = 'b'
-                    AND ended_at IS NOT NULL ORDER BY id DESC
-                """, "name_history"
-            ),
-            ("SELECT id FROM name WHERE copy_id = 1", "name_copy"),
-            ("SELECT id FROM copy WHERE destination_id = 1 AND location = 'a'", "copy_location"),
+        return work[1] - work[0]
+    }
+
+    @Test("What is asked for each job or each second costs no more with a large backlog")
+    func cost() async throws {
+        #expect(try await growth { _ = try await $0.due(limit: 1) } < 100)
+        #expect(try await growth { _ = try await $0.store.counts() } < 100)
+        #expect(try await growth { _ = try await $0.store.leases($0.destination, limit: 5) } < 100)
+        #expect(try await growth { _ = try await $0.store.removals($0.destination, limit: 5) } < 100)
+        #expect(try await growth { _ = try await $0.store.hasLiveNames($0.source) } < 100)
+        #expect(
+            try await growth { scene in
+                let job = try #require(try await scene.due(limit: 1).jobs.first)
+                let lease = LeasedJob(job: job, plan: LeasePlan(stageName: "s", final: .absent))
+                try await scene.store.lease(scene.destination, [lease])
+                try await scene.complete([lease], .stored(file(2)))
+            } < 300)
+        #expect(
+            try await growth {
+                _ = try await $0.store.outstanding($0.destination, upTo: try await $0.store.newestSequence())
+            } < 100)
+        #expect(
+            try await growth {
+                _ = try await $0.store.liveLeaves($0.source, $0.destination, in: .root, after: nil, limit: 5)
+            } < 100)
+    }
+
+    @Test("What a person asks for is found, not searched for")
+    func readerCost() async throws {
+        for number in 0..<300 { try await scene.enqueue([try scene.change("d/f\(number)")]) }
+        try await scene.complete(try await scene.leaseDue(), .stored(file(1)))
+        let reader = try StateReader(in: fixture.directory)
+        for (path, scope) in [
+            ("d/f7", NameScope.live), ("d/f7", .history), ("d/f7", .deleted), ("x", .at(scene.clock.now)),
         ] {
-            let plan = try plan(sql)
-            #expect(plan.contains(index), "\(sql): \(plan)")
-            #expect(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "\(sql): \(plan)")
+            let before = reader.work
+            _ = try names(reader, scope, at: path)
+            #expect(reader.work - before < 300, "\(path) \(scope)")
         }
     }
 
