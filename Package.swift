@@ -66,9 +66,13 @@ let package = Package(
             name: "SafeBackupWatchTests",
             dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", system],
             swiftSettings: strict),
+        // An SQLite VFS that fails its Nth write or sync.
+        .target(name: "CFailingVFS", dependencies: ["CSafeBackupSQLite"], path: "Tests/CFailingVFS"),
         .testTarget(
             name: "SafeBackupStateTests",
-            dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupState", system],
+            dependencies: [
+                "CFailingVFS", "CSafeBackupSQLite", "SafeBackupCore", "SafeBackupSystem", "SafeBackupState", system,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupLocalTests",

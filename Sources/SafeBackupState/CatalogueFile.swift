@@ -112,7 +112,7 @@ package enum CatalogueFile {
             select: """
                 SELECT id, source_id, location, kind, digest, size, stored_at, inode, mtime_ns, role, versioned_at, adopted,
                     fuzzy, damaged
-                FROM copy WHERE destination_id = ? AND id > ? AND id <= ? AND removing IS NULL ORDER BY id LIMIT ?
+                FROM copy NOT INDEXED WHERE destination_id = ? AND id > ? AND id <= ? AND removing IS NULL ORDER BY id LIMIT ?
                 """,
             insert: "INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         header.names = try copyRows(
@@ -120,7 +120,7 @@ package enum CatalogueFile {
             select: """
                 SELECT id, source_id, 0, parent, leaf, copy_id, kind, inode, size, mtime_ns, ctime_ns, mode, uid, gid,
                     xattrs, link_target, fuzzy, racy, began_at, ended_at, end_reason
-                FROM name WHERE destination_id = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?
+                FROM name NOT INDEXED WHERE destination_id = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?
                 """,
             insert: "INSERT INTO name VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         try file.execute(indexes)
@@ -149,7 +149,7 @@ package enum CatalogueFile {
         }
     }
 
-    /// How many rows.
+    /// How many rows. `select` reads by id (NOT INDEXED): an index on the destination would be sorted for each chunk.
     private static func copyRows(
         _ state: Connection, _ destination: DestinationID, _ last: Int64, _ file: Connection, columns: Int,
         select: String, insert: String

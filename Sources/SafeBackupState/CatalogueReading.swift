@@ -107,22 +107,36 @@ struct NameQuery {
     }
 
     private func exact(isEnded: Bool, into entries: inout [CatalogueEntry]) throws(SafeBackupError) {
-        let statement = try connection.statement(
-            """
-            SELECT n.parent, n.leaf, n.began_at, n.ended_at, n.end_reason, n.id, n.copy_id, n.kind, n.inode, n.size,
-                n.mtime_ns, n.ctime_ns, n.mode, n.uid, n.gid, n.xattrs, n.link_target, n.fuzzy, n.racy,
-                c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged
-            FROM name n LEFT JOIN copy c ON c.id = n.copy_id
-            WHERE n.source_id = ?1 AND n.destination_id = ?2 AND n.parent = ?3 AND n.leaf = ?4
-                AND n.began_at <= ?5 AND ifnull(n.ended_at, 9223372036854775807) > ?6 AND (n.ended_at IS NOT NULL) = ?7
-                AND (NOT ?8 OR n.end_reason = 'deleted' AND NOT EXISTS (SELECT 1 FROM name m
-                    WHERE m.source_id = n.source_id AND m.destination_id = n.destination_id AND m.parent = n.parent
-                        AND m.leaf = n.leaf AND (m.ended_at IS NULL OR m.id > n.id)))
-            ORDER BY n.id
-            """)
+        let statement =
+            isEnded
+            ? try connection.statement(
+                """
+                SELECT n.parent, n.leaf, n.began_at, n.ended_at, n.end_reason, n.id, n.copy_id, n.kind, n.inode, n.size,
+                    n.mtime_ns, n.ctime_ns, n.mode, n.uid, n.gid, n.xattrs, n.link_target, n.fuzzy, n.racy,
+                    c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged
+                FROM name n INDEXED BY name_history LEFT JOIN copy c ON c.id = n.copy_id
+                WHERE n.source_id = ?1 AND n.destination_id = ?2 AND n.parent = ?3 AND n.leaf = ?4
+                    AND n.ended_at IS NOT NULL AND n.began_at <= ?5 AND n.ended_at > ?6
+                    AND (NOT ?7 OR n.end_reason = 'deleted' AND NOT EXISTS (SELECT 1 FROM name m
+                            WHERE m.source_id = ?1 AND m.destination_id = ?2 AND m.parent = ?3 AND m.leaf = ?4
+                                AND m.ended_at IS NULL)
+                        AND NOT EXISTS (SELECT 1 FROM name m
+                            WHERE m.source_id = ?1 AND m.destination_id = ?2 AND m.parent = ?3 AND m.leaf = ?4
+                                AND m.ended_at IS NOT NULL AND m.id > n.id))
+                ORDER BY n.id
+                """)
+            : try connection.statement(
+                """
+                SELECT n.parent, n.leaf, n.began_at, n.ended_at, n.end_reason, n.id, n.copy_id, n.kind, n.inode, n.size,
+                    n.mtime_ns, n.ctime_ns, n.mode, n.uid, n.gid, n.xattrs, n.link_target, n.fuzzy, n.racy,
+                    c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged
+                FROM name n INDEXED BY name_live LEFT JOIN copy c ON c.id = n.copy_id
+                WHERE n.source_id = ?1 AND n.destination_id = ?2 AND n.parent = ?3 AND n.leaf = ?4
+                    AND n.ended_at IS NULL AND n.began_at <= ?5
+                """)
         defer { statement.reset() }
         statement.bind(source.rawValue).bind(destination.rawValue).bind(split: path).bind(bounds.begun)
-            .bind(bounds.ended).bind(isEnded).bind(scope == .deleted)
+        if isEnded { statement.bind(bounds.ended).bind(scope == .deleted) }
         while try statement.step() { entries.append(read(statement)) }
     }
 

@@ -75,7 +75,7 @@ struct StateFile {
         let application = try connection.number("PRAGMA application_id") ?? 0
         let tables = try connection.number("SELECT count(*) FROM sqlite_schema") ?? 0
         let isEmpty = version == 0 && application == 0 && tables == 0
-        if !isEmpty && application != Schema.applicationID {
+        if !isEmpty && (application != Schema.applicationID || version < 1) {
             throw damaged("it is not a database of safebackup")
         }
         if version > migrations.version { throw newer(version, connection) }

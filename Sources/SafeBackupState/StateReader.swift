@@ -90,6 +90,9 @@ package final class StateReader: CatalogueReading {
         }
     }
 
+    /// See `Connection.work`.
+    var work: Int { connection.work }
+
     package func status() throws(SafeBackupError) -> StateStatus {
         try connection.statement("BEGIN").run()
         // Ignored beyond its effect: nothing was changed, and the next BEGIN tells if the connection is broken.
@@ -143,7 +146,7 @@ package final class StateReader: CatalogueReading {
         // Sequences grow with time: the first open job is the oldest, or near enough to it for people.
         let statement = try connection.statement(
             """
-            SELECT j.first_seen_at FROM job j WHERE j.destination_id = ? AND j.state <> 'stuck'
+            SELECT j.first_seen_at FROM job j NOT INDEXED WHERE j.destination_id = ? AND j.state <> 'stuck'
                 AND EXISTS (SELECT 1 FROM pair p WHERE p.source_id = j.source_id
                     AND p.destination_id = j.destination_id AND p.active = 1)
             ORDER BY j.sequence LIMIT 1

@@ -89,7 +89,8 @@ extension StateStore {
             let isTrue = try store(entry, job, pair, ended, now: now, &result, connection)
             if !isTrue { try requeue(job, pair, now: now, connection) }
             let isKeptNow = entry.displaced.contains { $0.from == job.location && $0.reason == .kept }
-            if isKeptNow && job.keptVersions >= versionLimit {
+            // A last good copy that is not needed as such any more is a kept version too.
+            if isKeptNow && job.keptVersions >= versionLimit || job.live?.isFuzzy == true {
                 result.excessVersions += try connection.excessVersions(pair, job.path, limit: versionLimit)
             }
         }

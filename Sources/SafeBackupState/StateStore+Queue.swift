@@ -313,7 +313,7 @@ extension StateStore {
         let isBeyond = try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
                 """
-                SELECT EXISTS (SELECT 1 FROM pair p JOIN job j ON j.destination_id = p.destination_id
+                SELECT EXISTS (SELECT 1 FROM pair p CROSS JOIN job j ON j.destination_id = p.destination_id
                         AND j.source_id = p.source_id AND j.state = 'pending' AND j.not_before > ?1
                     WHERE p.destination_id = ?3)
                     OR EXISTS (SELECT 1 FROM job WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ?3

@@ -45,8 +45,8 @@ extension StateStore {
                 try note.bind(path: try path(of: id, connection)?.bytes).bind(now).bind(id).run()
                 if connection.changes > 0 { try removeCopy(id, connection) }
             }
-            try connection.statement("DELETE FROM cleaned WHERE destination_id = ? AND at < ?")
-                .bind(destination.rawValue).bind(now + .seconds(-366 * 86_400)).run()
+            // The newest are history enough.
+            try connection.statement("DELETE FROM cleaned WHERE id <= (SELECT max(id) FROM cleaned) - 100000").run()
         }
     }
 

@@ -95,7 +95,7 @@ extension StateStore {
                     EXISTS (SELECT 1 FROM job j JOIN pair p ON p.source_id = j.source_id AND p.active = 1
                             AND p.destination_id = j.destination_id
                         WHERE j.state = 'leased' AND j.state <> 'pending' AND j.destination_id = ?1 AND j.sequence <= ?2)
-                    OR EXISTS (SELECT 1 FROM pair p JOIN job j ON j.source_id = p.source_id
+                    OR EXISTS (SELECT 1 FROM pair p CROSS JOIN job j INDEXED BY job_pending ON j.source_id = p.source_id
                             AND j.destination_id = p.destination_id
                         WHERE p.destination_id = ?1 AND p.active = 1 AND j.state = 'pending' AND j.sequence <= ?2
                             AND j.last_error_code IS NULL),

@@ -38,7 +38,9 @@ final class StateFixture: Sendable {
     var directory: FilePath { root.appending("state") }
     var database: FilePath { directory.appending("queue.db") }
 
-    func open(_ options: StateOptions = StateOptions()) async throws -> (StateStore, OpenReport) {
+    func open(
+        _ options: StateOptions = StateOptions()
+    ) async throws(SafeBackupError) -> (StateStore, OpenReport) {
         try await StateStore.open(in: directory, clock: clock.wallClock, options: options)
     }
 
@@ -164,10 +166,10 @@ struct Scene {
         try await store.due(destination, limit: limit, byteLimit: byteLimit, now: clock.now)
     }
 
-    /// Leases everything that is due, with the same plan.
+    /// Leases everything that is due, or only what is due at one path, with the same plan.
     @discardableResult
-    func leaseDue(version: RelativePath? = nil) async throws -> [LeasedJob] {
-        let jobs = try await due().jobs.map { job in
+    func leaseDue(only path: RelativePath? = nil, version: RelativePath? = nil) async throws -> [LeasedJob] {
+        let jobs = try await due().jobs.filter { path == nil || $0.path == path }.map { job in
             LeasedJob(
                 job: job,
                 plan: LeasePlan(
@@ -193,7 +195,7 @@ struct Scene {
         try await enqueue([
             QueuedChange(path: path, action: .store, notBefore: clock.now, size: entry.fingerprint.size)
         ])
-        let leases = try await leaseDue().filter { $0.job.path == path }
+        let leases = try await leaseDue(only: path)
         return try await complete(leases, .stored(entry))
     }
 

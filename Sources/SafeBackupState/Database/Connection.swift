@@ -119,6 +119,9 @@ final class Connection {
         return statement
     }
 
+    /// How much SQLite did for the statements so far, in steps of its virtual machine.
+    var work: Int { statements.values.reduce(0) { $0 + $1.work } }
+
     /// A statement that is used once.
     func prepare(_ sql: String) throws(SafeBackupError) -> Statement {
         let bytes = Array(sql.utf8)

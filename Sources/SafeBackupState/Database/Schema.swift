@@ -234,7 +234,7 @@ enum Schema {
             message TEXT NOT NULL
         ) STRICT;
 
-        -- A copy that was removed from a destination, and why. path: the source's, where it is known.
+        -- A copy that was removed from a destination, and why: the newest 100,000. path: the source's, where it is known.
         CREATE TABLE cleaned (
             id INTEGER NOT NULL PRIMARY KEY,
             destination_id INTEGER NOT NULL,

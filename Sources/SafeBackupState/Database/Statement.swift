@@ -39,6 +39,9 @@ final class Statement {
         }
     }
 
+    /// How much SQLite did for this statement so far, in steps of its virtual machine; tells a scan from a search.
+    var work: Int { Int(sqlite3_stmt_status(handle, SQLITE_STMTSTATUS_VM_STEP, 0)) }
+
     /// Ready for new parameters.
     func reset() {
         // Ignored because it repeats the error of the step, which was thrown there.
