@@ -28,7 +28,7 @@ let package = Package(
         .target(name: "CSafeBackupLinux", cSettings: [.define("_GNU_SOURCE")]),
         .systemLibrary(name: "CSafeBackupSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "CSafeBackupOpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
-        .target(name: "SafeBackupCore", dependencies: [system], swiftSettings: strict),
+        .target(name: "SafeBackupCore", swiftSettings: strict),
         .target(
             name: "SafeBackupSystem",
             dependencies: ["CSafeBackupLinux", "CSafeBackupOpenSSL", "SafeBackupCore", system],

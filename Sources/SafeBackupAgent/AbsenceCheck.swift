@@ -118,7 +118,8 @@ package final class SourceRoot: Sendable {
         if let known, !known.matches(identity) { throw Self.replaced(path) }
     }
 
-    private static func open(_ path: FilePath) throws(SafeBackupError) -> (ConfinedDirectory, RootIdentity, FileStatus) {
+    private static func open(_ path: FilePath) throws(SafeBackupError) -> (ConfinedDirectory, RootIdentity, FileStatus)
+    {
         do throws(Errno) {
             let tree = try ConfinedDirectory(opening: path)
             return (tree, try RootIdentity(of: tree.root), try tree.root.status())

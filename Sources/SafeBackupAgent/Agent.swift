@@ -123,7 +123,8 @@ package final class Agent: Sendable {
             guard let failure else { return result }
             if failure.code == .stateFailed && stop.isRequested {
                 // What could not be written down was not called saved, and the next start's walk finds it.
-                logger.warning("The agent ends while the state cannot be written", metadata: ["error": "\(failure.message)"])
+                logger.warning(
+                    "The agent ends while the state cannot be written", metadata: ["error": "\(failure.message)"])
                 return .complete
             }
             damages += 1

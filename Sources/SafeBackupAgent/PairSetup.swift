@@ -87,7 +87,8 @@ struct PairSetup: Sendable {
             logger.warning("A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
         }
         if let report = imported.report {
-            logger.notice("The catalogue was read", metadata: ["names": "\(report.names)", "copies": "\(report.copies)"])
+            logger.notice(
+                "The catalogue was read", metadata: ["names": "\(report.names)", "copies": "\(report.copies)"])
         } else {
             logger.warning("No finished catalogue is at the destination; every file is compared with the source")
         }

@@ -97,7 +97,8 @@ package struct StatusReport: Sendable, Encodable {
         do {
             return String(decoding: try encoder.encode(self), as: UTF8.self)
         } catch {
-            throw SafeBackupError(.stateFailed, "The status cannot be written as JSON: \(error)", disposition: .permanent)
+            throw SafeBackupError(
+                .stateFailed, "The status cannot be written as JSON: \(error)", disposition: .permanent)
         }
     }
 
@@ -138,9 +139,12 @@ package struct StatusReport: Sendable, Encodable {
                     "  queue         \(waiting) waiting, \(ByteCount(destination.pendingBytes))"
                         + (destination.oldestPendingAt.map { ", oldest since \($0)" } ?? ""))
             }
-            if destination.stuck > 0 { lines.append("  stuck         \(destination.stuck) ('safebackup retry' tries again)") }
+            if destination.stuck > 0 {
+                lines.append("  stuck         \(destination.stuck) ('safebackup retry' tries again)")
+            }
             if destination.fuzzy > 0 { lines.append("  fuzzy         \(destination.fuzzy)") }
-            lines.append("  catalogue     \(destination.catalogueExportedAt.map { "copied \($0)" } ?? "not copied yet")")
+            lines.append(
+                "  catalogue     \(destination.catalogueExportedAt.map { "copied \($0)" } ?? "not copied yet")")
         }
         if !problems.isEmpty {
             lines.append("")

@@ -32,7 +32,9 @@ package struct UnsavedReport: Sendable {
         case .unreadable: "it may not be read; run as a user who may"
         case .special: "it is a FIFO, a socket or a device"
         case .otherFileSystem: "it is on another file system"
-        default: code == SafeBackupError.Code.torn.rawValue ? "it mixes several states; it is saved again" : "see status"
+        default:
+            code == SafeBackupError.Code.torn.rawValue
+                ? "it mixes several states; it is saved again" : "see 'safebackup status'"
         }
     }
 }
@@ -46,4 +48,3 @@ extension UnsavedEntry {
         }
     }
 }
-

@@ -37,7 +37,7 @@ package struct ListedDirectory: Sendable {
     package var failure: SafeBackupError?
 
     package init(
-        path: RelativePath, status: FileStatus?, entries: [ListedEntry], isWhole: Bool,
+        path: RelativePath, status: FileStatus? = nil, entries: [ListedEntry], isWhole: Bool,
         failure: SafeBackupError? = nil
     ) {
         self.path = path
