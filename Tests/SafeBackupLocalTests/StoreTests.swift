@@ -9,7 +9,7 @@ import Glibc
 struct StoreTests {
     @Test("Files, links and directories arrive whole, with their metadata, and staging is empty")
     func storesAll() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         try bench.write("a/b/file", "content", mtime: 1_500_000_001)
         chmod(bench.sourcePath + "/a/b/file", 0o640)
@@ -155,7 +155,7 @@ struct StoreTests {
 
     @Test("A sparse file stays sparse and has the digest of all its bytes")
     func sparse() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         let size = 8 << 20
         var content = [UInt8](repeating: 0, count: size)
@@ -175,7 +175,7 @@ struct StoreTests {
 
     @Test("Extended attributes are copied; setuid goes only with the owner")
     func attributes() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         try bench.write("file", "content")
         let path = FilePath(bench.sourcePath + "/file")
@@ -204,7 +204,7 @@ struct StoreTests {
 
     @Test("A source of 100 files in 60 new directories is stored by one flush of the whole")
     func largeGroup() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         var paths: [String] = []
         for number in 0..<100 {
