@@ -226,6 +226,31 @@ struct StoreTests {
         #expect(small.counts.calls == 2)
     }
 
+    @Test("Few files are flushed one by one, with every directory that was made or changed on the way")
+    func smallFlush() throws {
+        let bench = try Bench()
+        var ledger = Ledger()
+        func flushes(_ path: String) throws -> Int {
+            let group = try bench.lease([path], &ledger)
+            let sources = try bench.sources()
+            let plan = FaultPlan(call: "fsync")
+            let outcomes = plan.run { bench.destination.storeNow(group, from: sources) }
+            bench.enter(group, outcomes, &ledger)
+            return plan.counts.calls
+        }
+        try bench.write("a/b/c/file", "one")
+        // The file; c with its name; b, a and the root with the directories that were made in them.
+        #expect(try flushes("a/b/c/file") == 5)
+        try bench.write("a/b/c/file", "two")
+        // Before the rename the file, its version's directory, and the three above it in which one was made; then c.
+        #expect(try flushes("a/b/c/file") == 6)
+        try bench.write("a/b/c/file", "three")
+        #expect(try flushes("a/b/c/file") == 2)
+        chmod(bench.sourcePath + "/a/b/c/file", 0o600)
+        #expect(try flushes("a/b/c/file") == 1)
+        #expect(try flushes("a/b/c/file") == 0)
+    }
+
     @Test("A file becomes a directory, and a directory a file, a link, and back; what was in the way is kept")
     func kinds() throws {
         let bench = try Bench()
