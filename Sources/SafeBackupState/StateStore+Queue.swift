@@ -335,8 +335,9 @@ extension StateStore {
 
     // MARK: - Leases
 
-    /// Marks jobs as leased, with what was planned for them; gives those that were still pending. When this returns,
-    /// a power cut leaves `leases` able to tell what was about to be written.
+    /// Marks jobs as leased, with what was planned for them; gives those that were still pending, and whose source and
+    /// destination are neither held nor inactive now. When this returns, a power cut leaves `leases` able to tell what
+    /// was about to be written.
     @discardableResult
     package func lease(
         _ destination: DestinationID, _ jobs: [LeasedJob]
@@ -344,6 +345,9 @@ extension StateStore {
         let now = clock.now
         return try write { (connection) throws(SafeBackupError) in
             var taken: [LeasedJob] = []
+            // A hold may have come since the jobs were due.
+            if try isHeld(destination, connection) { return taken }
+            let sources = Set(try runnable(destination, connection).map(\.source))
             taken.reserveCapacity(jobs.count)
             let update = try connection.statement(
                 """
@@ -353,7 +357,7 @@ extension StateStore {
                     settle_by = CASE WHEN generation = ?1 THEN NULL ELSE settle_by END, backoff_until = NULL
                 WHERE sequence = ?14 AND state = 'pending' AND destination_id = ?15
                 """)
-            for lease in jobs {
+            for lease in jobs where sources.contains(lease.job.source) {
                 let (job, plan) = (lease.job, lease.plan)
                 update.bind(job.generation).bind(text: job.action.rawValue).bind(now).bind(lastNumber)
                     .bind(text: plan.stageName).bind(path: plan.version?.bytes)
