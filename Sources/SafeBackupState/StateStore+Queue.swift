@@ -121,7 +121,7 @@ extension StateStore {
         let select = try connection.statement(
             """
             SELECT sequence, state, size, hash_first, settle_by, backoff_until, attempts, last_error_code, last_error,
-                generation = leased_generation
+                generation = leased_generation, action = 'delete' AND is_directory
             FROM job WHERE destination_id = ? AND source_id = ? AND path = ?
             """)
         defer { select.reset() }
@@ -137,7 +137,10 @@ extension StateStore {
         let backoff = select.timestampOrNull()
         var attempts = select.int()
         var error = (code: select.textOrNull(), message: select.textOrNull())
-        let isFirstOfLease = state == .leased && select.bool()
+        let isLeasedGeneration = select.bool()
+        let isFirstOfLease = state == .leased && isLeasedGeneration
+        let isBack = select.bool() && change.action == .store
+        select.reset()
 
         let newLimit = change.limit(from: now)
         let limit = state == .stuck ? newLimit : oldLimit ?? newLimit
@@ -167,6 +170,10 @@ extension StateStore {
         note(pair) {
             $0.count(state, size: oldSize, sign: -1)
             $0.count(newState, size: size, sign: 1)
+        }
+        if isBack {
+            // The directory that vanished took along what was below it; this is another one, or the same come back.
+            try lookBelow(change.path, pair, notBefore: change.notBefore, now: now, connection)
         }
         return .coalesced
     }
