@@ -5,8 +5,8 @@ import SystemPackage
 /// Makes what a group wrote durable: a few files and directories one by one, so that a busy neighbour does not delay
 /// them, and many by one `syncfs`, where the file system and the kernel honour it.
 struct GroupFlush {
-    /// Up to this many files are flushed one by one. Measured on ext4 with a journal: the first fsync commits what
-    /// the others wrote, so that 32 of them cost little more than one syncfs.
+    /// Up to this many files are flushed one by one. Measured on a loop-mounted ext4, median of 3: a group of one file
+    /// takes 2.9 ms, one of 32 takes 11 ms this way, and one of 33 takes 7 ms by `syncfs` when nobody else writes.
     static let fileLimit = 32
     static let directoryLimit = 8
 
