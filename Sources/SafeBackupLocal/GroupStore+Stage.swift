@@ -64,15 +64,16 @@ extension GroupStore {
     private mutating func stageFile(_ lease: LeasedJob, _ found: Found) throws(SafeBackupError) -> Progress {
         let job = lease.job
         let now = found.status.fingerprint
-        // The copy that the catalogue has, if it is under the final name and whole.
+        let isOurs = holdsOccupant(lease)
+        // A copy that may stay, if it has the source's content.
         var copy: CopyRecord?
-        if let occupant = job.occupant, occupant.kind == .file, !occupant.isDamaged, occupant.digest != nil,
-            lease.plan.final.holds(occupant, live: job.live, root)
+        if isOurs, let occupant = job.occupant, occupant.kind == .file, occupant.digest != nil, !occupant.isDamaged,
+            !occupant.isFuzzy
         {
             copy = occupant
         }
         let live = job.live?.kind == .file ? job.live : nil
-        if let live, let copy, !job.hashFirst, !live.isRacy, !live.isFuzzy, !copy.isFuzzy,
+        if let live, copy != nil, !job.hashFirst, !live.isRacy, !live.isFuzzy,
             found.tree.isUnchanged(now, since: live.fingerprint)
         {
             return .finished(.stored(entry(.kept, found, live.metadata)))
@@ -85,12 +86,17 @@ extension GroupStore {
         {
             return kept
         }
-        if copy == nil, case .present(.file, _, now.size, _) = lease.plan.final,
+        if !isOurs, case .present(.file, _, now.size, _) = lease.plan.final,
             let adopted = try adopt(lease, source, found)
         {
             return adopted
         }
         return try copyFile(lease, source, found, unlessSameAs: copy)
+    }
+
+    /// Whether the copy that the catalogue has is what the plan found under the final name.
+    private func holdsOccupant(_ lease: LeasedJob) -> Bool {
+        lease.job.occupant.map { lease.plan.final.holds($0, live: lease.job.live, root) } ?? false
     }
 
     private func entry(
@@ -193,6 +199,8 @@ extension GroupStore {
         let there: Digest
         do {
             there = try copier.digest(of: final, size: status.size).digest
+            // Somebody else's file may change under us.
+            guard try final.status().fingerprint == status.fingerprint else { return nil }
         } catch {
             // Not readable, so not proven to be the same: it is kept as foreign, and a new copy is made.
             return nil
@@ -319,11 +327,11 @@ extension GroupStore {
         let metadata = FileMetadata(mode: found.status.mode, uid: found.status.uid, gid: found.status.gid)
         let digest = copier.digest(of: target)
         let mtime = found.status.fingerprint.mtime
-        let isOurs = job.occupant.map { lease.plan.final.holds($0, live: job.live, root) } ?? false
-        if isOurs, job.occupant?.digest == digest, let live = job.live, live.metadata == metadata,
-            live.fingerprint.mtime == mtime
+        let isOurs = holdsOccupant(lease)
+        if isOurs, job.occupant?.digest == digest,
+            let kept = try keepLink(lease, entry(.kept, found, metadata, linkTarget: target))
         {
-            return .finished(.stored(entry(.kept, found, metadata, linkTarget: target)))
+            return kept
         }
         guard root.capabilities.symbolicLinks else {
             throw SafeBackupError(
@@ -358,6 +366,26 @@ extension GroupStore {
             return .staged(entry(.copied(stored), found, metadata, linkTarget: target))
         } catch {
             throw Failure.destination(error, "make the symbolic link", job.location)
+        }
+    }
+
+    /// The stored link has the source's target already: only its owner and time are brought to the source's.
+    private mutating func keepLink(_ lease: LeasedJob, _ entry: StoredEntry) throws(SafeBackupError) -> Progress? {
+        let mtime = entry.fingerprint.mtime
+        if let live = lease.job.live, live.metadata == entry.metadata, live.fingerprint.mtime == mtime {
+            return .finished(.stored(entry))
+        }
+        let location = lease.job.location
+        do {
+            let parent = try directories.directory(location.parent)
+            let status = try parent.status(of: location.leaf)
+            guard lease.plan.final.isStill(status, root), status.linkCount == 1 else { return nil }
+            try writer.apply(entry.metadata, mtime: mtime, toLink: location.leaf, in: parent, current: status)
+            try flush.madeLink(in: parent, at: location.parent)
+            return .flushing(entry)
+        } catch {
+            if error == .noSuchFileOrDirectory { return nil }
+            throw Failure.destination(error, "change the metadata of", location)
         }
     }
 
