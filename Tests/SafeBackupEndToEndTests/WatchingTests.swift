@@ -103,5 +103,32 @@ extension EndToEnd {
             try await bench.stop(agent)
             try bench.expectSaved()
         }
+
+        /// Groups are stored side by side: one may move away what another one works with. The pauses spread what belongs
+        /// together over several groups.
+        @Test(
+            "Files and directories take each other's place again and again, and the catalogue stays true",
+            .timeLimit(.minutes(2)))
+        func exchangedKinds() async throws {
+            let bench = try Bench()
+            let agent = try await bench.startAgent()
+            try command([
+                "bash", "-c",
+                """
+                cd "$0" && pause() { read -r -t "$1" <> <(:); }
+                for place in {1..8}; do (
+                    for round in {1..12}; do
+                        echo "$round as a file" >place$place; pause 0.15
+                        rm place$place; mkdir place$place
+                        for n in {1..12}; do echo "$round below" >place$place/$round.$n; pause 0.00$((place % 5 + 3)); done
+                        pause 0.1; rm -r place$place
+                    done; mkdir place$place; echo last >place$place/last
+                ) & done; wait
+                """, bench.source,
+            ])
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            try bench.expectSaved()
+        }
     }
 }

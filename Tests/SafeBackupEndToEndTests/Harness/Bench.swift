@@ -34,6 +34,8 @@ final class Bench {
     deinit {
         do {
             for disk in disks { try disk.unmount() }
+            // For whoever looks into a failure: SAFEBACKUP_KEEP=1 leaves everything as the test left it.
+            if ProcessInfo.processInfo.environment["SAFEBACKUP_KEEP"] == "1" { return print("kept: \(root)") }
             // Without root, a directory that a test made unreadable could not be emptied.
             try command(["chmod", "-R", "u+rwx", root])
             try command(["rm", "-rf", "--one-file-system", root])
@@ -130,22 +132,24 @@ final class Bench {
         try Tree(source).differences(in: try Tree(backup)) { _ in true }
     }
 
-    /// Waits until the running agent has brought everything to the backup.
+    /// Waits until the running agent has brought everything to the backup and has no job left.
     func expectInSync(
         _ agent: Program, within limit: Duration = .seconds(60), sourceLocation: SourceLocation = #_sourceLocation
     ) async throws {
-        let isEqual = try await eventually(within: limit) { try self.differences().isEmpty || agent.poll() != nil }
-        let left = try differences().prefix(10)
-        try #require(
-            isEqual && agent.poll() == nil,
-            "not in sync after \(limit): \(left); the agent's log:\n\(agent.errorTail)",
-            sourceLocation: sourceLocation)
         var jobs: [String: Int64] = [:]
-        let isDone = try await eventually(within: limit) {
+        var different: [String] = []
+        let isInSync = try await eventually(within: limit) {
+            if agent.poll() != nil { return true }
+            // The cheaper question first. No job is left either when nothing was noticed yet, so both must hold.
             jobs = try StateFile(copying: self.state).jobCounts()
-            return jobs.isEmpty || agent.poll() != nil
+            guard jobs.isEmpty else { return false }
+            different = try self.differences()
+            return different.isEmpty
         }
-        #expect(isDone && agent.poll() == nil, "jobs were left: \(jobs)", sourceLocation: sourceLocation)
+        try #require(
+            isInSync && agent.poll() == nil,
+            "not in sync after \(limit): jobs \(jobs), \(different.prefix(10)); the agent's log:\n\(agent.errorTail)",
+            sourceLocation: sourceLocation)
     }
 
     /// Source and backup are equal, tombstones apart, and nothing unfinished is left.

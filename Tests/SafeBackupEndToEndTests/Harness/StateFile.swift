@@ -20,6 +20,7 @@ final class StateFile {
 
     private let directory: FilePath
     private let connection: OpaquePointer
+    private let digester = Digester()
 
     init(copying state: FilePath) throws {
         directory = try Self.copy(of: state)
@@ -156,7 +157,7 @@ final class StateFile {
             let location = RelativePath(unchecked: row[0].bytes ?? [])
             if isCovered(location) { continue }
             do {
-                let found = try Self.storedDigest(of: row[1].text, at: location, in: destination)
+                let found = try storedDigest(of: row[1].text, at: location, in: destination)
                 if found.bytes != row[2].bytes { lies.append("\(location): the copy has another digest") }
             } catch {
                 lies.append("\(location): \(error)")
@@ -165,13 +166,13 @@ final class StateFile {
         return lies
     }
 
-    private static func storedDigest(
+    private func storedDigest(
         of kind: String, at location: RelativePath, in destination: ConfinedDirectory
     ) throws -> Digest {
         if kind == EntryKind.symlink.rawValue {
             return SHA256.digest(of: try destination.openDirectory(location.parent).linkTarget(of: location.leaf))
         }
-        return try digest(of: try destination.open(location, O_RDONLY))
+        return try digester.digest(of: try destination.open(location, O_RDONLY))
     }
 }
 

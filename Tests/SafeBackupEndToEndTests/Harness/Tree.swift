@@ -32,6 +32,7 @@ struct Tree {
     }
 
     private(set) var entries: [RelativePath: Entry] = [:]
+    private let digester = Digester()
 
     /// Reads everything below `root`, except `.safebackup` at its top. What vanishes meanwhile is left out.
     init(_ root: FilePath) throws {
@@ -59,7 +60,7 @@ struct Tree {
         case .file:
             entry.size = status.size
             entry.mtime = status.fingerprint.mtime
-            entry.digest = try digest(of: try directory.open(name, O_RDONLY))
+            entry.digest = try digester.digest(of: try directory.open(name, O_RDONLY))
         case .symlink: entry.digest = SHA256.digest(of: try directory.linkTarget(of: name))
         case .directory: try add(try directory.open(name, O_RDONLY | O_DIRECTORY), at: path)
         case .fifo, .socket, .device: break
@@ -92,18 +93,19 @@ struct Tree {
     }
 }
 
-/// The digest of all that can be read from the descriptor.
-func digest(of file: Descriptor) throws -> Digest {
-    let hash = SHA256()
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 16)
-    defer { buffer.deallocate() }
-    while true {
-        let count = try file.read(into: buffer)
-        if count == 0 { return hash.finish() }
-        hash.update(UnsafeRawBufferPointer(buffer)[..<count].rebased)
-    }
-}
+/// Digests of whole files; one for many, because a buffer and a context for each would cost more than their content.
+final class Digester {
+    private let hash = SHA256()
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 16)
 
-extension Slice where Base == UnsafeRawBufferPointer {
-    var rebased: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: self) }
+    deinit { buffer.deallocate() }
+
+    /// Of all that can be read from the descriptor.
+    func digest(of file: Descriptor) throws -> Digest {
+        while true {
+            let count = try file.read(into: buffer)
+            if count == 0 { return hash.finish() }
+            hash.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+        }
+    }
 }
