@@ -28,7 +28,7 @@ let package = Package(
         .target(name: "CSafeBackupLinux", cSettings: [.define("_GNU_SOURCE")]),
         .systemLibrary(name: "CSafeBackupSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "CSafeBackupOpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
-        .target(name: "SafeBackupCore", dependencies: [system], swiftSettings: strict),
+        .target(name: "SafeBackupCore", swiftSettings: strict),
         .target(
             name: "SafeBackupSystem",
             dependencies: ["CSafeBackupLinux", "CSafeBackupOpenSSL", "SafeBackupCore", system],
@@ -53,7 +53,7 @@ let package = Package(
         .executableTarget(
             name: "SafeBackupCLI",
             dependencies: [
-                "SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", logging,
+                "SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
@@ -66,9 +66,13 @@ let package = Package(
             name: "SafeBackupWatchTests",
             dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", system],
             swiftSettings: strict),
+        // An SQLite VFS that fails its Nth write or sync.
+        .target(name: "CFailingVFS", dependencies: ["CSafeBackupSQLite"], path: "Tests/CFailingVFS"),
         .testTarget(
             name: "SafeBackupStateTests",
-            dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupState", system],
+            dependencies: [
+                "CFailingVFS", "CSafeBackupSQLite", "SafeBackupCore", "SafeBackupSystem", "SafeBackupState", system,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupLocalTests",
@@ -77,6 +81,10 @@ let package = Package(
         .testTarget(
             name: "SafeBackupAgentTests",
             dependencies: ["SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", "SafeBackupCLI", system],
+            swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupEndToEndTests",
+            dependencies: ["CSafeBackupSQLite", "SafeBackupCLI", "SafeBackupCore", "SafeBackupSystem", system],
             swiftSettings: strict),
     ]
 )

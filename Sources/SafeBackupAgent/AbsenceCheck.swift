@@ -1,7 +1,7 @@
 import Glibc
 package import SafeBackupCore
 package import SafeBackupSystem
-import SystemPackage
+package import SystemPackage
 
 /// What may end a name: an absence that lstat confirms after a successful listing of the parent, with the root's
 /// identity rechecked in the same attempt. Everything else leaves the name alone. Blocks: runs on an I/O thread.
@@ -108,18 +108,21 @@ package final class SourceRoot: Sendable {
     package let identity: RootIdentity
     /// The directory that all reads of this source start from.
     package let tree: ConfinedDirectory
+    /// The directory's own, as it is mounted now.
+    package let status: FileStatus
 
     /// - Throws: `rootMissing` if nothing is at `path`, `rootReplaced` if it is not the directory of `known`.
     package init(path: FilePath, known: RootIdentity?) throws(SafeBackupError) {
         self.path = path
-        (tree, identity) = try Self.open(path)
+        (tree, identity, status) = try Self.open(path)
         if let known, !known.matches(identity) { throw Self.replaced(path) }
     }
 
-    private static func open(_ path: FilePath) throws(SafeBackupError) -> (ConfinedDirectory, RootIdentity) {
+    private static func open(_ path: FilePath) throws(SafeBackupError) -> (ConfinedDirectory, RootIdentity, FileStatus)
+    {
         do throws(Errno) {
             let tree = try ConfinedDirectory(opening: path)
-            return (tree, try RootIdentity(of: tree.root))
+            return (tree, try RootIdentity(of: tree.root), try tree.root.status())
         } catch {
             switch error {
             case .noSuchFileOrDirectory, .notDirectory:
@@ -151,16 +154,10 @@ package final class SourceRoot: Sendable {
 
     /// The tree, after a look that the path still leads to it.
     package func verified() throws(SafeBackupError) -> ConfinedDirectory {
-        let (fresh, now) = try Self.open(path)
-        guard identity.matches(now) else { throw Self.replaced(path) }
-        do throws(Errno) {
-            let (ours, theirs) = (try tree.root.status(), try fresh.root.status())
-            guard ours.device == theirs.device, ours.fingerprint.inode == theirs.fingerprint.inode else {
-                throw Errno.staleNFSFileHandle
-            }
-        } catch {
-            throw Self.replaced(path)
-        }
+        let (_, now, there) = try Self.open(path)
+        guard identity.matches(now), there.device == status.device,
+            there.fingerprint.inode == status.fingerprint.inode
+        else { throw Self.replaced(path) }
         return tree
     }
 }

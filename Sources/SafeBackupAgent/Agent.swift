@@ -15,7 +15,8 @@ package struct AgentSettings: Sendable {
     package var excludes: ExcludeRules
     /// Walk, save what differs, and end.
     package var isOnce: Bool
-    package var ownDirectories: [Preflight.OwnDirectory: SkipReason]
+    package var ownState: FileIdentity?
+    package var ownDestination: FileIdentity?
     package var settle: SettlePolicy
     package var backoff: BackoffPolicy
 
@@ -27,9 +28,8 @@ package struct AgentSettings: Sendable {
         self.state = state
         self.excludes = excludes
         self.isOnce = isOnce
-        ownDirectories = [:]
-        if let own = preflight.ownState { ownDirectories[own] = .ownState }
-        if let own = preflight.ownDestination { ownDirectories[own] = .ownDestination }
+        ownState = preflight.ownState
+        ownDestination = preflight.ownDestination
         settle = SettlePolicy()
         backoff = BackoffPolicy()
         if isOnce {
@@ -39,6 +39,13 @@ package struct AgentSettings: Sendable {
             backoff.attemptLimit = 5
         }
     }
+}
+
+/// Jobs that are not done.
+package struct Waiting: Sendable {
+    /// Pending or leased.
+    package var jobs: Int
+    package var stuck: Int
 }
 
 /// How a run ended.
@@ -75,9 +82,14 @@ package final class Agent: Sendable {
     package var isStopping: Bool { stop.isRequested }
 
     /// The queue's numbers, for the line on a terminal.
-    package func counts() async -> QueueCounts? {
+    package func waiting() async -> Waiting? {
         guard let store = current.withLock({ $0 }) else { return nil }
-        return await store.counts()
+        do throws(SafeBackupError) {
+            let counts = try await store.counts()
+            return Waiting(jobs: counts.pending + counts.leased, stuck: counts.stuck)
+        } catch {
+            return nil  // ignored because the next look, a moment later, shows them
+        }
     }
 
     /// Runs until stopped, or with `isOnce` until everything is saved. `ready` is called when all watches are in place.
@@ -91,42 +103,51 @@ package final class Agent: Sendable {
         defer { withExtendedLifetime(lock) {} }
         var damages = 0
         while true {
-            let store = try await StateStore.open(in: directory.path, clock: clock)
+            let (store, report) = try await StateStore.open(
+                in: directory.path, clock: clock, options: StateOptions(release: Release.version))
             current.withLock { $0 = store }
-            let result: AgentResult
+            var result = AgentResult.complete
+            var failure: SafeBackupError?
             do throws(SafeBackupError) {
-                result = try await run(with: store, ready: ready)
+                result = try await run(with: store, report, ready: ready)
             } catch {
-                current.withLock { $0 = nil }
-                damages += 1
-                guard error.code == .stateDamaged, damages <= 3, !stop.isRequested else {
-                    await store.close()
-                    throw error
-                }
-                // Opening it again moves the damaged file aside and rebuilds.
-                logger.error("The state is damaged and is built anew", metadata: ["error": "\(error.message)"])
-                await store.abandon()
-                continue
+                failure = error
             }
             current.withLock { $0 = nil }
-            await store.close()
-            return result
+            do throws(SafeBackupError) {
+                try await store.close()
+            } catch {
+                // Nothing that was called saved is lost; the next start looks at the state more closely.
+                logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
+            }
+            guard let failure else { return result }
+            if failure.code == .stateFailed && stop.isRequested {
+                // What could not be written down was not called saved, and the next start's walk finds it.
+                logger.warning(
+                    "The agent ends while the state cannot be written", metadata: ["error": "\(failure.message)"])
+                return .complete
+            }
+            damages += 1
+            if failure.code != .stateDamaged || damages > 3 || stop.isRequested { throw failure }
+            // Opening it again moves the damaged file aside and rebuilds.
+            logger.error("The state is damaged and is built anew", metadata: ["error": "\(failure.message)"])
         }
     }
 
     private func run(
-        with store: StateStore, ready: @escaping @Sendable () -> Void
+        with store: StateStore, _ report: OpenReport, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
         // Ends this round: at a requested stop, or when the state turns out to be damaged and a new round begins.
         let stop = StopSignal()
         self.stop.onRequest { stop.request() }
-        let report = store.report
         if let moved = report.damagedMovedTo {
             logger.error(
                 "The state was damaged; it was moved aside and is rebuilt from the destination and a walk",
                 metadata: ["moved.to": "\(printable(moved.bytes))"])
         }
         let state = StateAccess(store: store, stop: stop, logger: logger)
+        // Whoever starts the agent has perhaps mended what made jobs stuck while it was down.
+        _ = try await state.durably { (store) throws(SafeBackupError) in try store.retry() }
         let setup = PairSetup(settings: settings, state: state, io: io, clock: clock, logger: logger)
         let pair: PairSetup.Pair
         do throws(SafeBackupError) {
@@ -140,8 +161,8 @@ package final class Agent: Sendable {
         let source = SourceUnit(
             record: pair.source, destinations: [pair.destination.id],
             settings: SourceUnit.Settings(
-                path: settings.source, excludes: settings.excludes, ownDirectories: settings.ownDirectories,
-                settle: settings.settle),
+                path: settings.source, excludes: settings.excludes, ownState: settings.ownState,
+                ownDestination: settings.ownDestination, settle: settings.settle),
             state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
             queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
         let destination = DestinationUnit(
@@ -151,8 +172,8 @@ package final class Agent: Sendable {
             progress: progress)
         drains.withLock { $0 = [destination] }
         let keeper = CatalogueKeeper(
-            destination: pair.destination.id, sentinel: pair.sentinel, local: pair.local,
-            database: settings.state.database,
+            destination: pair.destination.id, source: source, local: pair.local,
+            stateDirectory: settings.state.path,
             state: state, io: io, clock: clock, logger: logger)
         stop.onRequest { pair.local.interrupt() }
         if settings.isOnce {
@@ -172,54 +193,57 @@ package final class Agent: Sendable {
         } catch {
             return try await held(error, destination: destination.id, state)
         }
-        let last = Mutex<Int64?>(nil)
-        let walkFailure = Mutex<SafeBackupError?>(nil)
-        let drainFailure = Mutex<SafeBackupError?>(nil)
+        let last = Shared<Int64?>(nil)
+        let walkFailure = Shared<SafeBackupError?>(nil)
+        let drainFailure = Shared<SafeBackupError?>(nil)
         await withTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
                 do throws(SafeBackupError) {
                     try await source.walkOnce()
                 } catch {
-                    walkFailure.withLock { $0 = error }
+                    walkFailure.set(error)
+                    // Nothing of a source that is not the known one is saved.
+                    last.set(-1)
+                    destination.kick()
+                    return
                 }
                 do throws(SafeBackupError) {
                     let sequence = try await state.durably { (store) throws(SafeBackupError) in
-                        try store.lastSequence()
+                        try store.newestSequence()
                     }
-                    last.withLock { $0 = sequence }
+                    last.set(sequence)
                 } catch {
-                    walkFailure.withLock { $0 = $0 ?? error }
-                    last.withLock { $0 = 0 }
+                    walkFailure.set(error)
+                    last.set(-1)
                 }
                 destination.kick()
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await destination.drainOnce { last.withLock { $0 } }
+                    try await destination.drainOnce { last.value }
                 } catch {
-                    drainFailure.withLock { $0 = error }
+                    drainFailure.set(error)
                 }
             }
         }
-        if let failure = walkFailure.withLock({ $0 }) {
+        if let failure = walkFailure.value {
             guard failure.isHolding else { throw failure }
             let id = source.id
             try await state.durably { (store) throws(SafeBackupError) in
-                _ = try store.hold(source: id, code: failure.code, message: failure.message)
+                try store.hold(id, failure)
             }
             await destination.local.detach()
             return .held(failure)
         }
-        if let failure = drainFailure.withLock({ $0 }) {
+        if let failure = drainFailure.value {
             return try await held(failure, destination: destination.id, state)
         }
         if !stop.isRequested { try await keeper.export(evenIfRecent: true) }
         await destination.local.detach()
-        let (sourceID, destinationID) = (source.id, destination.id)
         let unsaved = try await state.durably { (store) throws(SafeBackupError) in
-            try store.unsavedReport(source: sourceID, destination: destinationID, limit: 1_000)
+            UnsavedReport(try store.unsavedReport(limit: UnsavedReport.limit))
         }
-        return unsaved.isEmpty ? .complete : .incomplete(unsaved)
+        return unsaved.isComplete ? .complete : .incomplete(unsaved)
     }
 
     private func held(
@@ -227,7 +251,7 @@ package final class Agent: Sendable {
     ) async throws(SafeBackupError) -> AgentResult {
         guard error.disposition == .destinationUnavailable else { throw error }
         try await state.durably { (store) throws(SafeBackupError) in
-            _ = try store.hold(destination: destination, code: error.code, message: error.message)
+            try store.hold(destination, error)
         }
         return .held(error)
     }
@@ -240,22 +264,22 @@ package final class Agent: Sendable {
     ) async throws(SafeBackupError) -> AgentResult {
         let failure = Mutex<SafeBackupError?>(nil)
         let requests = RequestDesk(state: state, stop: stop, logger: logger) { destination.kick() }
-        let parts: [@Sendable () async throws(SafeBackupError) -> Void] = [
-            { () throws(SafeBackupError) in try await source.run(ready: ready) },
-            { () throws(SafeBackupError) in try await destination.run() },
-            { () throws(SafeBackupError) in try await requests.run() },
-            { () throws(SafeBackupError) in try await keeper.run(stop: stop) },
-        ]
         await withTaskGroup(of: SafeBackupError?.self) { tasks in
-            for part in parts {
-                tasks.addTask {
-                    do throws(SafeBackupError) {
-                        try await part()
-                        return nil
-                    } catch {
-                        return error
-                    }
-                }
+            tasks.addTask {
+                do throws(SafeBackupError) { try await source.run(ready: ready) } catch { return error }
+                return nil
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) { try await destination.run() } catch { return error }
+                return nil
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) { try await requests.run() } catch { return error }
+                return nil
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) { try await keeper.run(stop: stop) } catch { return error }
+                return nil
             }
             for await problem in tasks {
                 guard let problem else { continue }
@@ -273,8 +297,10 @@ extension SafeBackupError {
     package var isHolding: Bool {
         switch code {
         case .rootMissing, .rootReplaced, .rootEmptied, .destinationMissing, .sentinelMissing, .sentinelForeign,
-            .destinationTaken, .destinationReadOnly:
+            .destinationReadOnly:
             true
+        // Another agent may end; another source stays.
+        case .destinationTaken: disposition != .permanent
         default: false
         }
     }

@@ -9,9 +9,9 @@ import SystemPackage
 /// changed. A bare machine restores from it, and a lost state is rebuilt from it.
 struct CatalogueKeeper: Sendable {
     let destination: DestinationID
-    let sentinel: String
+    let source: SourceUnit
     let local: LocalDestination
-    let database: FilePath
+    let stateDirectory: FilePath
     let state: StateAccess
     let io: ThreadExecutor
     let clock: WallClock
@@ -20,7 +20,7 @@ struct CatalogueKeeper: Sendable {
     static let interval = Duration.seconds(3_600)
 
     func run(stop: StopSignal) async throws(SafeBackupError) {
-        let wake = Wakeup()
+        let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         while !stop.isRequested {
             await wake.wait(atMost: .seconds(1))
@@ -38,29 +38,47 @@ struct CatalogueKeeper: Sendable {
         }
     }
 
+    /// Whether the destination has once held everything that a walk found.
+    private static func noteFullSave(
+        of source: SourceUnit, at destination: DestinationID, _ store: isolated StateStore
+    ) throws(SafeBackupError) -> Bool {
+        let isKnown = try store.pairs().contains {
+            $0.source == source.id && $0.destination == destination && $0.firstSaveAt != nil
+        }
+        if isKnown { return true }
+        guard let last = source.walkedSequence, try store.outstanding(destination, upTo: last).isEmpty else {
+            return false
+        }
+        try store.markFullSave(source.id, destination)
+        return true
+    }
+
     /// Writes a catalogue copy if the catalogue changed since the last, and it is time.
     func export(evenIfRecent: Bool) async throws(SafeBackupError) {
-        let destination = destination
-        let status = try await state.durably { (store) throws(SafeBackupError) in
-            try store.catalogueStatus(destination: destination)
+        let (destination, source) = (destination, source)
+        let (record, isFullySaved, newest) = try await state.durably { (store) throws(SafeBackupError) in
+            (
+                try store.destinations().first { $0.id == destination },
+                try Self.noteFullSave(of: source, at: destination, store), try store.newestSequence()
+            )
         }
-        guard status.isFullySaved || status.exportedAt != nil, status.hasChanged, local.isAttached else { return }
-        if !evenIfRecent, let last = status.exportedAt {
+        guard let record, isFullySaved, local.isAttached else { return }
+        if let exported = record.catalogueSequence, exported >= newest { return }
+        if !evenIfRecent, let last = record.catalogueExportedAt {
             let age = clock.now - last
             // A clock that was set back must not stop the copies.
             if age < Self.interval && age >= .zero { return }
         }
-        let (database, clock, sentinel, local) = (database, clock, sentinel, local)
-        let written = try await io.run { () throws(SafeBackupError) in
+        let (directory, clock, local) = (stateDirectory, clock, local)
+        let header = try await io.run { () throws(SafeBackupError) in
             try CatalogueFile.write(
-                from: database, destination: destination, sentinel: sentinel, to: try local.catalogueStagePath(),
-                at: clock.now)
+                from: directory, destination, to: try local.catalogueStagePath(), release: Release.version,
+                clock: clock)
         }
         try await local.installCatalogue()
-        let now = clock.now
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.markCatalogueExported(destination: destination, at: now, sequence: written.sequence)
+            try store.markCatalogueExported(destination, sequence: header.sequenceTo)
         }
-        logger.info("The catalogue copy was written", metadata: ["names": "\(written.names)"])
+        logger.info("The catalogue copy was written", metadata: ["names": "\(header.names)"])
     }
 }

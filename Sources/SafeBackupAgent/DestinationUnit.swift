@@ -1,8 +1,8 @@
 import Logging
-package import SafeBackupCore
-package import SafeBackupLocal
-package import SafeBackupState
-package import SafeBackupSystem
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupState
+import SafeBackupSystem
 import Synchronization
 
 /// One destination at work: attaches it, recovers what was leased, and drains its jobs in groups.
@@ -10,9 +10,10 @@ package final class DestinationUnit: Sendable {
     /// Bounds of one group; `syncfs` also writes the neighbours' dirty data, so a group is not too large.
     struct GroupLimits: Sendable {
         var jobs = 1_000
-        var bytes: Int64 = 256 << 20
-        /// Groups in flight at once.
-        var lanes = 3
+        /// Also bounds what a stop must wait for on a slow disk. A larger file is a group of its own.
+        var bytes: Int64 = 64 << 20
+        /// Groups in flight at once, each on an I/O thread.
+        var lanes = 4
     }
 
     let id: DestinationID
@@ -28,10 +29,12 @@ package final class DestinationUnit: Sendable {
     private let requeuesFuzzy: Bool
     private let logger: Logger
     private let progress: Progress
-    private let wake = Wakeup()
+    private let wake = TaskSignal()
     /// Why the drain must end and the destination be attached again.
     private let failure = Mutex<SafeBackupError?>(nil)
     private let lanesInUse = Atomic(0)
+    /// What the log said last about the hold.
+    private let heldFor = Mutex<SafeBackupError.Code?>(nil)
 
     init(
         id: DestinationID, local: LocalDestination, sentinel: String, state: StateAccess,
@@ -80,8 +83,14 @@ package final class DestinationUnit: Sendable {
         let id = id
         try await drain { () throws(SafeBackupError) in
             guard let sequence = sequence() else { return false }
-            return try await !self.state.durably { (store) throws(SafeBackupError) in
-                try store.hasOutstanding(destination: id, upTo: sequence)
+            return try await self.state.durably { (store) throws(SafeBackupError) in
+                let left = try store.outstanding(id, upTo: sequence)
+                if left.hasUntried { return false }
+                if !left.hasFailed { return true }
+                // What only waits for space would be waited for without end.
+                return try store.unsavedReport(limit: 10_000).allSatisfy { entry in
+                    entry.state != .failing || entry.code == SafeBackupError.Code.destinationFull.rawValue
+                }
             }
         }
     }
@@ -92,27 +101,36 @@ package final class DestinationUnit: Sendable {
         let id = id
         while true {
             let leases = try await state.durably { (store) throws(SafeBackupError) in
-                try store.leases(destination: id, limit: 1_000)
+                try store.leases(id, limit: 1_000)
             }
             if leases.isEmpty { break }
             let recovered = try await local.recover(leases)
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.recover(destination: id, recovered)
+                try store.recover(id, recovered)
             }
             logger.info("Unfinished work was recovered", metadata: ["jobs": "\(recovered.count)"])
         }
         try await local.emptyStaging()
         try await finishRemovals()
-        try await state.durably { (store) throws(SafeBackupError) in try store.release(destination: id) }
+        try await state.durably { (store) throws(SafeBackupError) in try store.clearHold(id) }
+        heldFor.withLock { $0 = nil }
         failure.withLock { $0 = nil }
     }
 
     private func holdOrThrow(_ error: SafeBackupError) async throws(SafeBackupError) {
-        guard error.disposition == .destinationUnavailable else { throw error }
+        if error.code == .stateFailed || error.code == .stateDamaged { throw error }
         await local.detach()
+        guard error.disposition == .destinationUnavailable else {
+            logger.error(
+                "The destination failed; it is tried again",
+                metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
+            return
+        }
         let id = id
-        let isNew = try await state.durably { (store) throws(SafeBackupError) in
-            try store.hold(destination: id, code: error.code, message: error.message)
+        try await state.durably { (store) throws(SafeBackupError) in try store.hold(id, error) }
+        let isNew = heldFor.withLock { held in
+            defer { held = error.code }
+            return held != error.code
         }
         if isNew {
             logger.error(
@@ -137,7 +155,7 @@ package final class DestinationUnit: Sendable {
                     }
                     let now = self.clock.now
                     let batch = try await self.state.durably { (store) throws(SafeBackupError) in
-                        try store.due(destination: id, limit: limits.jobs, byteLimit: limits.bytes, now: now)
+                        try store.due(id, limit: limits.jobs, byteLimit: limits.bytes, now: now)
                     }
                     if !batch.jobs.isEmpty {
                         let group = try await self.prepare(batch)
@@ -179,7 +197,15 @@ package final class DestinationUnit: Sendable {
         for (job, verdict) in await confirm(deletes) {
             switch verdict {
             case .absent: completions.append(Completion(job: job, outcome: .ended(namesUpTo: batch.newestName)))
-            case .present: stores.append(job)
+            case .present:
+                stores.append(job)
+                if job.live?.kind == .directory {
+                    // Another one, perhaps: what was below the first has vanished with it.
+                    let (id, now) = (id, clock.now)
+                    try await state.durably { (store) throws(SafeBackupError) in
+                        try store.lookBelow(job.path, job.source, id, notBefore: now)
+                    }
+                }
             case .unknown(let error): completions.append(failed(job, error))
             }
         }
@@ -195,13 +221,10 @@ package final class DestinationUnit: Sendable {
             }
             try await finish(completions)
             let (id, leases) = (id, leased)
-            if !leases.isEmpty {
-                try await state.durably { (store) throws(SafeBackupError) in
-                    try store.lease(destination: id, leases)
-                }
-                Faults.reach("leased")
-            }
-            return leased
+            if leases.isEmpty { return [] }
+            let taken = try await state.durably { (store) throws(SafeBackupError) in try store.lease(id, leases) }
+            Faults.reach("leased")
+            return taken
         }
         try await finish(completions)
         return []
@@ -279,9 +302,10 @@ package final class DestinationUnit: Sendable {
         let id = id
         let recovered = try await local.recover(failures.map(\.0))
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.recover(destination: id, recovered)
+            try store.recover(id, recovered)
         }
-        try await finish(failures.map { failed($0.0.job, $0.1) })
+        // What a stop interrupted has not failed: its recovered lease is pending as before.
+        try await finish(failures.filter { $0.1.code != .interrupted }.map { failed($0.0.job, $0.1) })
     }
 
     private func failed(_ job: DueJob, _ error: SafeBackupError) -> Completion {
@@ -307,13 +331,13 @@ package final class DestinationUnit: Sendable {
         if completions.isEmpty { return }
         let id = id
         let result = try await state.durably { (store) throws(SafeBackupError) in
-            try store.complete(destination: id, completions)
+            try store.complete(id, completions)
         }
         Faults.reach("completed")
         if !result.excessVersions.isEmpty {
             let copies = result.excessVersions.map(\.id)
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.beginRemoval(destination: id, copies, reason: "versionLimit")
+                _ = try store.beginRemoval(id, copies, reason: "versionLimit")
             }
             try await finishRemovals()
         }
@@ -324,13 +348,13 @@ package final class DestinationUnit: Sendable {
         let id = id
         while true {
             let copies = try await state.durably { (store) throws(SafeBackupError) in
-                try store.removals(destination: id, limit: 1_000)
+                try store.removals(id, limit: 1_000).map(\.copy)
             }
             if copies.isEmpty { return }
             try await local.remove(versions: copies.map(\.location))
             let numbers = copies.map(\.id)
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.finishRemoval(destination: id, numbers)
+                try store.finishRemoval(id, numbers)
             }
         }
     }

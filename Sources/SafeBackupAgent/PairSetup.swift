@@ -29,11 +29,11 @@ struct PairSetup: Sendable {
         let local = LocalDestination(path: settings.destination, io: io, clock: clock)
         let known = try await state.durably { (store) throws(SafeBackupError) in
             (
-                try store.source(at: settings.source.bytes),
-                try store.destination(at: settings.destination.bytes)
+                try store.sources().first { $0.path == settings.source.bytes },
+                try store.destinations().first { $0.location == settings.destination.bytes }
             )
         }
-        if let sentinel = known.1?.sentinelID {
+        if let sentinel = known.1?.sentinel {
             let source = try await knownOrNewSource(known.0, sentinelEntry: nil)
             try await admit(source, machine: machine, to: sentinel, local)
             return try await registered(source.path, source, sentinel, local)
@@ -81,15 +81,36 @@ struct PairSetup: Sendable {
         let files = try await local.catalogues()
         let id = pair.destination.id
         let imported = try await state.durably { (store) throws(SafeBackupError) in
-            try store.importCatalogue(newestOf: files, destination: id)
+            try Self.importNewest(of: files, into: id, store)
         }
-        if let imported {
-            logger.notice("The catalogue was read", metadata: ["names": "\(imported.names)"])
+        for refusal in imported.refused {
+            logger.warning("A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
+        }
+        if let report = imported.report {
+            logger.notice(
+                "The catalogue was read", metadata: ["names": "\(report.names)", "copies": "\(report.copies)"])
         } else {
             logger.warning("No finished catalogue is at the destination; every file is compared with the source")
         }
         await local.detach()
         return pair
+    }
+
+    /// Tries the copies from the newest on; the older of the two is whole even if the newer one is damaged.
+    private static func importNewest(
+        of files: [FilePath], into destination: DestinationID, _ store: isolated StateStore
+    ) throws(SafeBackupError) -> (report: ImportReport?, refused: [String]) {
+        var refused: [String] = []
+        for file in files {
+            do throws(SafeBackupError) {
+                return (try store.importCatalogue(file, into: destination), refused)
+            } catch {
+                // A failing state, as against a failing file, ends the attempt.
+                if error.code == .stateFailed { throw error }
+                refused.append(error.message)
+            }
+        }
+        return (nil, refused)
     }
 
     /// Checks that a known destination lists this source, and lists it if there is room for it.
@@ -135,8 +156,8 @@ struct PairSetup: Sendable {
         _ record: SourceRecord?, sentinelEntry: SentinelSource?
     ) async throws(SafeBackupError) -> SourceSeed {
         let path = settings.source
-        if let record, let identity = record.identity {
-            return SourceSeed(path: path.bytes, uuid: record.uuid, identity: identity, device: nil)
+        if let record {
+            return SourceSeed(path: path.bytes, uuid: record.uuid, identity: record.identity, device: nil)
         }
         if let sentinelEntry, let identity = sentinelEntry.identity {
             return SourceSeed(path: path.bytes, uuid: sentinelEntry.id, identity: identity, device: nil)
@@ -171,7 +192,7 @@ struct PairSetup: Sendable {
             let source = try store.registerSource(path: path, identity: seed.identity, uuid: seed.uuid)
             let destination = try store.registerDestination(location: location, kind: "local")
             try store.setSentinel(sentinel, for: destination.id)
-            try store.setPair(source: source.id, destination: destination.id, prefix: .root)
+            try store.setPair(source.id, destination.id, prefix: .root)
             try store.activate(pairs: [(source.id, destination.id)])
             return Pair(source: source, destination: destination, sentinel: sentinel, local: local)
         }

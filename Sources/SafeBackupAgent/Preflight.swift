@@ -1,26 +1,21 @@
 import Glibc
 package import SafeBackupCore
-package import SafeBackupSystem
+import SafeBackupSystem
+package import SafeBackupWatch
 package import SystemPackage
 
 /// What is known of the named paths before anything is written: that they can be used together, and what must be
 /// left out of the source. Ancestors are compared by device and inode, not by string.
 package struct Preflight: Sendable {
-    /// Directories inside the source that are never saved.
-    package struct OwnDirectory: Sendable, Hashable {
-        package var device: UInt64
-        package var inode: UInt64
-    }
-
     /// Absolute, without links.
     package var source: FilePath
     /// Absolute, without links.
     package var destination: FilePath
     package var destinationExists: Bool
     /// The destination lies below the source.
-    package var ownDestination: OwnDirectory?
+    package var ownDestination: FileIdentity?
     /// The state directory lies below the source.
-    package var ownState: OwnDirectory?
+    package var ownState: FileIdentity?
     /// Source and destination share a file system: one failing disk takes both.
     package var isSameDevice: Bool
 
@@ -43,16 +38,16 @@ package struct Preflight: Sendable {
         if let to, destinationExists, Self.isSame(from, to) {
             throw Self.refusal("Source and destination are the same directory \(printable(self.source.bytes))")
         }
-        if try destinationExists && Self.hasAncestor(self.source, to) {
+        if destinationExists, try Self.hasAncestor(self.source, to) {
             throw Self.refusal(
                 "The source \(printable(self.source.bytes)) lies inside the destination "
                     + "\(printable(self.destination.bytes)); name a destination outside of it")
         }
         if try Self.hasAncestor(self.destination, from), let to, destinationExists {
-            ownDestination = OwnDirectory(device: to.device, inode: to.fingerprint.inode)
+            ownDestination = FileIdentity(to)
         }
         if let own = try Self.status(state, role: "state directory"), try Self.hasAncestor(state, from) {
-            ownState = OwnDirectory(device: own.device, inode: own.fingerprint.inode)
+            ownState = FileIdentity(own)
         }
     }
 
@@ -93,8 +88,14 @@ package struct Preflight: Sendable {
     }
 
     private static func unusable(_ text: [UInt8], _ role: String, _ error: Errno) -> SafeBackupError {
-        SafeBackupError(
-            .invalidConfiguration, "The \(role) \(printable(text)) cannot be used: \(error.explanation)",
+        // A disk that fails is no mistake of the one who typed the path.
+        let isTheirs: [Errno] = [
+            .noSuchFileOrDirectory, .notDirectory, .permissionDenied, .notPermitted, .fileNameTooLong,
+            .tooManySymbolicLinkLevels, .invalidArgument,
+        ]
+        return SafeBackupError(
+            isTheirs.contains(error) ? .invalidConfiguration : .sourceFailed,
+            "The \(role) \(printable(text)) cannot be used: \(error.explanation)",
             disposition: .permanent, systemError: error.rawValue)
     }
 

@@ -1,4 +1,4 @@
-package import SafeBackupCore
+import SafeBackupCore
 import Synchronization
 
 /// What the agent is doing now, for the line on a terminal. Counters since the start.
@@ -9,6 +9,8 @@ package final class Progress: Sendable {
         /// Entries that the walks have seen.
         package var scanned = 0
         package var isScanning = false
+        /// Walks that ended.
+        package var walks = 0
         package var current: String?
     }
 
@@ -27,7 +29,12 @@ package final class Progress: Sendable {
 
     func scanned(_ entries: Int) { state.withLock { $0.scanned += entries } }
 
-    func scanning(_ isScanning: Bool) { state.withLock { $0.isScanning = isScanning } }
+    func scanning(_ isScanning: Bool) {
+        state.withLock { state in
+            if state.isScanning && !isScanning { state.walks += 1 }
+            state.isScanning = isScanning
+        }
+    }
 
     func storing(_ path: RelativePath?) { state.withLock { $0.current = path?.description } }
 }

@@ -1,5 +1,5 @@
 import Logging
-import SafeBackupCore
+package import SafeBackupCore
 import SafeBackupState
 
 /// Answers what verbs beside the agent ask of it, found within a second by the database's data version.
@@ -11,7 +11,7 @@ struct RequestDesk: Sendable {
     let changed: @Sendable () -> Void
 
     func run() async throws(SafeBackupError) {
-        let wake = Wakeup()
+        let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         var seen: Int64?
         while !stop.isRequested {
@@ -26,14 +26,17 @@ struct RequestDesk: Sendable {
 
     private func answerAll() async throws(SafeBackupError) {
         let answered = try await state.durably { (store) throws(SafeBackupError) -> Int in
-            let requests = try store.takeRequests()
+            // What an earlier agent took and did not answer is asked again: every verb here may be repeated.
+            let requests = try store.interruptedRequests() + store.takeRequests()
             for request in requests {
+                let answer: Answer
                 do throws(SafeBackupError) {
-                    try store.answer(request.id, with: try Self.answer(request, in: store))
+                    answer = .done(try Self.answer(request.verb, request.arguments, in: store))
                 } catch {
                     if error.code == .stateFailed || error.code == .stateDamaged { throw error }
-                    try store.answer(request.id, failing: error)
+                    answer = .failed(error.message)
                 }
+                try store.answer(request.id, answer)
             }
             return requests.count
         }
@@ -44,15 +47,58 @@ struct RequestDesk: Sendable {
     }
 
     /// Does what a verb asks; also without an agent, by the verb itself.
-    static func answer(_ request: StateRequest, in store: isolated StateStore) throws(SafeBackupError) -> String {
-        switch request.verb {
+    static func answer(
+        _ verb: String, _ arguments: [[UInt8]], in store: isolated StateStore
+    ) throws(SafeBackupError) -> String {
+        switch verb {
         case "retry":
-            let count = try store.retry(paths: request.paths)
-            return count == 1 ? "1 job will be tried again now" : "\(count) jobs will be tried again now"
+            let count = try retry(arguments, in: store)
+            return count == 1 ? "1 job is tried again now" : "\(count) jobs are tried again now"
         default:
             throw SafeBackupError(
-                .invalidConfiguration, "This agent does not know the verb \(request.verb); is it an older release?",
+                .invalidConfiguration, "This agent does not know the verb \(verb); is it an older release?",
                 disposition: .permanent)
         }
+    }
+
+    /// Paths are absolute, below a source, or relative to one; none means all.
+    private static func retry(
+        _ arguments: [[UInt8]], in store: isolated StateStore
+    ) throws(SafeBackupError) -> Int {
+        if arguments.isEmpty { return try store.retry() }
+        let sources = try store.sources()
+        var count = 0
+        for argument in arguments {
+            for (source, path) in try SourcePath.resolve(argument, sources.map { ($0.id, $0.path) }) {
+                count += try store.retry(source: source, paths: [path])
+            }
+        }
+        return count
+    }
+}
+
+/// Finds out which source a person's path belongs to.
+package enum SourcePath {
+    /// An absolute path belongs to the source that it lies in; a relative one may belong to each.
+    /// - Throws: `invalidPath` for one that no source holds.
+    package static func resolve<ID>(
+        _ argument: [UInt8], _ sources: [(id: ID, path: [UInt8])]
+    ) throws(SafeBackupError) -> [(source: ID, path: RelativePath)] {
+        var bytes = argument[...]
+        while bytes.count > 1, bytes.last == UInt8(ascii: "/") { bytes = bytes.dropLast() }
+        if bytes.first != UInt8(ascii: "/") {
+            while bytes.starts(with: Array("./".utf8)) { bytes = bytes.dropFirst(2) }
+            let path = bytes.elementsEqual(Array(".".utf8)) ? RelativePath.root : try RelativePath(bytes)
+            return sources.map { ($0.id, path) }
+        }
+        let absolute = try RelativePath(bytes.dropFirst())
+        for source in sources {
+            let root = try RelativePath(source.path.dropFirst())
+            guard absolute.isWithin(root) else { continue }
+            return [(source.id, try RelativePath(absolute.bytes.dropFirst(root.isRoot ? 0 : root.bytes.count + 1)))]
+        }
+        throw SafeBackupError(
+            .invalidPath, "The path \(printable(argument)) lies in no source of this state; see 'safebackup status'",
+            disposition: .permanent)
     }
 }

@@ -1,7 +1,7 @@
 import Glibc
 package import SafeBackupCore
 package import SafeBackupSystem
-package import SystemPackage
+import SystemPackage
 
 /// One entry to get back: where it is stored, and what it was.
 package struct RestoreEntry: Sendable {
@@ -160,12 +160,13 @@ package struct Restorer {
         let file = try directory.open(stage, O_WRONLY | O_CREAT | O_EXCL)
         do throws(Errno) {
             let digest = try copy(from: source, size: status.size, to: file)
+            var metadata = entry.metadata
+            if metadata == nil {
+                metadata = FileMetadata(
+                    mode: status.mode, uid: status.uid, gid: status.gid, xattrs: try source.extendedAttributes())
+            }
             apply(
-                entry.metadata
-                    ?? FileMetadata(
-                        mode: status.mode, uid: status.uid, gid: status.gid,
-                        xattrs: try source.extendedAttributes()),
-                mtime: entry.mtime ?? status.fingerprint.mtime, to: file, path: entry.path)
+                metadata, mtime: entry.mtime ?? status.fingerprint.mtime, to: file, path: entry.path)
             if let known = entry.digest, known != digest {
                 note(
                     entry.path,

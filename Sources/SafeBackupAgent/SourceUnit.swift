@@ -1,7 +1,7 @@
 import Logging
 package import SafeBackupCore
-package import SafeBackupState
-package import SafeBackupSystem
+import SafeBackupState
+import SafeBackupSystem
 package import SafeBackupWatch
 import Synchronization
 package import SystemPackage
@@ -12,7 +12,8 @@ package final class SourceUnit: Sendable {
     package struct Settings: Sendable {
         package var path: FilePath
         package var excludes: ExcludeRules
-        package var ownDirectories: [Preflight.OwnDirectory: SkipReason]
+        package var ownState: FileIdentity?
+        package var ownDestination: FileIdentity?
         package var settle: SettlePolicy
     }
 
@@ -29,7 +30,13 @@ package final class SourceUnit: Sendable {
     /// Called after jobs were queued.
     private let queued: @Sendable () -> Void
     private let root = Mutex<SourceRoot?>(nil)
-    private let reconcileWanted = Wakeup()
+    private let reconcileWanted = TaskSignal()
+    /// Ends the pause between two tries.
+    private let pausing = TaskSignal()
+    /// Every job that the last complete walk knew has a sequence up to this.
+    private let walkedUpTo = Shared<Int64?>(nil)
+    /// What the log said last about the hold.
+    private let heldFor = Mutex<SafeBackupError.Code?>(nil)
 
     init(
         record: SourceRecord, destinations: [DestinationID], settings: Settings, state: StateAccess,
@@ -49,10 +56,14 @@ package final class SourceUnit: Sendable {
         self.logger = logger
         self.progress = progress
         self.queued = queued
+        stop.onRequest { [pausing] in pausing.signal() }
     }
 
     /// The root that reads start from; `nil` while the source is held.
     package var openRoot: SourceRoot? { root.withLock { $0 } }
+
+    /// Up to which sequence jobs must be done for the last complete walk to be saved; `nil` before one has ended.
+    var walkedSequence: Int64? { walkedUpTo.value }
 
     // MARK: Once
 
@@ -66,34 +77,28 @@ package final class SourceUnit: Sendable {
 
     /// Watches until the stop is requested; `ready` is called when all watches are in place for the first time.
     func run(ready: @Sendable @escaping () -> Void) async throws(SafeBackupError) {
-        var isFirst = true
+        let isAnnounced = Atomic(false)
         while !stop.isRequested {
             do throws(SafeBackupError) {
                 let root = try await open()
                 try await watch(root) {
-                    if isFirst { ready() }
+                    if !isAnnounced.exchange(true, ordering: .acquiringAndReleasing) { ready() }
                 }
-                isFirst = false
             } catch {
                 close()
                 switch error.code {
+                case .stateFailed, .stateDamaged: throw error
                 case .rootMissing, .rootReplaced, .rootEmptied, .unreadable, .sourceFailed:
                     try await hold(error)
-                case .exhausted:
+                default:
                     logger.error(
-                        "The source cannot be watched now", metadata: ["error": "\(error.message)"])
-                default: throw error
+                        "The source cannot be watched now; it is tried again",
+                        metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
                 }
-                await pause(.seconds(2))
+                await pausing.wait(atMost: .seconds(2))
             }
         }
         close()
-    }
-
-    private func pause(_ duration: Duration) async {
-        let wake = Wakeup()
-        stop.onRequest { wake.signal() }
-        await wake.wait(atMost: duration)
     }
 
     private func open() async throws(SafeBackupError) -> SourceRoot {
@@ -107,8 +112,10 @@ package final class SourceUnit: Sendable {
 
     private func hold(_ reason: SafeBackupError) async throws(SafeBackupError) {
         let id = id
-        let isNew = try await state.durably { (store) throws(SafeBackupError) in
-            try store.hold(source: id, code: reason.code, message: reason.message)
+        try await state.durably { (store) throws(SafeBackupError) in try store.hold(id, reason) }
+        let isNew = heldFor.withLock { held in
+            defer { held = reason.code }
+            return held != reason.code
         }
         if isNew {
             logger.error(
@@ -116,16 +123,15 @@ package final class SourceUnit: Sendable {
         }
     }
 
-    private func filter(for root: SourceRoot) throws(SafeBackupError) -> TreeFilter {
+    private func filter(for root: SourceRoot) -> TreeFilter {
         var own: [FileIdentity: SkipReason] = [:]
-        for (directory, reason) in settings.ownDirectories {
-            own[FileIdentity(device: directory.device, inode: directory.inode)] = reason
-        }
-        return try TreeFilter(root: root.tree, rules: settings.excludes, own: own)
+        if let place = settings.ownState { own[place] = .ownState }
+        if let place = settings.ownDestination { own[place] = .ownDestination }
+        return TreeFilter(root: root.status, rules: settings.excludes, own: own)
     }
 
     private func watch(_ root: SourceRoot, ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) {
-        let watcher = Watcher(root: root.tree, filter: try filter(for: root))
+        let watcher = Watcher(root: root.tree, filter: filter(for: root))
         let report = try await watcher.start()
         logger.info(
             "The source is watched",
@@ -136,14 +142,15 @@ package final class SourceUnit: Sendable {
                 metadata: ["watched": "\(report.watched)", "directories": "\(report.directories)"])
         }
         ready()
-        let failure = Mutex<SafeBackupError?>(nil)
-        let ended = Wakeup()
-        let isOver = Atomic(false)
-        let finish: @Sendable (SafeBackupError?) -> Void = { error in
-            failure.withLock { $0 = $0 ?? error }
-            isOver.store(true, ordering: .releasing)
+        let failure = Shared<SafeBackupError?>(nil)
+        let isOver = Shared(false)
+        let (ended, over) = (TaskSignal(), TaskSignal())
+        let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted] error in
+            if failure.value == nil { failure.set(error) }
+            isOver.set(true)
             ended.signal()
-            self.reconcileWanted.signal()
+            over.signal()
+            reconcileWanted.signal()
         }
         stop.onRequest { finish(nil) }
         await withTaskGroup(of: Void.self) { tasks in
@@ -157,16 +164,16 @@ package final class SourceUnit: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.reconcileRepeatedly(root, watcher) { isOver.load(ordering: .acquiring) }
+                    try await self.reconcileRepeatedly(root, watcher, over) { isOver.value }
                 } catch {
                     finish(error)
                 }
             }
             tasks.addTask {
                 // A file system that is mounted over the root sends no event.
-                while !isOver.load(ordering: .acquiring) {
+                while !isOver.value {
                     await ended.wait(atMost: .seconds(5))
-                    if isOver.load(ordering: .acquiring) { break }
+                    if isOver.value { break }
                     do throws(SafeBackupError) {
                         _ = try await self.io.run { () throws(SafeBackupError) in try root.verified() }
                     } catch {
@@ -176,7 +183,7 @@ package final class SourceUnit: Sendable {
                 await watcher.stop()
             }
         }
-        if let failure = failure.withLock({ $0 }) { throw failure }
+        if let failure = failure.value { throw failure }
     }
 
     /// Takes what the watcher saw until it stops.
@@ -186,7 +193,7 @@ package final class SourceUnit: Sendable {
             if !batch.notSaved.isEmpty {
                 let (id, entries) = (id, batch.notSaved)
                 try await state.durably { (store) throws(SafeBackupError) in
-                    try store.recordNotSaved(source: id, entries)
+                    try store.recordNotSaved(id, entries)
                 }
             }
             if !batch.desynced.isEmpty {
@@ -195,7 +202,7 @@ package final class SourceUnit: Sendable {
                     "Events were lost; the source is compared with the catalogue",
                     metadata: ["reason": "\(batch.desynced.map { "\($0)" }.joined(separator: ", "))"])
                 try await state.durably { (store) throws(SafeBackupError) in
-                    try store.markDesynced(source: id, true)
+                    try store.markDesynced(id, true)
                 }
                 reconcileWanted.signal()
             }
@@ -226,8 +233,23 @@ package final class SourceUnit: Sendable {
 
     // MARK: Reconcile
 
+    private func compare(
+        _ listed: [ListedDirectory], _ number: ReconcileID, _ root: SourceRoot, notBefore: Timestamp
+    ) async throws(SafeBackupError) -> ReconcileCounts {
+        let (id, destinations) = (id, destinations)
+        let rules = ComparisonRules(inodesAreStable: root.identity.type.hasStableInodes, hashRacy: true)
+        let counts = try await state.durably { (store) throws(SafeBackupError) in
+            try store.reconcile(number, id, destinations, listed, rules: rules, notBefore: notBefore)
+        }
+        if counts.queued > 0 { queued() }
+        for directory in listed where directory.isLastPart {
+            try await queueAbsent(from: directory.path, in: root.tree)
+        }
+        return counts
+    }
+
     private func reconcileRepeatedly(
-        _ root: SourceRoot, _ watcher: Watcher, until isOver: @Sendable () -> Bool
+        _ root: SourceRoot, _ watcher: Watcher, _ over: TaskSignal, until isOver: @Sendable () -> Bool
     ) async throws(SafeBackupError) {
         var reason = "start"
         var wait = Duration.seconds(1)
@@ -240,7 +262,7 @@ package final class SourceUnit: Sendable {
             await reconcileWanted.wait(atMost: .seconds(86_400))
             if isOver() { return }
             if ContinuousClock.now - idle > wait * 2 { wait = .seconds(1) }
-            await pause(wait)
+            await over.wait(atMost: wait)
             if isOver() { return }
             reason = "desynced"
             let report = try await watcher.resync()
@@ -250,16 +272,15 @@ package final class SourceUnit: Sendable {
 
     /// Walks the tree, compares it with the catalogue one directory at a time, and queues what differs.
     private func reconcile(_ root: SourceRoot, reason: String) async throws(SafeBackupError) {
-        let (id, destinations) = (id, destinations)
+        let id = id
         let tree = try await io.run { () throws(SafeBackupError) in try root.verified() }
         let (number, hasLiveNames) = try await state.durably { (store) throws(SafeBackupError) in
-            (try store.beginReconcile(source: id, reason: reason), try store.hasLiveNames(source: id))
+            (try store.beginReconcile(id, reason: reason), try store.hasLiveNames(id))
         }
         progress.scanning(true)
         defer { progress.scanning(false) }
-        let scan = SharedScanner(Scanner(root: tree, filter: try filter(for: root)))
+        let scan = SharedScanner(Scanner(root: tree, filter: filter(for: root)))
         let began = ContinuousClock.now
-        let stableInodes = root.identity.type.hasStableInodes
         var (seen, queuedCount, isComplete, isFirst) = (0, 0, true, true)
         var ahead = try await scan.next(on: io)
         while let listed = ahead {
@@ -274,23 +295,22 @@ package final class SourceUnit: Sendable {
                     disposition: .transient)
             }
             if isFirst {
-                try await state.durably { (store) throws(SafeBackupError) in try store.release(source: id) }
+                try await state.durably { (store) throws(SafeBackupError) in try store.clearHold(id) }
+                heldFor.withLock { $0 = nil }
                 isFirst = false
             }
-            async let next = scan.next(on: io)
-            let now = clock.now
-            let counts = try await state.durably { (store) throws(SafeBackupError) in
-                try store.reconcile(
-                    number, source: id, destinations: destinations, listed, notBefore: now,
-                    stableInodes: stableInodes)
+            // The next part is read while this one is compared.
+            let next = Task { [io] () -> Result<[ListedDirectory]?, SafeBackupError> in
+                do throws(SafeBackupError) {
+                    return .success(try await scan.next(on: io))
+                } catch {
+                    return .failure(error)
+                }
             }
+            let counts = try await compare(listed, number, root, notBefore: clock.now)
             seen += counts.seen
             queuedCount += counts.queued
             progress.scanned(counts.seen)
-            if counts.queued > 0 { queued() }
-            for directory in listed where directory.isLastPart {
-                try await queueAbsent(from: directory.path, in: tree)
-            }
             for directory in listed {
                 guard let failure = directory.failure else { continue }
                 isComplete = false
@@ -298,19 +318,16 @@ package final class SourceUnit: Sendable {
                     "A directory cannot be read; nothing below it is saved",
                     metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
             }
-            do {
-                ahead = try await next
-            } catch {
-                throw error as? SafeBackupError
-                    ?? SafeBackupError(.sourceFailed, "The walk failed: \(error)", disposition: .transient)
-            }
+            ahead = try await next.value.get()
         }
         // The root could have gone away during the walk: then what it did not find is not known to be absent.
         _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
         let complete = isComplete
-        try await state.durably { (store) throws(SafeBackupError) in
-            try store.finishReconcile(number, complete: complete)
+        let last = try await state.durably { (store) throws(SafeBackupError) in
+            _ = try store.finishReconcile(number, complete: complete)
+            return try store.newestSequence()
         }
+        walkedUpTo.set(last)
         queued()
         logger.info(
             "The source was compared with the catalogue",
@@ -329,22 +346,23 @@ package final class SourceUnit: Sendable {
                 let position = after
                 let leaves = try await state.durably { (store) throws(SafeBackupError) in
                     try store.liveLeaves(
-                        source: id, destination: destination, parent: directory, after: position, limit: 8_192)
+                        id, destination, in: directory, after: position, limit: 8_192)
                 }
                 guard let last = leaves.last else { break }
                 after = last
                 let absent = try await io.run { () throws(SafeBackupError) -> [[UInt8]] in
                     do throws(Errno) {
                         let parent = try tree.openDirectory(directory)
-                        return try leaves.filter { leaf throws(Errno) in
+                        var absent: [[UInt8]] = []
+                        for leaf in leaves {
                             do throws(Errno) {
                                 _ = try parent.status(of: leaf)
-                                return false
                             } catch {
-                                if error == .noSuchFileOrDirectory { return true }
-                                throw error
+                                if error != .noSuchFileOrDirectory { throw error }
+                                absent.append(leaf)
                             }
                         }
+                        return absent
                     } catch {
                         throw SafeBackupError(
                             .sourceFailed, "The directory \(directory) cannot be read: \(error.explanation)",

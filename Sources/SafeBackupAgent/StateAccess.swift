@@ -1,11 +1,11 @@
-package import Logging
-package import SafeBackupCore
-package import SafeBackupState
+import Logging
+import SafeBackupCore
+import SafeBackupState
 
 /// The state, for callers that must not give up because its disk is full or failing: a call is repeated with back-off
 /// until it succeeds or the agent stops. Nothing that it was to record is called saved before.
-package struct StateAccess: Sendable {
-    package let store: StateStore
+struct StateAccess: Sendable {
+    let store: StateStore
     let stop: StopSignal
     let logger: Logger
 

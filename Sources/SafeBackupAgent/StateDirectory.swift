@@ -1,6 +1,6 @@
 import Glibc
 package import SafeBackupCore
-import SafeBackupSystem
+package import SafeBackupSystem
 package import SystemPackage
 
 /// The directory that holds one agent's state, and the lock that makes it one agent's.
@@ -136,7 +136,7 @@ extension FilePath {
 
     /// A path of exactly these bytes.
     package init(bytes: [UInt8]) {
-        self = withCString(bytes) { FilePath(platformString: $0) }
+        self = SafeBackupSystem.withCString(bytes) { FilePath(platformString: $0) }
     }
 
     package func appending(path: RelativePath) -> FilePath {

@@ -35,7 +35,7 @@ struct StateOption: ParsableArguments {
 @main
 enum Main {
     static func main() async {
-        Process.ignoreHarmfulSignals()
+        ProcessSignals.ignoreHarmful()
         do {
             var command = try SafeBackup.parseAsRoot(ArgumentBytes.processArguments())
             if var command = command as? any AsyncParsableCommand {
@@ -58,6 +58,7 @@ enum Main {
     static func exitCode(for error: SafeBackupError) -> Int32 {
         switch error.code {
         case .invalidConfiguration, .invalidPath: 2
+        case .destinationTaken where error.disposition == .permanent: 2
         case .stateLocked: 5
         case _ where error.isHolding: 4
         default: 1

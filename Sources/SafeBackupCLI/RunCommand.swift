@@ -45,13 +45,13 @@ struct RunCommand: AsyncParsableCommand {
         let settings = AgentSettings(
             preflight: preflight, state: directory, excludes: try ExcludeRules(patterns: exclude.map(\.bytes)),
             isOnce: once)
-        let agent = Agent(settings: settings, logger: logger, ioThreads: 4)
+        let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
         let signals = Task {
             var count = 0
             for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
                 count += 1
                 // The queue is durable: nothing is lost by leaving at once.
-                if count > 1 { exit(130) }
+                if count > 1 { Glibc.exit(130) }
                 agent.requestStop()
             }
         }
@@ -71,7 +71,7 @@ struct RunCommand: AsyncParsableCommand {
         switch result {
         case .complete: return
         case .incomplete(let unsaved):
-            Console.error(unsaved.text)
+            for line in unsaved.lines { Console.error(line) }
             throw ExitCode(3)
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")

@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import SafeBackupCore
 import SafeBackupSystem
 
 /// Log lines on standard error: time, level, a fixed sentence, then `key=value`.

@@ -28,12 +28,11 @@ final class TerminalProgress: Sendable {
     private func show() async {
         let began = ContinuousClock.now
         var (lastBytes, lastTime, rate) = (Int64(0), began, 0.0)
-        var wasBusy = true
+        var (wasBusy, wasIdle, isAnnounced) = (true, false, false)
         while !Task.isCancelled {
             let snapshot = agent.progress.snapshot
-            let counts = await agent.counts()
-            let pending = (counts?.pending ?? 0) + (counts?.leased ?? 0)
-            let isBusy = snapshot.isScanning || pending > 0 || counts == nil
+            let waiting = await agent.waiting()
+            let isBusy = snapshot.isScanning || snapshot.walks == 0 || waiting?.jobs != 0
             let now = ContinuousClock.now
             let seconds =
                 Double((now - lastTime).components.attoseconds) / 1e18 + Double((now - lastTime).components.seconds)
@@ -42,18 +41,27 @@ final class TerminalProgress: Sendable {
                 (lastBytes, lastTime) = (snapshot.savedBytes, now)
             }
             if isBusy {
-                draw(snapshot, pending: pending, rate: rate)
-            } else if wasBusy {
+                draw(snapshot, pending: waiting?.jobs ?? 0, rate: rate)
+                wasBusy = true
+            } else if wasBusy && wasIdle {
                 erase()
-                var text = "In sync: \(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
-                if let stuck = counts?.stuck, stuck > 0 { text += ", \(stuck) stuck (see 'safebackup status')" }
-                if isReady.load(ordering: .acquiring) { text += "; watching" }
-                Console.print(text)
+                wasBusy = false
+                // Once is enough: later changes show only while they are being saved.
+                if !isAnnounced { announce(snapshot, stuck: waiting?.stuck ?? 0) }
+                isAnnounced = true
             }
-            wasBusy = isBusy
+            // The counters follow the queue by a moment: believe the second quiet look.
+            wasIdle = !isBusy
             do { try await Task.sleep(for: .milliseconds(200)) } catch { break }  // cancelled: the run is over
         }
         erase()
+    }
+
+    private func announce(_ snapshot: Progress.Snapshot, stuck: Int) {
+        var text = "In sync: \(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
+        if stuck > 0 { text += ", \(stuck) stuck (see 'safebackup status')" }
+        if isReady.load(ordering: .acquiring) { text += "; watching" }
+        Console.print(text)
     }
 
     private func draw(_ snapshot: Progress.Snapshot, pending: Int, rate: Double) {

@@ -99,6 +99,8 @@ extension SafeBackupError.Code {
     public static let stateLocked = Self(rawValue: "stateLocked")
     /// The command line, or a file of settings, is not usable.
     public static let invalidConfiguration = Self(rawValue: "invalidConfiguration")
+    /// The agent stops: the copy was not finished, and begins again at the next start.
+    public static let interrupted = Self(rawValue: "interrupted")
     /// The agent was stopped before it could answer.
     public static let agentRestarted = Self(rawValue: "agentRestarted")
 }

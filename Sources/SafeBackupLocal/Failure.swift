@@ -71,6 +71,12 @@ enum Failure {
             disposition: .destinationFull)
     }
 
+    static func interrupted(_ path: RelativePath) -> SafeBackupError {
+        SafeBackupError(
+            .interrupted, "\(path) was not copied to its end, because the agent stops; it is copied at the next start",
+            disposition: .transient)
+    }
+
     static func torn(_ path: RelativePath) -> SafeBackupError {
         SafeBackupError(
             .torn, "\(path) changed while it was read; it is read again when it is quiet", disposition: .transient)

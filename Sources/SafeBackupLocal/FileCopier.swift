@@ -9,6 +9,8 @@ final class FileCopier {
     enum CopyError: Error {
         case reading(Errno)
         case writing(Errno)
+        /// The agent stops.
+        case interrupted
     }
 
     /// From this size on a file is written past the page cache, in whole buffers. Measured with 4 × 512 MiB between two
@@ -26,7 +28,11 @@ final class FileCopier {
     private let hash = SHA256()
     private static let zeros = [UInt8](repeating: 0, count: 64 << 10)
 
-    init() {
+    /// Asked before each buffer, so that a stop need not wait for a large file.
+    private let isInterrupted: @Sendable () -> Bool
+
+    init(isInterrupted: @escaping @Sendable () -> Bool = { false }) {
+        self.isInterrupted = isInterrupted
         buffer = .allocate(byteCount: Self.bufferSize, alignment: Self.alignment)
     }
 
@@ -49,6 +55,7 @@ final class FileCopier {
                 if offset == size { break }
                 contentEnd = min(try nextHole(in: source, from: offset), size)
             }
+            if isInterrupted() { throw abandon(.interrupted) }
             let step = Int64(isDirect ? Self.bufferSize : Self.cachedStep)
             let count = try read(source, Int(min(step, contentEnd - offset)), at: offset)
             if count == 0 { break }

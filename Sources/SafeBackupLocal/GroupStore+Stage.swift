@@ -245,6 +245,7 @@ extension GroupStore {
             switch error {
             case .reading(let error): throw Failure.source(error, job.path)
             case .writing(let error): throw Failure.destination(error, "write", job.location)
+            case .interrupted: throw Failure.interrupted(job.path)
             }
         }
         let metadata = try metadata(found, source, job.path)

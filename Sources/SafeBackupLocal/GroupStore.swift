@@ -37,7 +37,7 @@ struct GroupStore {
     let tornLimit: Int
     let clock: WallClock
     let writer: MetadataWriter
-    let copier = FileCopier()
+    let copier: FileCopier
     let trees: [SourceID: SourceTree]
     var directories: DirectoryCache
     var flush: GroupFlush
@@ -51,8 +51,10 @@ struct GroupStore {
 
     /// Opens what the group needs; the descriptors that report failed writes must be older than the first write.
     init(
-        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int, clock: WallClock
+        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int, clock: WallClock,
+        isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
+        copier = FileCopier(isInterrupted: isInterrupted)
         self.root = root
         self.tornLimit = tornLimit
         self.clock = clock

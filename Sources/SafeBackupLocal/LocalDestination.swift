@@ -26,6 +26,7 @@ package final class LocalDestination: Destination {
     private let clock: WallClock
     private let policy: VersionPolicy
     private let tornLimit: Int
+    private let isStopping = Atomic(false)
     private let attached = Mutex<AttachedRoot?>(nil)
     /// Staging, kept open while SQLite writes a catalogue copy by a path through this descriptor: its number must
     /// not lead to another directory before that is done.
@@ -164,6 +165,9 @@ package final class LocalDestination: Destination {
         return root
     }
 
+    /// The agent stops: copies that are being read end as `interrupted`, within a moment also for the largest file.
+    package func interrupt() { isStopping.store(true, ordering: .relaxed) }
+
     // MARK: Asynchronous
 
     /// See `createNow`.
@@ -245,7 +249,9 @@ package final class LocalDestination: Destination {
             try root.check()
             var store: GroupStore
             do {
-                store = try GroupStore(in: root, from: sources, tornLimit: tornLimit, clock: clock)
+                store = try GroupStore(
+                    in: root, from: sources, tornLimit: tornLimit, clock: clock,
+                    isInterrupted: { self.isStopping.load(ordering: .relaxed) })
             } catch {
                 throw Failure.destination(error, "open", .root)
             }

@@ -35,6 +35,8 @@ package final class ConfinedDirectory: Sendable {
                         withCString(path.bytes) { sb_open_beneath(root.raw, $0, all, mode) }
                     })
             } catch {
+                // Moved out from under the root during the look-up.
+                if error == .improperLink { throw Errno.noSuchFileOrDirectory }
                 // EAGAIN: a rename raced with the look-up. See: man 2 openat2.
                 guard [.noFunction, .notPermitted, .resourceTemporarilyUnavailable].contains(error) else { throw error }
             }

@@ -283,26 +283,33 @@ package final class Descriptor: Sendable {
     }
 
     /// Calls `body` with each entry's name and, where the file system tells it, its kind. Returns normally only after
-    /// the end of the directory was read. The corresponding C function is `getdents64`.
+    /// the end of the directory was read.
     package func forEachEntry(_ body: (_ name: [UInt8], _ kind: EntryKind?) -> Void) throws(Errno) {
+        try systemCall("lseek") { lseek(raw, 0, SEEK_SET) }
+        while try readEntries({ name, kind, _ in body(name, kind) }) {}
+    }
+
+    /// Reads some hundred entries of a directory from the current position on; `false` at its end.
+    /// The corresponding C function is `getdents64`.
+    package func readEntries(
+        _ body: (_ name: [UInt8], _ kind: EntryKind?, _ inode: UInt64) -> Void
+    ) throws(Errno) -> Bool {
         let capacity = 32 << 10
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: capacity, alignment: 16)
         defer { buffer.deallocate() }
-        try systemCall("lseek") { lseek(raw, 0, SEEK_SET) }
-        while true {
-            let length = try systemCall("getdents") { sb_read_entries(raw, buffer.baseAddress, capacity) }
-            if length == 0 { return }
-            var offset = 0
-            while offset < length {
-                // struct linux_dirent64: ino 8, off 8, reclen 2, type 1, name. See: man 2 getdents64.
-                let record = Int(buffer.loadUnaligned(fromByteOffset: offset + 16, as: UInt16.self))
-                let type = buffer[offset + 18]
-                let name = buffer[(offset + 19)..<(offset + record)].prefix { $0 != 0 }
-                offset += record
-                if name.elementsEqual([0x2E]) || name.elementsEqual([0x2E, 0x2E]) { continue }
-                body(Array(name), EntryKind(directoryEntryType: type))
-            }
+        let length = try systemCall("getdents") { sb_read_entries(raw, buffer.baseAddress, capacity) }
+        var offset = 0
+        while offset < length {
+            // struct linux_dirent64: ino 8, off 8, reclen 2, type 1, name. See: man 2 getdents64.
+            let inode = buffer.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            let record = Int(buffer.loadUnaligned(fromByteOffset: offset + 16, as: UInt16.self))
+            let type = buffer[offset + 18]
+            let name = buffer[(offset + 19)..<(offset + record)].prefix { $0 != 0 }
+            offset += record
+            if name.elementsEqual([0x2E]) || name.elementsEqual([0x2E, 0x2E]) { continue }
+            body(Array(name), EntryKind(directoryEntryType: type), inode)
         }
+        return length > 0
     }
 }
 

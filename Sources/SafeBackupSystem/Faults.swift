@@ -45,7 +45,8 @@ package enum Faults {
     /// `SAFEBACKUP_FAULT` is a list of `key=value` joined by `,`:
     /// `call=fsync` (all calls without it), `nth=3` (from 1), `errno=28`, `forever=1` (also each later call),
     /// `short=1` (reads and writes move one byte less than asked, at least 1), `kill=STEP` (SIGKILL at the nth reach of
-    /// STEP), `stop=STEP` (SIGSTOP there, so that a test can copy the disk).
+    /// STEP), `stop=STEP` (SIGSTOP there, so that a test can copy the disk), `report=1` (at exit one line on stderr,
+    /// `faults: C calls, F given`, so that a test knows where the Nth call ends).
     package final class FaultPlan: Sendable {
         private struct State {
             var calls = 0
@@ -83,7 +84,7 @@ package enum Faults {
             guard let pointer = getenv("SAFEBACKUP_FAULT") else { return nil }
             var call: String?
             var (nth, error, step, signal) = (1, Errno?.none, String?.none, SIGKILL)
-            var (isForever, isShort) = (false, false)
+            var (isForever, isShort, isReporting) = (false, false, false)
             for part in String(cString: pointer).split(separator: ",") {
                 let pair = part.split(separator: "=", maxSplits: 1).map(String.init)
                 guard pair.count == 2 else { continue }
@@ -93,14 +94,21 @@ package enum Faults {
                 case "errno": error = Int32(pair[1]).map { Errno(rawValue: $0) }
                 case "forever": isForever = pair[1] == "1"
                 case "short": isShort = pair[1] == "1"
+                case "report": isReporting = pair[1] == "1"
                 case "kill": (step, signal) = (pair[1], SIGKILL)
                 case "stop": (step, signal) = (pair[1], SIGSTOP)
                 default: break
                 }
             }
+            if isReporting { atexit { FaultPlan.process?.report() } }
             return FaultPlan(
                 call: call, nth: nth, error: error, isForever: isForever, isShort: isShort, step: step, signal: signal)
         }()
+
+        private func report() {
+            let line = Array("faults: \(counts.calls) calls, \(counts.fired) given\n".utf8)
+            _ = line.withUnsafeBytes { write(2, $0.baseAddress, $0.count) }
+        }
 
         /// The calling thread's plan, else the process's.
         static var current: FaultPlan? {

@@ -99,6 +99,9 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
 
     package func asUnownedTaskExecutor() -> UnownedTaskExecutor { UnownedTaskExecutor(ordinary: self) }
 
+    /// Runs `body`, which may block, on one of the threads, and does not wait for it.
+    package func submit(_ body: @escaping @Sendable () -> Void) { add(.closure(body)) }
+
     /// Runs `body`, which may block, on one of the threads.
     package func run<R: Sendable, E: Error>(
         _ body: @escaping @Sendable () throws(E) -> R

@@ -3,10 +3,10 @@ import Testing
 @testable import SafeBackupAgent
 
 @Suite("Waking and stopping")
-struct WakeupTests {
+struct TaskSignalTests {
     @Test("A signal before the wait is kept, one only", .timeLimit(.minutes(1)))
     func kept() async {
-        let wake = Wakeup()
+        let wake = TaskSignal()
         wake.signal()
         wake.signal()
         await wake.wait()
@@ -17,7 +17,7 @@ struct WakeupTests {
 
     @Test("A wait ends at the signal, long before its time is over", .timeLimit(.minutes(1)))
     func signalled() async {
-        let wake = Wakeup()
+        let wake = TaskSignal()
         for _ in 0..<200 {
             async let waited: Void = wake.wait(atMost: .seconds(3_600))
             wake.signal()
@@ -27,7 +27,7 @@ struct WakeupTests {
 
     @Test("A cancelled wait ends", .timeLimit(.minutes(1)))
     func cancelled() async {
-        let wake = Wakeup()
+        let wake = TaskSignal()
         let task = Task { await wake.wait() }
         task.cancel()
         await task.value
@@ -36,14 +36,14 @@ struct WakeupTests {
     @Test("Everybody hears of the stop once, also who asks late")
     func stop() async {
         let stop = StopSignal()
-        let wake = Wakeup()
+        let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         #expect(!stop.isRequested)
         stop.request()
         stop.request()
         #expect(stop.isRequested)
         await wake.wait()
-        let late = Wakeup()
+        let late = TaskSignal()
         stop.onRequest { late.signal() }
         await late.wait()
     }

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// Wakes one waiting task. A signal that nobody waits for is kept for the next wait.
-package final class Wakeup: Sendable {
+package final class TaskSignal: Sendable {
     private struct State {
         var isSignalled = false
         var waiter: (id: UInt64, continuation: UnsafeContinuation<Void, Never>)?
@@ -51,7 +51,7 @@ package final class Wakeup: Sendable {
                         state.isSignalled = false
                         return true
                     }
-                    precondition(state.waiter == nil, "two tasks wait for one Wakeup")
+                    precondition(state.waiter == nil, "two tasks wait for one TaskSignal")
                     state.waiter = (id, continuation)
                     return false
                 }
@@ -94,4 +94,15 @@ package final class StopSignal: Sendable {
         }
         if isRequested { action() }
     }
+}
+
+/// A value that several tasks set and read.
+final class Shared<Value: Sendable>: Sendable {
+    private let state: Mutex<Value>
+
+    init(_ value: Value) { state = Mutex(value) }
+
+    var value: Value { state.withLock { $0 } }
+
+    func set(_ value: Value) { state.withLock { $0 = value } }
 }

@@ -1,0 +1,168 @@
+import FoundationEssentials
+package import SafeBackupCore
+import SafeBackupState
+import SafeBackupSystem
+
+/// What `safebackup status` tells, as text for people and as JSON for programs. Fields may be added to the JSON;
+/// those that are there keep their meaning.
+package struct StatusReport: Sendable, Encodable {
+    package struct Source: Sendable, Encodable {
+        package var path: String
+        package var isActive: Bool
+        package var files: Int
+        package var bytes: Int64
+        package var isDesynced: Bool
+        package var held: Held?
+        package var lastReconcileAt: String?
+        /// By reason: how many entries are not saved.
+        package var notSaved: [String: Int]
+
+        enum CodingKeys: String, CodingKey {
+            case path, files, bytes, held, lastReconcileAt, notSaved
+            case isActive = "active"
+            case isDesynced = "desynced"
+        }
+    }
+
+    package struct Destination: Sendable, Encodable {
+        package var location: String
+        package var kind: String
+        package var held: Held?
+        package var pending: Int
+        package var leased: Int
+        package var stuck: Int
+        package var fuzzy: Int
+        package var pendingBytes: Int64
+        package var oldestPendingAt: String?
+        package var catalogueExportedAt: String?
+    }
+
+    package struct Held: Sendable, Encodable {
+        package var reason: String
+        package var message: String
+        package var since: String
+    }
+
+    package struct Agent: Sendable, Encodable {
+        package var running: Bool
+        package var pid: Int32?
+    }
+
+    /// A path that is not, or not wholly, saved.
+    package struct Problem: Sendable, Encodable {
+        package var path: String
+        package var state: String
+        package var code: String
+        package var message: String?
+        package var since: String
+    }
+
+    package var agent: Agent
+    package var sources: [Source]
+    package var destinations: [Destination]
+    package var problems: [Problem]
+
+    private enum CodingKeys: String, CodingKey { case agent, sources, destinations, problems }
+
+    /// Reads the state beside a running agent, or without one.
+    package init(_ directory: StateDirectory) throws(SafeBackupError) {
+        let reader = try StateReader(in: directory.path)
+        let status = try reader.status()
+        let holder = directory.holder()
+        agent = Agent(running: holder.isHeld, pid: holder.process)
+        sources = status.sources.map { source in
+            Source(
+                path: printable(source.record.path), isActive: source.record.isActive, files: source.files,
+                bytes: source.bytes, isDesynced: source.record.isDesynced, held: source.record.hold.map(Held.init),
+                lastReconcileAt: source.record.lastReconcileAt?.iso8601, notSaved: source.notSaved)
+        }
+        destinations = status.destinations.map { destination in
+            Destination(
+                location: printable(destination.record.location), kind: destination.record.kind,
+                held: destination.record.hold.map(Held.init), pending: destination.counts.pending,
+                leased: destination.counts.leased, stuck: destination.counts.stuck, fuzzy: destination.counts.fuzzy,
+                pendingBytes: destination.counts.pendingBytes, oldestPendingAt: destination.oldestPending?.iso8601,
+                catalogueExportedAt: destination.record.catalogueExportedAt?.iso8601)
+        }
+        problems = try reader.unsavedReport(limit: 100).map { entry in
+            Problem(
+                path: entry.path.description, state: entry.state.rawValue, code: entry.code, message: entry.message,
+                since: entry.since.iso8601)
+        }
+    }
+
+    package func json() throws(SafeBackupError) -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        do {
+            return String(decoding: try encoder.encode(self), as: UTF8.self)
+        } catch {
+            throw SafeBackupError(
+                .stateFailed, "The status cannot be written as JSON: \(error)", disposition: .permanent)
+        }
+    }
+
+    /// 4 when something is held, 3 when something is stuck or fuzzy, else 0.
+    package var exitCode: Int32 {
+        let isHeld = sources.contains { $0.isActive && $0.held != nil } || destinations.contains { $0.held != nil }
+        if isHeld { return 4 }
+        return destinations.contains { $0.stuck > 0 || $0.fuzzy > 0 } ? 3 : 0
+    }
+
+    package var text: String {
+        var lines: [String] = []
+        if agent.running {
+            lines.append("Agent: running" + (agent.pid.map { ", process \($0)" } ?? ""))
+        } else {
+            lines.append("Agent: not running; changes are found by its next start")
+        }
+        for source in sources {
+            lines.append("")
+            lines.append("Source \(source.path)" + (source.isActive ? "" : " (inactive)"))
+            lines.append("  saved         \(source.files) files, \(ByteCount(source.bytes))")
+            lines.append("  last walk     \(source.lastReconcileAt ?? "never finished")")
+            if source.isDesynced { lines.append("  desynced      a walk is due or running") }
+            if let held = source.held { lines.append(contentsOf: held.lines) }
+            for (reason, count) in source.notSaved.sorted(by: { $0.key < $1.key }) {
+                lines.append("  not saved     \(count) × \(reason)")
+            }
+        }
+        for destination in destinations {
+            lines.append("")
+            lines.append("Destination \(destination.location)")
+            if let held = destination.held { lines.append(contentsOf: held.lines) }
+            let waiting = destination.pending + destination.leased
+            if waiting == 0 {
+                lines.append("  queue         empty")
+            } else {
+                lines.append(
+                    "  queue         \(waiting) waiting, \(ByteCount(destination.pendingBytes))"
+                        + (destination.oldestPendingAt.map { ", oldest since \($0)" } ?? ""))
+            }
+            if destination.stuck > 0 {
+                lines.append("  stuck         \(destination.stuck) ('safebackup retry' tries again)")
+            }
+            if destination.fuzzy > 0 { lines.append("  fuzzy         \(destination.fuzzy)") }
+            lines.append(
+                "  catalogue     \(destination.catalogueExportedAt.map { "copied \($0)" } ?? "not copied yet")")
+        }
+        if !problems.isEmpty {
+            lines.append("")
+            lines.append("Not saved, or not wholly:")
+            for problem in problems {
+                lines.append("  \(problem.state)  \(problem.path)  \(problem.message ?? problem.code)")
+            }
+        }
+        return lines.joined(separator: "\n")
+    }
+}
+
+extension StatusReport.Held {
+    init(_ hold: Hold) {
+        self.init(reason: hold.reason.rawValue, message: hold.message, since: hold.at.iso8601)
+    }
+
+    fileprivate var lines: [String] {
+        ["  HELD          \(message)", "                (\(reason), since \(since))"]
+    }
+}

@@ -1,0 +1,53 @@
+import ArgumentParser
+import SafeBackupAgent
+import SafeBackupCore
+import SystemPackage
+
+struct RestoreCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "restore",
+        abstract: "Get files back, with their times, modes, owners and attributes.",
+        discussion: """
+            Each PATH is put under DIR with its path relative to the source: 'restore docs/a.txt --to /tmp/back' makes \
+            /tmp/back/docs/a.txt. '.' means everything. Nothing is overwritten unless --overwrite is given, and nothing \
+            is written through a link. A deleted file comes back when it is named exactly, or with --deleted. \
+            Exit code 3: something did not come back whole; it is listed.
+            """)
+
+    @Argument(help: "What to get back: absolute, or relative to the source; a directory with all below it.")
+    var paths: [ArgumentBytes]
+
+    @Option(name: .long, help: "The directory to put it in; it is made if its parent exists.")
+    var to: ArgumentBytes
+
+    @OptionGroup var state: StateOption
+
+    @Option(name: .long, help: "The backup itself, when there is no state: on a new machine, or after its loss.")
+    var from: ArgumentBytes?
+
+    @Flag(name: .long, help: "Replace files that exist in DIR.")
+    var overwrite = false
+
+    @Flag(name: .long, help: "Also get back what was deleted at the source.")
+    var deleted = false
+
+    func run() async throws {
+        let plan = RestorePlan(
+            paths: paths.map(\.bytes), target: FilePath(bytes: to.bytes), overwrites: overwrite,
+            includesDeleted: deleted)
+        let result: RestorePlan.Result
+        if let from {
+            result = try plan.run(from: FilePath(bytes: from.bytes))
+        } else {
+            result = try plan.run(state: try state.directory())
+        }
+        for note in result.notes { Console.error(note) }
+        for problem in result.report.problems { Console.error("\(problem.path): \(problem.reason)") }
+        let report = result.report
+        Console.print(
+            "Restored \(report.files) files (\(ByteCount(report.bytes))), \(report.directories) directories, "
+                + "\(report.links) links")
+        let isNothing = report.files + report.directories + report.links == 0
+        if !report.problems.isEmpty || isNothing { throw ExitCode(3) }
+    }
+}

@@ -1,0 +1,248 @@
+/// The tables, as the first migration makes them. A later release appends a migration and never edits this text.
+///
+/// Columns `…_at` are microseconds since 1970 in UTC, columns `…_ns` are a file system's nanoseconds since 1970. Paths
+/// are bytes: TEXT where they are valid UTF-8, BLOB where they are not. Inodes are unsigned numbers by their bits.
+/// What a column may hold stands in its comment: CHECK constraints on words cost a third of each insert.
+enum Schema {
+    /// "sbkp": `file` and `sqlite3` tell what this is.
+    static let applicationID: Int64 = 0x7362_6B70
+
+    static let tables = """
+        -- One fact about the file itself: 'release' (the last one that wrote it), 'clean' (the last close was whole).
+        CREATE TABLE meta (
+            key TEXT NOT NULL PRIMARY KEY,
+            value TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID;
+
+        -- The last number given. Sequences, generations and the ids of names and copies come from this one counter, so
+        -- that each tells what was there before it, and none is ever given twice.
+        CREATE TABLE counter (
+            id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+            value INTEGER NOT NULL
+        ) STRICT;
+        INSERT INTO counter (id, value) VALUES (1, 0);
+
+        -- A tree that is, or was, watched. fs_*, root_*: how the root is known again after a restart. held_*: stopped
+        -- for a reason a person must see. desynced: changes may have been missed, a reconcile is due.
+        CREATE TABLE source (
+            id INTEGER NOT NULL PRIMARY KEY,
+            uuid TEXT NOT NULL UNIQUE,
+            path ANY NOT NULL UNIQUE,
+            fs_type INTEGER NOT NULL,
+            fs_volume TEXT,
+            root_inode INTEGER NOT NULL,
+            root_birth_ns INTEGER,
+            held_reason TEXT,
+            held_message TEXT,
+            held_at INTEGER,
+            desynced INTEGER NOT NULL DEFAULT 1,
+            last_reconcile_at INTEGER,
+            last_full_save_at INTEGER,
+            active INTEGER NOT NULL DEFAULT 0
+        ) STRICT;
+
+        -- A place that copies go to. accumulated_size: bytes stored since the last check of its capacity.
+        -- last_proof_at: when its sentinel was last seen. catalogue_*: the newest copy of this catalogue beside the
+        -- backups, and the counter it goes up to.
+        CREATE TABLE destination (
+            id INTEGER NOT NULL PRIMARY KEY,
+            location ANY NOT NULL UNIQUE,
+            kind TEXT NOT NULL,
+            sentinel_id TEXT,
+            held_reason TEXT,
+            held_message TEXT,
+            held_at INTEGER,
+            accumulated_size INTEGER NOT NULL DEFAULT 0,
+            last_proof_at INTEGER,
+            catalogue_exported_at INTEGER,
+            catalogue_sequence INTEGER
+        ) STRICT;
+
+        -- This source is, or was, saved to this destination, under the prefix. active: the agent was told to run it.
+        CREATE TABLE pair (
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            prefix ANY NOT NULL,
+            active INTEGER NOT NULL DEFAULT 0,
+            first_save_at INTEGER,
+            PRIMARY KEY (source_id, destination_id)
+        ) STRICT, WITHOUT ROWID;
+
+        -- How many rows of each kind a pair has, kept in the transactions that change them, so that nobody counts a
+        -- million rows each second. job_bytes: of pending and leased jobs. files: live names that are no directories.
+        CREATE TABLE tally (
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            pending INTEGER NOT NULL,
+            leased INTEGER NOT NULL,
+            stuck INTEGER NOT NULL,
+            job_bytes INTEGER NOT NULL,
+            files INTEGER NOT NULL,
+            directories INTEGER NOT NULL,
+            bytes INTEGER NOT NULL,
+            fuzzy INTEGER NOT NULL,
+            PRIMARY KEY (source_id, destination_id)
+        ) STRICT, WITHOUT ROWID;
+
+        -- Bring this path of this source to this destination. state: 'pending', 'leased' or 'stuck'. action: 'store',
+        -- 'delete' or 'move' (from origin_path), as advice. generation: the path's newest change. not_before: the
+        -- earliest next try, and of a stuck job its next daily one. settle_by: further changes move not_before no later
+        -- than this; NULL: none came since the last try. backoff_until: further changes move not_before no earlier than
+        -- this (a torn read, or the destination's own trouble). attempts: failures so far.
+        -- The leased_ columns and those after them say what a lease committed to before anything was written (see
+        -- LeasePlan); NULL without a lease, and never touched by a newer change. leased_upto: the counter at the lease.
+        CREATE TABLE job (
+            sequence INTEGER NOT NULL PRIMARY KEY,
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            path ANY NOT NULL,
+            state TEXT NOT NULL,
+            action TEXT NOT NULL,
+            origin_path ANY,
+            generation INTEGER NOT NULL,
+            size INTEGER,
+            is_directory INTEGER NOT NULL,
+            hash_first INTEGER NOT NULL,
+            first_seen_at INTEGER NOT NULL,
+            not_before INTEGER NOT NULL,
+            settle_by INTEGER,
+            backoff_until INTEGER,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            last_error_code TEXT,
+            last_error TEXT,
+            leased_generation INTEGER,
+            leased_action TEXT,
+            leased_at INTEGER,
+            leased_upto INTEGER,
+            stage_name TEXT,
+            version ANY,
+            version_reason TEXT,
+            obstruction ANY,
+            obstruction_version ANY,
+            final_kind TEXT,
+            final_inode INTEGER,
+            final_size INTEGER,
+            final_mtime_ns INTEGER
+        ) STRICT;
+        -- A query uses a partial index only if it repeats its condition: hence "state <> 'pending'" beside "state = …".
+        -- An index costs each job time, also one that it is not in: there are few.
+        CREATE UNIQUE INDEX job_path ON job (destination_id, source_id, path);
+        CREATE INDEX job_pending ON job (destination_id, source_id, not_before) WHERE state = 'pending';
+        CREATE INDEX job_other ON job (destination_id, state, not_before)
+            WHERE state <> 'pending' OR last_error_code IS NOT NULL;
+
+        -- One stored object. digest: SHA-256 of the stored bytes, NULL if nobody read them yet. inode, mtime_ns: of the
+        -- stored file itself, NULL until it was seen. role: 'current' lies at its path's own location (a live file or a
+        -- tombstone); the others lie under versions: 'kept' by policy, 'foreign' was there before us, 'inTheWay' of
+        -- another kind of entry, 'lastGood' before a fuzzy or damaged one. removing: why it is being removed.
+        CREATE TABLE copy (
+            id INTEGER NOT NULL PRIMARY KEY,
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            location ANY NOT NULL,
+            kind TEXT NOT NULL,
+            digest BLOB,
+            size INTEGER NOT NULL,
+            stored_at INTEGER NOT NULL,
+            inode INTEGER,
+            mtime_ns INTEGER,
+            role TEXT NOT NULL,
+            versioned_at INTEGER,
+            adopted INTEGER NOT NULL DEFAULT 0,
+            fuzzy INTEGER NOT NULL DEFAULT 0,
+            damaged INTEGER NOT NULL DEFAULT 0,
+            removing TEXT
+        ) STRICT;
+        CREATE UNIQUE INDEX copy_location ON copy (destination_id, location);
+        CREATE INDEX copy_removing ON copy (destination_id) WHERE removing IS NOT NULL;
+
+        -- From began_at to ended_at (NULL: until now) the path parent/leaf was what copy_id holds (NULL: a directory),
+        -- with this fingerprint and metadata of the source. inode and ctime_ns are NULL after a recovery, until the
+        -- source was compared by digest. racy: read so soon after a change that the next reconcile compares digests.
+        -- end_reason: 'replaced', 'deleted', 'metadata' (the same copy goes on under the next name) or 'moved'.
+        -- xattrs: for each attribute the length of its name (4 bytes, little endian), the name, and the same of its value.
+        CREATE TABLE name (
+            id INTEGER NOT NULL PRIMARY KEY,
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            parent ANY NOT NULL,
+            leaf ANY NOT NULL,
+            copy_id INTEGER,
+            kind TEXT NOT NULL,
+            inode INTEGER,
+            size INTEGER NOT NULL,
+            mtime_ns INTEGER NOT NULL,
+            ctime_ns INTEGER,
+            mode INTEGER NOT NULL,
+            uid INTEGER NOT NULL,
+            gid INTEGER NOT NULL,
+            xattrs BLOB,
+            link_target ANY,
+            fuzzy INTEGER NOT NULL DEFAULT 0,
+            racy INTEGER NOT NULL DEFAULT 0,
+            began_at INTEGER NOT NULL,
+            ended_at INTEGER,
+            end_reason TEXT
+        ) STRICT;
+        CREATE UNIQUE INDEX name_live ON name (source_id, destination_id, parent, leaf) WHERE ended_at IS NULL;
+        CREATE INDEX name_history ON name (source_id, destination_id, parent, leaf) WHERE ended_at IS NOT NULL;
+        CREATE INDEX name_copy ON name (copy_id) WHERE copy_id IS NOT NULL;
+
+        -- An entry of a source that is not saved, and why. reconcile: the one that saw it last.
+        CREATE TABLE not_saved (
+            source_id INTEGER NOT NULL,
+            path ANY NOT NULL,
+            reason TEXT NOT NULL,
+            kind TEXT,
+            seen_at INTEGER NOT NULL,
+            reconcile INTEGER NOT NULL,
+            PRIMARY KEY (source_id, path)
+        ) STRICT, WITHOUT ROWID;
+
+        -- One walk of a source that was compared with the catalogue. drift: differences that no event had told of.
+        CREATE TABLE reconcile (
+            id INTEGER NOT NULL PRIMARY KEY,
+            source_id INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            began_at INTEGER NOT NULL,
+            ended_at INTEGER,
+            complete INTEGER NOT NULL DEFAULT 0,
+            seen INTEGER NOT NULL DEFAULT 0,
+            queued INTEGER NOT NULL DEFAULT 0,
+            drift INTEGER NOT NULL DEFAULT 0
+        ) STRICT;
+
+        -- What a verb asks of the running agent. arguments: joined by a byte 0. Unanswered while answered_at is NULL.
+        CREATE TABLE request (
+            id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+            verb TEXT NOT NULL,
+            arguments ANY NOT NULL,
+            created_at INTEGER NOT NULL,
+            taken_at INTEGER,
+            answered_at INTEGER,
+            answer TEXT,
+            error TEXT
+        ) STRICT;
+        CREATE INDEX request_open ON request (id) WHERE answered_at IS NULL;
+
+        -- What happened, for people: the newest 10,000 events.
+        CREATE TABLE journal (
+            id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+            at INTEGER NOT NULL,
+            level TEXT NOT NULL,
+            event TEXT NOT NULL,
+            message TEXT NOT NULL
+        ) STRICT;
+
+        -- A copy that was removed from a destination, and why: the newest 100,000. path: the source's, where it is known.
+        CREATE TABLE cleaned (
+            id INTEGER NOT NULL PRIMARY KEY,
+            destination_id INTEGER NOT NULL,
+            path ANY,
+            location ANY NOT NULL,
+            size INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            at INTEGER NOT NULL
+        ) STRICT;
+        """
+}

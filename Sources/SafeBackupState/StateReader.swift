@@ -1,0 +1,177 @@
+package import SafeBackupCore
+import SafeBackupSystem
+package import SystemPackage
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+/// What `safebackup status` shows.
+package struct StateStatus: Sendable, Hashable {
+    package struct Source: Sendable, Hashable {
+        package var record: SourceRecord
+        /// Of the destination that has most of it.
+        package var files: Int
+        package var bytes: Int64
+        /// How many entries are not saved, by reason.
+        package var notSaved: [String: Int]
+    }
+
+    package struct Destination: Sendable, Hashable {
+        package var record: DestinationRecord
+        /// Sums over its active pairs.
+        package var counts: QueueCounts
+        /// When the oldest change that waits was first seen.
+        package var oldestPending: Timestamp?
+    }
+
+    package struct Pair: Sendable, Hashable {
+        package var record: PairRecord
+        package var counts: QueueCounts
+    }
+
+    /// The release that opened the state last.
+    package var release: String
+    package var sources: [Source]
+    package var destinations: [Destination]
+    package var pairs: [Pair]
+}
+
+/// The state for those who only look: its own connection, beside a running agent or without one.
+package final class StateReader: CatalogueReading {
+    private let connection: Connection
+
+    /// Opens the state in `directory`. Throws `stateFailed` when there is none, or when it may not be read, and
+    /// `stateNewer`.
+    package init(in directory: FilePath) throws(SafeBackupError) {
+        connection = try Self.open(StateFile.path(in: directory))
+        let version = try connection.number("PRAGMA user_version") ?? 0
+        let application = try connection.number("PRAGMA application_id") ?? 0
+        guard application == Schema.applicationID, version > 0 else {
+            throw SafeBackupError(
+                .stateFailed, "There is no state of safebackup in \(directory) yet; run the agent first",
+                disposition: .permanent)
+        }
+        if version != Migrations.all.version {
+            let isNewer = version > Migrations.all.version
+            throw SafeBackupError(
+                isNewer ? .stateNewer : .stateFailed,
+                "The state database in \(directory) has schema \(version), this release reads "
+                    + "\(Migrations.all.version); use \(isNewer ? "the newer release" : "the agent once, to migrate it")",
+                disposition: .permanent)
+        }
+    }
+
+    private static func open(_ path: FilePath) throws(SafeBackupError) -> Connection {
+        do throws(SafeBackupError) {
+            let connection = try Connection(path, .readOnly)
+            try connection.execute("PRAGMA query_only = ON")
+            // The file is opened, and the shared memory needed, only by the first read.
+            _ = try connection.number("PRAGMA user_version")
+            return connection
+        } catch {
+            // Without write access to the directory the shared memory cannot be made. Where nothing lies in the
+            // write-ahead log, and so no agent runs, the file alone is the state.
+            if error.code != .stateFailed { throw error }
+            if try hasLog(path) { throw error }
+            return try Connection(path, .immutable)
+        }
+    }
+
+    private static func hasLog(_ path: FilePath) throws(SafeBackupError) -> Bool {
+        do throws(Errno) {
+            let folder = try Descriptor.open(path.removingLastComponent(), O_RDONLY | O_DIRECTORY)
+            return try folder.status(of: StateFile.leaf + Array("-wal".utf8)).size > 0
+        } catch {
+            if error == .noSuchFileOrDirectory { return false }
+            throw SafeBackupError(
+                .stateFailed, "The state database \(path) may not be read: \(error.explanation)",
+                disposition: .permanent, systemError: error.rawValue)
+        }
+    }
+
+    /// See `Connection.work`.
+    var work: Int { connection.work }
+
+    package func status() throws(SafeBackupError) -> StateStatus {
+        try connection.statement("BEGIN").run()
+        // Ignored beyond its effect: nothing was changed, and the next BEGIN tells if the connection is broken.
+        defer { connection.rollBack() }
+        let tallies = try Tally.all(connection)
+        let pairs = try PairRecord.all(connection)
+        var status = StateStatus(
+            release: try connection.string("SELECT value FROM meta WHERE key = 'release'") ?? "unknown", sources: [],
+            destinations: [], pairs: [])
+        for pair in pairs {
+            var counts = QueueCounts()
+            counts.add(tallies[PairKey(source: pair.source, destination: pair.destination)] ?? Tally())
+            status.pairs.append(StateStatus.Pair(record: pair, counts: counts))
+        }
+        for record in try SourceRecord.all(connection) {
+            let counts = status.pairs.filter { $0.record.source == record.id }.map(\.counts)
+            let largest = counts.max { $0.files < $1.files } ?? QueueCounts()
+            status.sources.append(
+                StateStatus.Source(
+                    record: record, files: largest.files, bytes: largest.bytes, notSaved: try notSaved(record.id)))
+        }
+        for record in try DestinationRecord.all(connection) {
+            var counts = QueueCounts()
+            for (pair, tally) in tallies where pair.destination == record.id {
+                let isActive = pairs.contains {
+                    $0.isActive && $0.source == pair.source && $0.destination == pair.destination
+                }
+                if isActive { counts.add(tally) }
+            }
+            let oldest = counts.pending + counts.leased == 0 ? nil : try oldestPending(record.id)
+            status.destinations.append(
+                StateStatus.Destination(record: record, counts: counts, oldestPending: oldest))
+        }
+        return status
+    }
+
+    private func notSaved(_ source: SourceID) throws(SafeBackupError) -> [String: Int] {
+        let statement = try connection.statement(
+            "SELECT reason, count(*) FROM not_saved WHERE source_id = ? GROUP BY reason")
+        defer { statement.reset() }
+        statement.bind(source.rawValue)
+        var reasons: [String: Int] = [:]
+        while try statement.step() {
+            let reason = statement.text()
+            reasons[reason] = Int(statement.int())
+        }
+        return reasons
+    }
+
+    private func oldestPending(_ destination: DestinationID) throws(SafeBackupError) -> Timestamp? {
+        // Sequences grow with time: the first open job is the oldest, or near enough to it for people.
+        let statement = try connection.statement(
+            """
+            SELECT j.first_seen_at FROM job j NOT INDEXED WHERE j.destination_id = ? AND j.state <> 'stuck'
+                AND EXISTS (SELECT 1 FROM pair p WHERE p.source_id = j.source_id
+                    AND p.destination_id = j.destination_id AND p.active = 1)
+            ORDER BY j.sequence LIMIT 1
+            """)
+        defer { statement.reset() }
+        return try statement.bind(destination.rawValue).step() ? statement.timestamp() : nil
+    }
+
+    /// Up to `limit` paths that are not, or not wholly, saved: stuck first, then failing, fuzzy, not saved.
+    package func unsavedReport(limit: Int) throws(SafeBackupError) -> [UnsavedEntry] {
+        try UnsavedEntry.report(connection, limit: limit)
+    }
+
+    // MARK: - Catalogue
+
+    package func catalogueSources() throws(SafeBackupError) -> [CatalogueSource] {
+        try SourceRecord.all(connection).map { CatalogueSource(id: $0.id, uuid: $0.uuid, path: $0.path) }
+    }
+
+    package func names(
+        _ source: SourceID, _ destination: DestinationID, within path: RelativePath, _ scope: NameScope,
+        after cursor: NameCursor?, limit: Int
+    ) throws(SafeBackupError) -> NamePage {
+        try NameQuery(
+            connection: connection, source: source, destination: destination, path: path, scope: scope
+        ).page(after: cursor, limit: limit)
+    }
+}

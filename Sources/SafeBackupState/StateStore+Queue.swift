@@ -1,0 +1,470 @@
+package import SafeBackupCore
+import SafeBackupSystem
+
+/// One change of a path, for one destination.
+package struct QueuedChange: Sendable, Hashable {
+    package var path: RelativePath
+    package var action: JobAction
+    /// When the path will have settled, if nothing more happens to it.
+    package var notBefore: Timestamp
+    /// Further changes move that no later than this after the first one; zero: the path need not settle.
+    package var settleLimit: Duration
+    package var isDirectory: Bool
+    /// Bytes, where the change tells it.
+    package var size: Int64?
+    /// The content is probably what is stored: compare digests before anything is copied.
+    package var hashFirst: Bool
+
+    package init(
+        path: RelativePath, action: JobAction, notBefore: Timestamp, settleLimit: Duration = .zero,
+        isDirectory: Bool = false, size: Int64? = nil, hashFirst: Bool = false
+    ) {
+        self.path = path
+        self.action = action
+        self.notBefore = notBefore
+        self.settleLimit = settleLimit
+        self.isDirectory = isDirectory
+        self.size = size
+        self.hashFirst = hashFirst
+    }
+
+    /// `nil`: the change does not settle, it is found as it is.
+    fileprivate func limit(from now: Timestamp) -> Timestamp? { settleLimit == .zero ? nil : now + settleLimit }
+}
+
+/// What became of a batch of changes.
+package struct EnqueueResult: Sendable, Hashable {
+    /// Jobs that were made.
+    package var new = 0
+    /// Changes that went into a job that was there.
+    package var coalesced = 0
+
+    package init(new: Int = 0, coalesced: Int = 0) {
+        self.new = new
+        self.coalesced = coalesced
+    }
+}
+
+/// Jobs to plan, and when to ask again.
+package struct DueBatch: Sendable, Hashable {
+    /// By their time, then by their sequence.
+    package var jobs: [DueJob]
+    /// Every name that exists now has an id up to this; an absence that is confirmed later ends only those.
+    package var newestName: Int64
+    /// When the next job that is not in the batch is due: at once, if the batch was cut short; `nil` if there is none.
+    package var nextDue: Timestamp?
+}
+
+extension StateStore {
+    /// Takes changes in. A path with a job gets a newer generation: a pending job's time moves, a lease stays as it is,
+    /// a stuck job is pending again. When this returns, no power cut loses the changes.
+    @discardableResult
+    package func enqueue(
+        _ batches: [(destination: DestinationID, changes: [QueuedChange])], source: SourceID
+    ) throws(SafeBackupError) -> EnqueueResult {
+        let now = clock.now
+        return try write { (connection) throws(SafeBackupError) in
+            var result = EnqueueResult()
+            for batch in batches {
+                let pair = PairKey(source: source, destination: batch.destination)
+                // Refused here, where the caller sees it, and not when the job is due.
+                _ = try prefix(pair, connection)
+                for change in batch.changes {
+                    switch try upsert(change, pair, now: now, connection) {
+                    case .made: result.new += 1
+                    case .coalesced, .left: result.coalesced += 1
+                    }
+                }
+            }
+            return result
+        }
+    }
+
+    enum Upsert {
+        case made
+        case coalesced
+        /// There is a job that will look at the path anyway.
+        case left
+    }
+
+    /// Makes a job, or gives the path's job a newer generation. With `leavesWaiting` only a leased job gets one,
+    /// because its work may have begun before the change; a job that waits will see the change as it is.
+    func upsert(
+        _ change: QueuedChange, _ pair: PairKey, leavesWaiting: Bool = false, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) -> Upsert {
+        let limit = change.limit(from: now)
+        let notBefore = limit.map { min(change.notBefore, $0) } ?? change.notBefore
+        let size = change.action == .delete ? nil : change.size
+        let number = nextNumber()
+        try connection.statement(
+            """
+            INSERT INTO job (sequence, source_id, destination_id, path, state, action, generation, size, is_directory,
+                hash_first, first_seen_at, not_before, settle_by)
+            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?1, ?6, ?7, ?8, ?9, ?10, ?11)
+            ON CONFLICT (destination_id, source_id, path) DO NOTHING
+            """
+        ).bind(number).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(change.path)
+            .bind(text: change.action.rawValue).bind(size).bind(change.isDirectory).bind(change.hashFirst).bind(now)
+            .bind(notBefore).bind(limit).run()
+        if connection.changes == 0 {
+            return try coalesce(
+                change, generation: number, pair, leavesWaiting: leavesWaiting, now: now, connection)
+        }
+        note(pair) { $0.count(.pending, size: size, sign: 1) }
+        return .made
+    }
+
+    private func coalesce(
+        _ change: QueuedChange, generation: Int64, _ pair: PairKey, leavesWaiting: Bool, now: Timestamp,
+        _ connection: Connection
+    ) throws(SafeBackupError) -> Upsert {
+        let select = try connection.statement(
+            """
+            SELECT sequence, state, size, hash_first, settle_by, backoff_until, attempts, last_error_code, last_error,
+                generation = leased_generation, action = 'delete' AND is_directory
+            FROM job WHERE destination_id = ? AND source_id = ? AND path = ?
+            """)
+        defer { select.reset() }
+        select.bind(pair.destination.rawValue).bind(pair.source.rawValue).bind(change.path)
+        guard try select.step() else { return .left }
+        let sequence = select.int()
+        let state = JobState(rawValue: select.text()) ?? .pending
+        if leavesWaiting && state != .leased { return .left }
+        let oldSize = select.intOrNull()
+        let wasHashFirst = select.bool()
+        // Changes that belong together share one limit; a change after a try, or after a stuck job, begins anew.
+        let oldLimit = select.timestampOrNull()
+        let backoff = select.timestampOrNull()
+        var attempts = select.int()
+        var error = (code: select.textOrNull(), message: select.textOrNull())
+        let isLeasedGeneration = select.bool()
+        let isFirstOfLease = state == .leased && isLeasedGeneration
+        let isBack = select.bool() && change.action == .store
+        select.reset()
+
+        let newLimit = change.limit(from: now)
+        let limit = state == .stuck ? newLimit : oldLimit ?? newLimit
+        var notBefore = change.notBefore
+        if let limit, newLimit != nil { notBefore = min(notBefore, limit) }
+        if state == .pending, let backoff {
+            // A torn read, or the destination's own trouble: one more change is no reason to try earlier or to forget
+            // the failures; without them an open log would never reach the attempt that keeps a fuzzy copy.
+            notBefore = max(notBefore, backoff)
+        } else if state != .leased {
+            (attempts, error) = (0, (nil, nil))
+        }
+        let size = change.action == .delete ? nil : change.size ?? oldSize
+        // A new content needs no comparison; a new mode alone does not make a waiting content known.
+        let hashFirst = change.hashFirst && (isFirstOfLease || wasHashFirst)
+        let newState: JobState = state == .leased ? .leased : .pending
+        try connection.statement(
+            """
+            UPDATE job SET state = ?, action = ?, generation = ?, size = ?, is_directory = ?, hash_first = ?,
+                not_before = ?, settle_by = ?, backoff_until = ?, attempts = ?, last_error_code = ?, last_error = ?
+            WHERE sequence = ?
+            """
+        ).bind(text: newState.rawValue).bind(text: change.action.rawValue).bind(generation).bind(size)
+            .bind(change.isDirectory).bind(hashFirst).bind(notBefore).bind(limit)
+            .bind(state == .pending ? backoff : nil).bind(attempts).bind(text: error.code).bind(text: error.message)
+            .bind(sequence).run()
+        note(pair) {
+            $0.count(state, size: oldSize, sign: -1)
+            $0.count(newState, size: size, sign: 1)
+        }
+        if isBack {
+            // The directory that vanished took along what was below it; this is another one, or the same come back.
+            try lookBelow(change.path, pair, notBefore: change.notBefore, now: now, connection)
+        }
+        return .coalesced
+    }
+
+    // MARK: - Due
+
+    /// Pending jobs whose time has come, of active pairs and of sources that are not held; none of a held destination.
+    /// The first one comes even if it is larger than `byteLimit`. Changes nothing but stuck jobs whose daily try has
+    /// come, and times that a jump of the clock has put out of reach.
+    package func due(
+        _ destination: DestinationID, limit: Int, byteLimit: Int64, now: Timestamp
+    ) throws(SafeBackupError) -> DueBatch {
+        try reviveStuck(destination, now: now)
+        try capTimes(destination, now: now)
+        return try read { (connection) throws(SafeBackupError) in
+            var batch = DueBatch(
+                jobs: [], newestName: try connection.number("SELECT value FROM counter") ?? 0, nextDue: nil)
+            if try isHeld(destination, connection) { return batch }
+            var waiting: [Waiting] = []
+            for pair in try runnable(destination, connection) {
+                try collect(pair, limit: limit, now: now, into: &waiting, &batch.nextDue, connection)
+            }
+            waiting.sort { ($0.notBefore, $0.job.sequence) < ($1.notBefore, $1.job.sequence) }
+            var bytes: Int64 = 0
+            for (index, candidate) in waiting.enumerated() {
+                bytes += candidate.size
+                if index > 0 && (index >= limit || bytes > byteLimit) {
+                    batch.nextDue = candidate.notBefore
+                    break
+                }
+                var job = candidate.job
+                try connection.look(&job, candidate.pair)
+                batch.jobs.append(job)
+            }
+            let stuck = try connection.statement(
+                """
+                SELECT not_before FROM job WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ?
+                ORDER BY not_before LIMIT 1
+                """)
+            defer { stuck.reset() }
+            stuck.bind(destination.rawValue)
+            if try stuck.step() { batch.nextDue = min(batch.nextDue, stuck.timestamp()) }
+            return batch
+        }
+    }
+
+    private struct Waiting {
+        var job: DueJob
+        var pair: PairKey
+        var size: Int64
+        var notBefore: Timestamp
+    }
+
+    private func isHeld(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
+        let statement = try connection.statement("SELECT held_reason IS NOT NULL FROM destination WHERE id = ?")
+        defer { statement.reset() }
+        statement.bind(destination.rawValue)
+        return try statement.step() ? statement.bool() : true
+    }
+
+    /// The destination's active pairs with a source that is not held.
+    private func runnable(
+        _ destination: DestinationID, _ connection: Connection
+    ) throws(SafeBackupError) -> [PairKey] {
+        let statement = try connection.statement(
+            """
+            SELECT s.id FROM pair p JOIN source s ON s.id = p.source_id
+            WHERE p.destination_id = ? AND p.active = 1 AND s.held_reason IS NULL
+            """)
+        defer { statement.reset() }
+        statement.bind(destination.rawValue)
+        var pairs: [PairKey] = []
+        while try statement.step() {
+            pairs.append(PairKey(source: SourceID(rawValue: statement.int()), destination: destination))
+        }
+        return pairs
+    }
+
+    /// One job more than `limit` may come, so that the caller sees when the next is due.
+    private func collect(
+        _ pair: PairKey, limit: Int, now: Timestamp, into waiting: inout [Waiting], _ nextDue: inout Timestamp?,
+        _ connection: Connection
+    ) throws(SafeBackupError) {
+        let prefix = try prefix(pair, connection)
+        let statement = try connection.statement(
+            """
+            SELECT sequence, path, generation, action, attempts, hash_first, size, not_before FROM job
+            WHERE state = 'pending' AND destination_id = ? AND source_id = ? ORDER BY not_before, sequence LIMIT ?
+            """)
+        defer { statement.reset() }
+        statement.bind(pair.destination.rawValue).bind(pair.source.rawValue).bind(Int64(max(limit, 1)) + 1)
+        while try statement.step() {
+            let sequence = statement.int()
+            let path = statement.path()
+            let job = DueJob(
+                source: pair.source, path: path, location: prefix.appending(path), sequence: sequence,
+                generation: statement.int(), action: JobAction(rawValue: statement.text()) ?? .store,
+                attempts: Int(statement.int()), hashFirst: statement.bool())
+            let size = statement.intOrNull() ?? 0
+            let notBefore = statement.timestamp()
+            if notBefore > now {
+                nextDue = min(nextDue, notBefore)
+                return
+            }
+            waiting.append(Waiting(job: job, pair: pair, size: size, notBefore: notBefore))
+        }
+    }
+
+    /// A stuck job whose daily try has come is pending again, with its failures: one more makes it stuck again.
+    private func reviveStuck(_ destination: DestinationID, now: Timestamp) throws(SafeBackupError) {
+        let isDue = try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                """
+                SELECT 1 FROM job WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ? AND not_before <= ?
+                LIMIT 1
+                """)
+            defer { statement.reset() }
+            return try statement.bind(destination.rawValue).bind(now).step()
+        }
+        if !isDue { return }
+        try write { (connection) throws(SafeBackupError) in
+            let update = try connection.statement(
+                """
+                UPDATE job SET state = 'pending', settle_by = NULL, backoff_until = NULL
+                WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ? AND not_before <= ?
+                RETURNING source_id, size
+                """)
+            defer { update.reset() }
+            update.bind(destination.rawValue).bind(now)
+            while try update.step() {
+                let pair = PairKey(source: SourceID(rawValue: update.int()), destination: destination)
+                let size = update.intOrNull()
+                note(pair) {
+                    $0.count(.stuck, size: size, sign: -1)
+                    $0.count(.pending, size: size, sign: 1)
+                }
+            }
+        }
+    }
+
+    /// No wait of ours is longer than an hour, a stuck job's two days: later times are what a jump of the clock left.
+    private func capTimes(_ destination: DestinationID, now: Timestamp) throws(SafeBackupError) {
+        let (pending, stuck) = (now + .seconds(3_600), now + .seconds(2 * 86_400))
+        let isBeyond = try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                """
+                SELECT EXISTS (SELECT 1 FROM pair p CROSS JOIN job j ON j.destination_id = p.destination_id
+                        AND j.source_id = p.source_id AND j.state = 'pending' AND j.not_before > ?1
+                    WHERE p.destination_id = ?3)
+                    OR EXISTS (SELECT 1 FROM job WHERE state = 'stuck' AND state <> 'pending' AND destination_id = ?3
+                        AND not_before > ?2)
+                """)
+            defer { statement.reset() }
+            return try statement.bind(pending).bind(stuck).bind(destination.rawValue).step() && statement.bool()
+        }
+        if !isBeyond { return }
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement(
+                """
+                UPDATE job SET not_before = ?1, settle_by = NULL, backoff_until = NULL
+                WHERE destination_id = ?4 AND (state = 'pending' AND not_before > ?2 OR state = 'stuck' AND not_before > ?3)
+                """
+            ).bind(now).bind(pending).bind(stuck).bind(destination.rawValue).run()
+        }
+    }
+
+    // MARK: - Leases
+
+    /// Marks jobs as leased, with what was planned for them; gives those that were still pending, and whose source and
+    /// destination are neither held nor inactive now. When this returns, a power cut leaves `leases` able to tell what
+    /// was about to be written.
+    @discardableResult
+    package func lease(
+        _ destination: DestinationID, _ jobs: [LeasedJob]
+    ) throws(SafeBackupError) -> [LeasedJob] {
+        let now = clock.now
+        return try write { (connection) throws(SafeBackupError) in
+            var taken: [LeasedJob] = []
+            // A hold may have come since the jobs were due.
+            if try isHeld(destination, connection) { return taken }
+            let sources = Set(try runnable(destination, connection).map(\.source))
+            taken.reserveCapacity(jobs.count)
+            let update = try connection.statement(
+                """
+                UPDATE job SET state = 'leased', leased_generation = ?1, leased_action = ?2, leased_at = ?3,
+                    leased_upto = ?4, stage_name = ?5, version = ?6, version_reason = ?7, obstruction = ?8,
+                    obstruction_version = ?9, final_kind = ?10, final_inode = ?11, final_size = ?12, final_mtime_ns = ?13,
+                    settle_by = CASE WHEN generation = ?1 THEN NULL ELSE settle_by END, backoff_until = NULL
+                WHERE sequence = ?14 AND state = 'pending' AND destination_id = ?15
+                """)
+            for lease in jobs where sources.contains(lease.job.source) {
+                let (job, plan) = (lease.job, lease.plan)
+                update.bind(job.generation).bind(text: job.action.rawValue).bind(now).bind(lastNumber)
+                    .bind(text: plan.stageName).bind(path: plan.version?.bytes)
+                    .bind(text: plan.versionReason?.rawValue).bind(path: plan.obstruction?.bytes)
+                    .bind(path: plan.obstructionVersion?.bytes)
+                switch plan.final {
+                case .absent: update.bind(text: "absent").bindNull().bindNull().bindNull()
+                case .present(let kind, let inode, let size, let mtime):
+                    update.bind(text: kind.rawValue).bind(bits: inode).bind(size).bind(mtime)
+                }
+                try update.bind(job.sequence).bind(destination.rawValue).run()
+                if connection.changes == 0 { continue }
+                note(PairKey(source: job.source, destination: destination)) {
+                    $0.pending -= 1
+                    $0.leased += 1
+                }
+                taken.append(lease)
+            }
+            return taken
+        }
+    }
+
+    /// Up to `limit` leases that are not finished, with the catalogue as it is now, oldest first.
+    package func leases(_ destination: DestinationID, limit: Int) throws(SafeBackupError) -> [LeasedJob] {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                """
+                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, hash_first, stage_name,
+                    version, version_reason, obstruction, obstruction_version, final_kind, final_inode, final_size,
+                    final_mtime_ns
+                FROM job WHERE state = 'leased' AND state <> 'pending' AND destination_id = ? ORDER BY sequence LIMIT ?
+                """)
+            defer { statement.reset() }
+            statement.bind(destination.rawValue).bind(Int64(limit))
+            var leases: [LeasedJob] = []
+            while try statement.step() {
+                let pair = PairKey(source: SourceID(rawValue: statement.int()), destination: destination)
+                let path = statement.path()
+                var job = DueJob(
+                    source: pair.source, path: path, location: try prefix(pair, connection).appending(path),
+                    sequence: statement.int(), generation: statement.int(),
+                    action: JobAction(rawValue: statement.text()) ?? .store, attempts: Int(statement.int()),
+                    hashFirst: statement.bool())
+                try connection.look(&job, pair)
+                leases.append(LeasedJob(job: job, plan: LeasePlan.read(statement)))
+            }
+            return leases
+        }
+    }
+
+    /// Leased jobs are pending again, without a failure; a newer change keeps its own time.
+    package func release(
+        _ destination: DestinationID, _ jobs: [(job: DueJob, notBefore: Timestamp)]
+    ) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            let update = try connection.statement(
+                """
+                UPDATE job SET state = 'pending',
+                    not_before = CASE WHEN generation = leased_generation THEN ? ELSE not_before END,
+                    leased_generation = NULL, leased_action = NULL, leased_at = NULL, leased_upto = NULL,
+                    stage_name = NULL, version = NULL, version_reason = NULL, obstruction = NULL,
+                    obstruction_version = NULL, final_kind = NULL, final_inode = NULL, final_size = NULL,
+                    final_mtime_ns = NULL
+                WHERE sequence = ? AND state = 'leased' AND destination_id = ?
+                """)
+            for (job, notBefore) in jobs {
+                try update.bind(notBefore).bind(job.sequence).bind(destination.rawValue).run()
+                if connection.changes == 0 { continue }
+                note(PairKey(source: job.source, destination: destination)) {
+                    $0.leased -= 1
+                    $0.pending += 1
+                }
+            }
+        }
+    }
+}
+
+extension LeasePlan {
+    /// Reads stage_name, version, version_reason, obstruction, obstruction_version, final_kind, final_inode, final_size,
+    /// final_mtime_ns.
+    static func read(_ row: Statement) -> LeasePlan {
+        let stage = row.text()
+        let version = row.pathOrNull()
+        let reason = row.textOrNull().flatMap(VersionReason.init(rawValue:))
+        let obstruction = row.pathOrNull()
+        let obstructionVersion = row.pathOrNull()
+        let kind = EntryKind(rawValue: row.text())
+        let (inode, size, mtime) = (row.bits(), row.intOrNull(), row.fileTime())
+        var final = FinalState.absent
+        if let kind, let inode, let size, let mtime {
+            final = .present(kind: kind, inode: inode, size: size, mtime: mtime)
+        }
+        return LeasePlan(
+            stageName: stage, final: final, version: version, versionReason: reason, obstruction: obstruction,
+            obstructionVersion: obstructionVersion)
+    }
+}
+
+/// The earlier of a time and perhaps none.
+private func min(_ left: Timestamp?, _ right: Timestamp) -> Timestamp {
+    guard let left else { return right }
+    return left < right ? left : right
+}

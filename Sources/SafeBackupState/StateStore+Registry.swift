@@ -1,0 +1,212 @@
+package import SafeBackupCore
+package import SafeBackupSystem
+
+/// Sources, destinations and their pairs.
+extension StateStore {
+    /// The source at this absolute path; made, with this identity and uuid, if there is none. A known one keeps its own.
+    package func registerSource(
+        path: [UInt8], identity: RootIdentity, uuid: String
+    ) throws(SafeBackupError) -> SourceRecord {
+        try write { (connection) throws(SafeBackupError) in
+            if let known = try SourceRecord.all(connection).first(where: { $0.path == path }) { return known }
+            try connection.statement(
+                """
+                INSERT INTO source (uuid, path, fs_type, fs_volume, root_inode, root_birth_ns)
+                VALUES (?, ?, ?, ?, ?, ?)
+                """
+            ).bind(text: uuid).bind(path: path).bind(identity.type.rawValue).bind(text: identity.volume)
+                .bind(bits: identity.inode).bind(identity.birthTime).run()
+            return SourceRecord(
+                id: SourceID(rawValue: connection.insertedRow), uuid: uuid, path: path, identity: identity,
+                isDesynced: true, isActive: false)
+        }
+    }
+
+    /// The destination at this absolute path or URL; made if there is none.
+    package func registerDestination(location: [UInt8], kind: String) throws(SafeBackupError) -> DestinationRecord {
+        try write { (connection) throws(SafeBackupError) in
+            if let known = try DestinationRecord.all(connection).first(where: { $0.location == location }) {
+                return known
+            }
+            try connection.statement("INSERT INTO destination (location, kind) VALUES (?, ?)")
+                .bind(path: location).bind(text: kind).run()
+            return DestinationRecord(
+                id: DestinationID(rawValue: connection.insertedRow), location: location, kind: kind,
+                accumulatedSize: 0)
+        }
+    }
+
+    package func sources() throws(SafeBackupError) -> [SourceRecord] {
+        try read { (connection) throws(SafeBackupError) in try SourceRecord.all(connection) }
+    }
+
+    package func destinations() throws(SafeBackupError) -> [DestinationRecord] {
+        try read { (connection) throws(SafeBackupError) in try DestinationRecord.all(connection) }
+    }
+
+    /// All pairs, also those that are not active.
+    package func pairs() throws(SafeBackupError) -> [PairRecord] {
+        try read { (connection) throws(SafeBackupError) in try PairRecord.all(connection) }
+    }
+
+    /// Keeps the id by which the destination is known again.
+    package func setSentinel(_ id: String, for destination: DestinationID) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement("UPDATE destination SET sentinel_id = ? WHERE id = ?")
+                .bind(text: id).bind(destination.rawValue).run()
+        }
+    }
+
+    /// The destination's sentinel was seen just now.
+    package func markProof(_ destination: DestinationID) throws(SafeBackupError) {
+        let now = clock.now
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement("UPDATE destination SET last_proof_at = ? WHERE id = ?")
+                .bind(now).bind(destination.rawValue).run()
+        }
+    }
+
+    /// The destination's capacity was checked: the accumulated size begins again.
+    package func resetAccumulatedSize(_ destination: DestinationID) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement("UPDATE destination SET accumulated_size = 0 WHERE id = ?")
+                .bind(destination.rawValue).run()
+        }
+    }
+
+    /// A copy of the catalogue that goes up to `sequence` is durable beside the backups.
+    package func markCatalogueExported(
+        _ destination: DestinationID, sequence: Int64
+    ) throws(SafeBackupError) {
+        let now = clock.now
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement(
+                "UPDATE destination SET catalogue_exported_at = ?, catalogue_sequence = ? WHERE id = ?"
+            ).bind(now).bind(sequence).bind(destination.rawValue).run()
+        }
+    }
+
+    /// Joins a source and a destination. Throws `invalidConfiguration` for another prefix than the one that copies
+    /// were stored under.
+    package func setPair(
+        _ source: SourceID, _ destination: DestinationID, prefix: RelativePath
+    ) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            if let known = try pairTable(connection)[PairKey(source: source, destination: destination)] {
+                if known.prefix == prefix { return }
+                throw SafeBackupError(
+                    .invalidConfiguration,
+                    "This source was saved under the prefix \(known.prefix), not \(prefix); give the one it has",
+                    disposition: .permanent)
+            }
+            try connection.statement("INSERT INTO pair (source_id, destination_id, prefix) VALUES (?, ?, ?)")
+                .bind(source.rawValue).bind(destination.rawValue).bind(prefix).run()
+            forgetPairs()
+        }
+    }
+
+    /// Exactly these pairs run from now on; all others, and sources without a pair among them, are inactive.
+    package func activate(pairs: [(source: SourceID, destination: DestinationID)]) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement("UPDATE pair SET active = 0").run()
+            for pair in pairs {
+                try connection.statement("UPDATE pair SET active = 1 WHERE source_id = ? AND destination_id = ?")
+                    .bind(pair.source.rawValue).bind(pair.destination.rawValue).run()
+            }
+            try connection.statement(
+                "UPDATE source SET active = EXISTS (SELECT 1 FROM pair p WHERE p.source_id = source.id AND p.active)"
+            ).run()
+            forgetPairs()
+        }
+    }
+
+    /// The pair's first walk is saved.
+    package func markFullSave(_ source: SourceID, _ destination: DestinationID) throws(SafeBackupError) {
+        let now = clock.now
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement(
+                """
+                UPDATE pair SET first_save_at = ifnull(first_save_at, ?) WHERE source_id = ? AND destination_id = ?
+                """
+            ).bind(now).bind(source.rawValue).bind(destination.rawValue).run()
+            try connection.statement("UPDATE source SET last_full_save_at = ? WHERE id = ?")
+                .bind(now).bind(source.rawValue).run()
+            forgetPairs()
+        }
+    }
+
+    // MARK: - Holds
+
+    /// Stops a source until `clearHold`: none of its jobs is due. A hold that stands keeps its time.
+    package func hold(_ source: SourceID, _ error: SafeBackupError) throws(SafeBackupError) {
+        let now = clock.now
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement(
+                """
+                UPDATE source SET held_at = CASE WHEN held_reason IS ?1 THEN held_at ELSE ?3 END,
+                    held_reason = ?1, held_message = ?2 WHERE id = ?4
+                """
+            ).bind(text: error.code.rawValue).bind(text: error.message).bind(now).bind(source.rawValue).run()
+        }
+    }
+
+    /// Stops a destination until `clearHold`.
+    package func hold(_ destination: DestinationID, _ error: SafeBackupError) throws(SafeBackupError) {
+        let now = clock.now
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement(
+                """
+                UPDATE destination SET held_at = CASE WHEN held_reason IS ?1 THEN held_at ELSE ?3 END,
+                    held_reason = ?1, held_message = ?2 WHERE id = ?4
+                """
+            ).bind(text: error.code.rawValue).bind(text: error.message).bind(now).bind(destination.rawValue).run()
+        }
+    }
+
+    package func clearHold(_ source: SourceID) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement(
+                "UPDATE source SET held_reason = NULL, held_message = NULL, held_at = NULL WHERE id = ?"
+            ).bind(source.rawValue).run()
+        }
+    }
+
+    package func clearHold(_ destination: DestinationID) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement(
+                "UPDATE destination SET held_reason = NULL, held_message = NULL, held_at = NULL WHERE id = ?"
+            ).bind(destination.rawValue).run()
+        }
+    }
+
+    /// The source's root is another directory from now on, because a person accepted it.
+    package func setIdentity(_ identity: RootIdentity, of source: SourceID) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement(
+                "UPDATE source SET fs_type = ?, fs_volume = ?, root_inode = ?, root_birth_ns = ? WHERE id = ?"
+            ).bind(identity.type.rawValue).bind(text: identity.volume).bind(bits: identity.inode)
+                .bind(identity.birthTime).bind(source.rawValue).run()
+        }
+    }
+
+    /// Whether changes of the source may have been missed.
+    package func markDesynced(_ source: SourceID, _ isDesynced: Bool) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement("UPDATE source SET desynced = ? WHERE id = ?")
+                .bind(isDesynced).bind(source.rawValue).run()
+        }
+    }
+
+    // MARK: - Journal
+
+    /// Adds an event for people, and drops the oldest beyond 10,000.
+    package func record(level: String, event: String, message: String) throws(SafeBackupError) {
+        let now = clock.now
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement("INSERT INTO journal (at, level, event, message) VALUES (?, ?, ?, ?)")
+                .bind(now).bind(text: level).bind(text: event).bind(text: message).run()
+            try connection.statement("DELETE FROM journal WHERE id <= ?")
+                .bind(connection.insertedRow - 10_000).run()
+        }
+    }
+}

@@ -1,0 +1,229 @@
+import SafeBackupCore
+
+/// Changes of single rows of the catalogue, in the transaction of the caller. All keep the tally.
+extension StateStore {
+    // MARK: - Names
+
+    /// A new live name; `false`, and nothing done, if the path has one that the caller did not end.
+    func insertName(
+        _ pair: PairKey, _ path: RelativePath, _ copy: Int64?, _ entry: StoredEntry, isRecovered: Bool = false,
+        now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) -> Bool {
+        let fingerprint = entry.fingerprint
+        try connection.statement(
+            """
+            INSERT INTO name (id, source_id, destination_id, parent, leaf, copy_id, kind, inode, size, mtime_ns, ctime_ns,
+                mode, uid, gid, xattrs, link_target, fuzzy, racy, began_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            ON CONFLICT (source_id, destination_id, parent, leaf) WHERE ended_at IS NULL DO NOTHING
+            """
+        ).bind(nextNumber()).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).bind(copy)
+            .bind(text: entry.kind.rawValue).bind(bits: isRecovered ? nil : fingerprint.inode).bind(fingerprint.size)
+            .bind(fingerprint.mtime).bind(isRecovered ? nil : fingerprint.ctime).bind(Int64(entry.metadata.mode))
+            .bind(Int64(entry.metadata.uid)).bind(Int64(entry.metadata.gid))
+            .bind(blob: ExtendedAttribute.encode(entry.metadata.xattrs)).bind(path: entry.linkTarget)
+            .bind(entry.isFuzzy).bind(entry.isRacy).bind(now).run()
+        if connection.changes == 0 { return false }
+        note(pair) { $0.count(entry.kind, size: fingerprint.size, isFuzzy: entry.isFuzzy, sign: 1) }
+        return true
+    }
+
+    func end(
+        _ name: NameRecord, _ pair: PairKey, _ reason: EndReason, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) {
+        try connection.statement("UPDATE name SET ended_at = ?, end_reason = ? WHERE id = ?")
+            .bind(now).bind(text: reason.rawValue).bind(name.id).run()
+        note(pair) { $0.count(name.kind, size: name.fingerprint.size, isFuzzy: name.isFuzzy, sign: -1) }
+    }
+
+    /// Ends every live name below a path, up to an id, as deleted.
+    func endNames(
+        below path: RelativePath, _ pair: PairKey, upTo id: Int64, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) {
+        for range in [PathRange.only(path)] + PathRange.below(path) {
+            let count = try connection.statement(
+                """
+                SELECT kind, count(*), sum(size), sum(fuzzy) FROM name WHERE source_id = ? AND destination_id = ?
+                    AND parent >= ? AND parent < ? AND ended_at IS NULL AND id <= ? GROUP BY kind
+                """)
+            var change = Tally()
+            do {
+                defer { count.reset() }
+                count.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(range.lower).bind(range.upper)
+                    .bind(id)
+                while try count.step() {
+                    let isDirectory = count.text() == EntryKind.directory.rawValue
+                    let number = count.int()
+                    let size = count.int()
+                    change.fuzzy -= count.int()
+                    if isDirectory {
+                        change.directories -= number
+                    } else {
+                        change.files -= number
+                        change.bytes -= size
+                    }
+                }
+            }
+            if change == Tally() { continue }
+            try connection.statement(
+                """
+                UPDATE name SET ended_at = ?, end_reason = 'deleted' WHERE source_id = ? AND destination_id = ?
+                    AND parent >= ? AND parent < ? AND ended_at IS NULL AND id <= ?
+                """
+            ).bind(now).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(range.lower).bind(range.upper)
+                .bind(id).run()
+            note(pair) {
+                $0.files += change.files
+                $0.directories += change.directories
+                $0.bytes += change.bytes
+                $0.fuzzy += change.fuzzy
+            }
+        }
+    }
+
+    /// Forgets the oldest of the path's ended names that hold no content of their own (a directory's, or the same copy
+    /// with other metadata), so that a file touched for ever does not grow the catalogue.
+    func pruneNames(_ pair: PairKey, _ path: RelativePath, _ connection: Connection) throws(SafeBackupError) {
+        try connection.statement(
+            """
+            DELETE FROM name WHERE id IN (SELECT id FROM name WHERE source_id = ? AND destination_id = ? AND parent = ?
+                AND leaf = ? AND ended_at IS NOT NULL AND (copy_id IS NULL OR end_reason = 'metadata')
+                ORDER BY id DESC LIMIT -1 OFFSET 20)
+            """
+        ).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).run()
+    }
+
+    // MARK: - Copies
+
+    /// A new current copy's id; `nil`, and nothing done, if the catalogue has a copy at the location.
+    func insertCopy(
+        _ pair: PairKey, at location: RelativePath, kind: EntryKind, _ copy: StoredCopy, isFuzzy: Bool, now: Timestamp,
+        _ connection: Connection
+    ) throws(SafeBackupError) -> Int64? {
+        let id = nextNumber()
+        try connection.statement(
+            """
+            INSERT INTO copy (id, source_id, destination_id, location, kind, digest, size, stored_at, inode, mtime_ns,
+                role, adopted, fuzzy)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'current', ?, ?)
+            ON CONFLICT (destination_id, location) DO NOTHING
+            """
+        ).bind(id).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(location).bind(text: kind.rawValue)
+            .bind(blob: copy.digest.bytes).bind(copy.size).bind(now).bind(bits: copy.inode).bind(copy.mtime)
+            .bind(copy.isAdopted).bind(isFuzzy).run()
+        return connection.changes == 0 ? nil : id
+    }
+
+    /// Forgets a copy that is no more, with every name that pointed to it.
+    func removeCopy(_ id: Int64, _ connection: Connection) throws(SafeBackupError) {
+        let names = try connection.statement(
+            // Not "ended_at IS NULL": SQLite 3.40 gives 0 for it here, whatever the row holds.
+            "DELETE FROM name WHERE copy_id = ? RETURNING source_id, destination_id, kind, size, fuzzy, ended_at")
+        do {
+            defer { names.reset() }
+            names.bind(id)
+            while try names.step() {
+                let pair = PairKey(
+                    source: SourceID(rawValue: names.int()), destination: DestinationID(rawValue: names.int()))
+                let kind = EntryKind(rawValue: names.text()) ?? .device
+                let (size, isFuzzy) = (names.int(), names.bool())
+                if names.isNull() { note(pair) { $0.count(kind, size: size, isFuzzy: isFuzzy, sign: -1) } }
+            }
+        }
+        try connection.statement("DELETE FROM copy WHERE id = ?").bind(id).run()
+    }
+
+    /// Forgets what the catalogue has at a location, because it was replaced there and not kept.
+    func removeCopy(
+        _ destination: DestinationID, at location: RelativePath, _ connection: Connection
+    ) throws(SafeBackupError) {
+        if let copy = try connection.copy(in: destination, at: location) { try removeCopy(copy.id, connection) }
+    }
+
+    // MARK: - Displacements
+
+    /// Follows what the destination moved to `versions/`.
+    func displace(
+        _ move: Displacement, _ pair: PairKey, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) {
+        if move.kind == .directory {
+            try relocate(below: move.from, to: move.to, move.reason, pair, now: now, connection)
+            // For the directory itself, whatever foreign files it holds besides.
+            try insertDisplaced(move, role: move.reason, pair, now: now, connection)
+            return
+        }
+        // Our own copy, as the catalogue knows it, goes to its version name with its names.
+        let relocate = try connection.statement(
+            """
+            UPDATE OR IGNORE copy SET location = ?1, role = ?2, versioned_at = ?3, inode = ?4, mtime_ns = ?5
+            WHERE destination_id = ?6 AND location = ?7 AND kind = ?8 AND size = ?9 AND ifnull(mtime_ns, ?5) = ?5
+            """)
+        try relocate.bind(move.to).bind(text: move.reason.rawValue).bind(now).bind(bits: move.inode).bind(move.mtime)
+            .bind(pair.destination.rawValue).bind(move.from).bind(text: move.kind.rawValue).bind(move.size).run()
+        if connection.changes == 1 { return }
+        guard let copy = try connection.copy(in: pair.destination, at: move.from) else {
+            try insertDisplaced(move, role: .foreign, pair, now: now, connection)
+            return
+        }
+        let isOurs = copy.kind == move.kind && copy.size == move.size && (copy.mtime ?? move.mtime) == move.mtime
+        if isOurs || move.reason == .kept || move.reason == .lastGood {
+            try self.relocate(copy.id, to: move.to, move.reason, pair.destination, now: now, connection)
+        } else {
+            // Where a catalogued copy should be, somebody put another file: ours is no more, the other one is kept.
+            try removeCopy(copy.id, connection)
+            try insertDisplaced(move, role: .foreign, pair, now: now, connection)
+        }
+    }
+
+    private func insertDisplaced(
+        _ move: Displacement, role: VersionReason, _ pair: PairKey, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) {
+        // A displacement that is told twice, by a group and by its recovery, is one.
+        try connection.statement(
+            """
+            INSERT INTO copy (id, source_id, destination_id, location, kind, size, stored_at, inode, mtime_ns, role,
+                versioned_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            ON CONFLICT (destination_id, location) DO NOTHING
+            """
+        ).bind(nextNumber()).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(move.to)
+            .bind(text: move.kind.rawValue).bind(move.size).bind(now).bind(bits: move.inode).bind(move.mtime)
+            .bind(text: role.rawValue).bind(now).run()
+    }
+
+    private func relocate(
+        _ id: Int64, to location: RelativePath, _ reason: VersionReason, _ destination: DestinationID, now: Timestamp,
+        _ connection: Connection
+    ) throws(SafeBackupError) {
+        let update = try connection.statement(
+            "UPDATE OR IGNORE copy SET location = ?, role = ?, versioned_at = ? WHERE id = ?")
+        try update.bind(location).bind(text: reason.rawValue).bind(now).bind(id).run()
+        if connection.changes == 1 { return }
+        // What the catalogue had there was replaced by this.
+        try removeCopy(destination, at: location, connection)
+        try update.bind(location).bind(text: reason.rawValue).bind(now).bind(id).run()
+    }
+
+    /// Moves every copy below a directory along with it.
+    private func relocate(
+        below from: RelativePath, to: RelativePath, _ reason: VersionReason, _ pair: PairKey, now: Timestamp,
+        _ connection: Connection
+    ) throws(SafeBackupError) {
+        let select = try connection.statement(
+            "SELECT id, location FROM copy WHERE destination_id = ? AND location >= ? AND location < ? LIMIT 500")
+        for range in PathRange.below(from) {
+            while true {
+                // A chunk at a time, because each update takes a row out of the range that is being read.
+                var chunk: [(id: Int64, location: RelativePath)] = []
+                select.bind(pair.destination.rawValue).bind(range.lower).bind(range.upper)
+                while try select.step() { chunk.append((select.int(), select.path())) }
+                select.reset()
+                if chunk.isEmpty { break }
+                for (id, location) in chunk {
+                    let rest = location.bytes[(from.bytes.count + 1)...]
+                    try relocate(id, to: to.appending(rest), reason, pair.destination, now: now, connection)
+                }
+            }
+        }
+    }
+}

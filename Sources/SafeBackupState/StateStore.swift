@@ -1,0 +1,180 @@
+package import SafeBackupCore
+package import SafeBackupSystem
+package import SystemPackage
+
+/// The agent's state: registry, jobs, catalogue. The only writer of `queue.db` besides `submitRequest`.
+///
+/// Each call is one transaction: when it returns, what it did survives a power cut; when it throws, nothing of it is
+/// promised (after `stateFailed` at the very end it may nevertheless be there after `reopen`). After `stateFailed` by a
+/// failed write, and after `stateDamaged`, every call throws until `reopen` has succeeded.
+///
+/// The process lock is the agent's: it takes it before it opens the state.
+package actor StateStore {
+    private let executor: ThreadExecutor
+    private let file: StateFile
+    let clock: WallClock
+    private var connection: Connection?
+    private var isDamaged = false
+    private var isClosed = false
+
+    /// The last number given, in the running transaction.
+    private var counter: Int64 = 0
+    /// What the running transaction changes in the tally.
+    private var tallies: [PairKey: Tally] = [:]
+    /// The registry's pairs; read again after every change and every failure.
+    private var knownPairs: [PairKey: PairRecord]?
+
+    package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    private init(_ file: StateFile) {
+        self.file = file
+        clock = file.clock
+        executor = ThreadExecutor(name: "sb.state")
+    }
+
+    deinit { executor.stop() }
+
+    // MARK: - Opening and closing
+
+    /// Opens the state in `directory`, which is made with mode 0700 if it is missing; begins a new one where there is
+    /// none, or where it is damaged.
+    ///
+    /// Throws `stateNewer` (the file is as it was), and `stateFailed`.
+    package static func open(
+        in directory: FilePath, clock: WallClock = .system, options: StateOptions = StateOptions()
+    ) async throws(SafeBackupError) -> (StateStore, OpenReport) {
+        try await open(StateFile(directory: directory, clock: clock, options: options))
+    }
+
+    static func open(_ file: StateFile) async throws(SafeBackupError) -> (StateStore, OpenReport) {
+        let store = StateStore(file)
+        return (store, try await store.reopen())
+    }
+
+    /// Closes and opens the file again, as after a start without a clean shutdown. To be called after `stateFailed`
+    /// (with back-off, until it succeeds) and after `stateDamaged` (the file is moved aside and a new one begun, which
+    /// the report tells).
+    @discardableResult
+    package func reopen() throws(SafeBackupError) -> OpenReport {
+        if isClosed { throw closed() }
+        if connection?.health == .damaged { isDamaged = true }
+        connection = nil
+        knownPairs = nil
+        let (opened, report) = try file.open(isKnownDamaged: isDamaged)
+        connection = opened
+        isDamaged = false
+        return report
+    }
+
+    /// Marks the state as cleanly closed, moves the write-ahead log into the file, and closes it. Every later call
+    /// throws; a second close does nothing.
+    package func close() throws(SafeBackupError) {
+        if isClosed { return }
+        isClosed = true
+        guard let connection else { return }
+        defer { self.connection = nil }
+        // A state that failed is not clean: the next start looks at it closely.
+        guard connection.health == .good else { return }
+        try connection.statement("INSERT OR REPLACE INTO meta (key, value) VALUES ('clean', '1')").run()
+        _ = try connection.checkpoint()
+    }
+
+    private func closed() -> SafeBackupError {
+        SafeBackupError(.stateFailed, "The state database is closed", disposition: .transient)
+    }
+
+    private func usable() throws(SafeBackupError) -> Connection {
+        guard let connection else {
+            if isClosed { throw closed() }
+            throw SafeBackupError(
+                .stateFailed, "The state database could not be opened again yet", disposition: .transient)
+        }
+        switch connection.health {
+        case .good: return connection
+        case .failed:
+            throw SafeBackupError(
+                .stateFailed, "The state database failed before and is not open again yet", disposition: .transient)
+        case .damaged:
+            throw SafeBackupError(
+                .stateDamaged, "The state database is damaged and not begun anew yet", disposition: .permanent)
+        }
+    }
+
+    // MARK: - Transactions
+
+    /// Runs `body` in one transaction that is durable when this returns, and undone when it throws.
+    func write<R>(_ body: (Connection) throws(SafeBackupError) -> R) throws(SafeBackupError) -> R {
+        let connection = try usable()
+        tallies.removeAll(keepingCapacity: true)
+        do throws(SafeBackupError) {
+            try connection.begin()
+            let before = try connection.number("SELECT value FROM counter") ?? 0
+            counter = before
+            let result = try body(connection)
+            if counter != before {
+                try connection.statement("UPDATE counter SET value = ?").bind(counter).run()
+            }
+            try Tally.add(tallies, to: connection)
+            try connection.commit()
+            return result
+        } catch {
+            connection.rollBack()
+            knownPairs = nil
+            throw error
+        }
+    }
+
+    /// Runs `body` on one view of the database.
+    func read<R>(_ body: (Connection) throws(SafeBackupError) -> R) throws(SafeBackupError) -> R {
+        let connection = try usable()
+        do throws(SafeBackupError) {
+            try connection.statement("BEGIN").run()
+            let result = try body(connection)
+            try connection.commit()
+            return result
+        } catch {
+            connection.rollBack()
+            throw error
+        }
+    }
+
+    /// The next number of the one counter.
+    func nextNumber() -> Int64 {
+        counter += 1
+        return counter
+    }
+
+    /// The last number given, in a `write`.
+    var lastNumber: Int64 { counter }
+
+    /// Numbers up to `number` are given.
+    func raiseCounter(to number: Int64) { counter = max(counter, number) }
+
+    func note(_ pair: PairKey, _ change: (inout Tally) -> Void) { change(&tallies[pair, default: Tally()]) }
+
+    // MARK: - Pairs
+
+    /// All pairs, by source and destination.
+    func pairTable(_ connection: Connection) throws(SafeBackupError) -> [PairKey: PairRecord] {
+        if let knownPairs { return knownPairs }
+        var table: [PairKey: PairRecord] = [:]
+        for pair in try PairRecord.all(connection) {
+            table[PairKey(source: pair.source, destination: pair.destination)] = pair
+        }
+        knownPairs = table
+        return table
+    }
+
+    func forgetPairs() { knownPairs = nil }
+
+    /// The prefix of the source's copies in the destination; throws when the two were never paired.
+    func prefix(_ pair: PairKey, _ connection: Connection) throws(SafeBackupError) -> RelativePath {
+        guard let record = try pairTable(connection)[pair] else {
+            throw SafeBackupError(
+                .stateFailed,
+                "The state knows no pair of source \(pair.source.rawValue) and destination \(pair.destination.rawValue)",
+                disposition: .permanent)
+        }
+        return record.prefix
+    }
+}

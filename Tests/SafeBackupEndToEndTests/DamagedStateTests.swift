@@ -1,0 +1,82 @@
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+extension EndToEnd {
+    @Suite("A damaged or lost state")
+    struct DamagedState {
+        enum Damage: String, CaseIterable {
+            case deleted, directoryDeleted, emptied, truncated, garbage, flipped
+
+            func apply(to bench: Bench) throws {
+                let file = bench.state.appending("queue.db")
+                // What is only in the write-ahead log would repair the file again.
+                try command([
+                    "sqlite3", file, "PRAGMA wal_checkpoint(TRUNCATE)",
+                ])
+                let size = try Descriptor.open(file, O_RDONLY).status().size
+                switch self {
+                case .deleted: try command(["rm", file])
+                case .directoryDeleted: try command(["rm", "-r", bench.state])
+                case .emptied: try command(["truncate", "-s", "0", file])
+                case .truncated: try command(["truncate", "-s", FilePath("\(size / 2 + 100)"), file])
+                case .garbage: try bench.write(file, [UInt8](repeating: 0x5A, count: Int(size)))
+                case .flipped:
+                    // In every page but the first: whatever is read next meets it.
+                    let open = try Descriptor.open(file, O_RDWR)
+                    for page in stride(from: Int64(4_096), to: size, by: 4_096) {
+                        try open.write([UInt8](repeating: 0xA5, count: 64), at: page)
+                    }
+                }
+            }
+        }
+
+        @Test(
+            "It is rebuilt from the destination without a person, and nothing is stored again",
+            .timeLimit(.minutes(2)), arguments: Damage.allCases)
+        func rebuilt(after damage: Damage) async throws {
+            let bench = try Bench()
+            for number in 0..<300 { try bench.write("dir \(number % 7)/\(number)", "content \(number)\n") }
+            try bench.write("deleted", "a tombstone\n")
+            try await bench.saveOnce()
+            try command(["rm", bench.at("deleted")])
+            try await bench.saveOnce()
+            let before = try Descriptor.open(bench.backup.appending("dir 3"), O_RDONLY).status(of: Array("3".utf8))
+
+            try damage.apply(to: bench)
+            try bench.write("dir 0/0", "changed meanwhile\n")
+            try bench.write("new", "made meanwhile\n")
+            let program = try await bench.once()
+            #expect(program.ending == .exit(0), "\(program.errorTail)")
+            try bench.expectSaved()
+            let after = try Descriptor.open(bench.backup.appending("dir 3"), O_RDONLY).status(of: Array("3".utf8))
+            #expect(after.fingerprint.inode == before.fingerprint.inode, "an unchanged file was stored again")
+            #expect(try read(bench.backup.appending("deleted")) == Array("a tombstone\n".utf8))
+            let names = Set(try StateFile(copying: bench.state).liveNames().map(\.path))
+            #expect(names == Set(try Tree(bench.source).entries.keys), "the live names are not the source's paths")
+            if damage == .garbage || damage == .flipped {
+                let aside = try command(["find", bench.state, "-name", "queue.db.damaged-*"])
+                #expect(!aside.isEmpty, "the damaged file was not moved aside")
+            }
+        }
+
+        @Test("A database of a newer release is refused and not touched")
+        func newer() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            try await bench.saveOnce()
+            let file = bench.state.appending("queue.db")
+            try command(["sqlite3", file, "PRAGMA user_version = 4711; PRAGMA wal_checkpoint(TRUNCATE)"])
+            let before = try read(file)
+            let program = try await bench.once()
+            #expect(program.ending == .exit(1), "\(program.errorTail)")
+            #expect(program.errorText.contains("4711"), "\(program.errorTail)")
+            #expect(try read(file) == before, "a newer database was written to")
+        }
+    }
+}
