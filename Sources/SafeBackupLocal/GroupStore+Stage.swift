@@ -164,28 +164,32 @@ extension GroupStore {
         }
     }
 
-    /// The stored copy has the source's content already: only its metadata is brought to the source's.
+    /// The stored copy has the source's content already: only its metadata is brought to the source's. Looks at the
+    /// copy itself, because an attempt that failed may have changed it and told nobody. `nil`: not possible in place.
     private mutating func keep(
         _ lease: LeasedJob, _ found: Found, _ metadata: FileMetadata
     ) throws(SafeBackupError) -> Progress? {
         let entry = entry(.kept, found, metadata)
+        if let (final, status) = try openFinal(lease) {
+            let hasChanged = try describe(final, status, metadata, found, lease)
+            return hasChanged ? .flushing(entry) : .finished(.stored(entry))
+        }
         if let live = lease.job.live, live.metadata == metadata,
             live.fingerprint.mtime == found.status.fingerprint.mtime
         {
             return .finished(.stored(entry))
         }
-        guard let (final, status) = try openFinal(lease) else { return nil }
-        try describe(final, status, metadata, found, lease)
-        return .flushing(entry)
+        return nil
     }
 
     private mutating func describe(
         _ final: Descriptor, _ status: FileStatus, _ metadata: FileMetadata, _ found: Found, _ lease: LeasedJob
-    ) throws(SafeBackupError) {
+    ) throws(SafeBackupError) -> Bool {
         do {
-            try writer.apply(
+            let hasChanged = try writer.apply(
                 metadata, mtime: found.status.fingerprint.mtime, to: final, current: status, isNew: false)
-            try flush.wrote(final)
+            if hasChanged { try flush.wrote(final) }
+            return hasChanged
         } catch {
             throw Failure.destination(error, "change the metadata of", lease.job.location)
         }
@@ -206,9 +210,15 @@ extension GroupStore {
             return nil
         }
         guard let (digest, metadata) = try read(source, found, lease.job.path), digest == there else { return nil }
-        try describe(final, status, metadata, found, lease)
+        let isFlushing = try describe(final, status, metadata, found, lease)
         let now: FileStatus
-        do { now = try final.status() } catch { throw Failure.destination(error, "look at", lease.job.location) }
+        do {
+            // Whoever wrote it may not have flushed it.
+            if !isFlushing { try flush.wrote(final) }
+            now = try final.status()
+        } catch {
+            throw Failure.destination(error, "look at", lease.job.location)
+        }
         return .flushing(
             entry(
                 .copied(
@@ -371,16 +381,14 @@ extension GroupStore {
 
     /// The stored link has the source's target already: only its owner and time are brought to the source's.
     private mutating func keepLink(_ lease: LeasedJob, _ entry: StoredEntry) throws(SafeBackupError) -> Progress? {
-        let mtime = entry.fingerprint.mtime
-        if let live = lease.job.live, live.metadata == entry.metadata, live.fingerprint.mtime == mtime {
-            return .finished(.stored(entry))
-        }
         let location = lease.job.location
         do {
             let parent = try directories.directory(location.parent)
             let status = try parent.status(of: location.leaf)
             guard lease.plan.final.isStill(status, root), status.linkCount == 1 else { return nil }
-            try writer.apply(entry.metadata, mtime: mtime, toLink: location.leaf, in: parent, current: status)
+            let hasChanged = try writer.apply(
+                entry.metadata, mtime: entry.fingerprint.mtime, toLink: location.leaf, in: parent, current: status)
+            if !hasChanged { return .finished(.stored(entry)) }
             try flush.madeLink(in: parent, at: location.parent)
             return .flushing(entry)
         } catch {
@@ -415,12 +423,6 @@ extension GroupStore {
             default: throw Failure.source(error, job.path)
             }
         }
-        let entry = entry(.directory, found, metadata)
-        if case .present(.directory, _, _, _) = lease.plan.final, let live = job.live, live.kind == .directory,
-            live.metadata == metadata
-        {
-            return .finished(.stored(entry))
-        }
-        return .directory(entry)
+        return .directory(entry(.directory, found, metadata))
     }
 }

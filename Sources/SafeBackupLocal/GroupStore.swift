@@ -292,10 +292,10 @@ struct GroupStore {
             entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
         }
         let directory = try makeDirectory(location)
-        try writer.apply(
+        let hasChanged = try writer.apply(
             entry.metadata, mtime: entry.fingerprint.mtime, to: directory, current: try directory.status(),
             isNew: lease.plan.final == .absent)
-        try flush.changed(directory, at: location)
+        if hasChanged { try flush.changed(directory, at: location) }
         progress[index] = .directory(entry)
     }
 
