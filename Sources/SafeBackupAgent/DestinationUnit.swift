@@ -197,7 +197,15 @@ package final class DestinationUnit: Sendable {
         for (job, verdict) in await confirm(deletes) {
             switch verdict {
             case .absent: completions.append(Completion(job: job, outcome: .ended(namesUpTo: batch.newestName)))
-            case .present: stores.append(job)
+            case .present:
+                stores.append(job)
+                if job.live?.kind == .directory {
+                    // Another one, perhaps: what was below the first has vanished with it.
+                    let (id, now) = (id, clock.now)
+                    try await state.durably { (store) throws(SafeBackupError) in
+                        try store.lookBelow(job.path, job.source, id, notBefore: now)
+                    }
+                }
             case .unknown(let error): completions.append(failed(job, error))
             }
         }

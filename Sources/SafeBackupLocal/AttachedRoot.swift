@@ -58,6 +58,8 @@ final class AttachedRoot: Sendable {
         lock = try Self.lock(area, path)
     }
 
+    deinit { ProcessLock.unlock(lock) }
+
     var sentinel: Sentinel { known.withLock { $0.sentinel } }
 
     /// Proves that the path still leads to this directory and that its sentinel is still ours; asked before each

@@ -99,6 +99,7 @@ package final class LocalDestination: Destination {
             throw Failure.destination(error, "make", Layout.area)
         }
         lock = try AttachedRoot.lock(area, path)
+        defer { ProcessLock.unlock(lock) }
         do throws(Errno) {
             let staging = try Self.ownDirectory(Layout.stagingLeaf, in: area)
             _ = try Self.ownDirectory(Layout.versionsLeaf, in: area)
@@ -110,7 +111,6 @@ package final class LocalDestination: Destination {
         }
         let sentinel = Sentinel(id: id, sources: sources, capabilities: capabilities)
         try AttachedRoot.write(try sentinel.encoded(), in: area)
-        withExtendedLifetime(lock) {}
     }
 
     private static func ownDirectory(_ leaf: [UInt8], in parent: Descriptor) throws(Errno) -> Descriptor {

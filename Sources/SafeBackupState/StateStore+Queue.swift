@@ -121,7 +121,7 @@ extension StateStore {
         let select = try connection.statement(
             """
             SELECT sequence, state, size, hash_first, settle_by, backoff_until, attempts, last_error_code, last_error,
-                generation = leased_generation
+                generation = leased_generation, action = 'delete' AND is_directory
             FROM job WHERE destination_id = ? AND source_id = ? AND path = ?
             """)
         defer { select.reset() }
@@ -137,7 +137,10 @@ extension StateStore {
         let backoff = select.timestampOrNull()
         var attempts = select.int()
         var error = (code: select.textOrNull(), message: select.textOrNull())
-        let isFirstOfLease = state == .leased && select.bool()
+        let isLeasedGeneration = select.bool()
+        let isFirstOfLease = state == .leased && isLeasedGeneration
+        let isBack = select.bool() && change.action == .store
+        select.reset()
 
         let newLimit = change.limit(from: now)
         let limit = state == .stuck ? newLimit : oldLimit ?? newLimit
@@ -167,6 +170,10 @@ extension StateStore {
         note(pair) {
             $0.count(state, size: oldSize, sign: -1)
             $0.count(newState, size: size, sign: 1)
+        }
+        if isBack {
+            // The directory that vanished took along what was below it; this is another one, or the same come back.
+            try lookBelow(change.path, pair, notBefore: change.notBefore, now: now, connection)
         }
         return .coalesced
     }
@@ -335,8 +342,9 @@ extension StateStore {
 
     // MARK: - Leases
 
-    /// Marks jobs as leased, with what was planned for them; gives those that were still pending. When this returns,
-    /// a power cut leaves `leases` able to tell what was about to be written.
+    /// Marks jobs as leased, with what was planned for them; gives those that were still pending, and whose source and
+    /// destination are neither held nor inactive now. When this returns, a power cut leaves `leases` able to tell what
+    /// was about to be written.
     @discardableResult
     package func lease(
         _ destination: DestinationID, _ jobs: [LeasedJob]
@@ -344,6 +352,9 @@ extension StateStore {
         let now = clock.now
         return try write { (connection) throws(SafeBackupError) in
             var taken: [LeasedJob] = []
+            // A hold may have come since the jobs were due.
+            if try isHeld(destination, connection) { return taken }
+            let sources = Set(try runnable(destination, connection).map(\.source))
             taken.reserveCapacity(jobs.count)
             let update = try connection.statement(
                 """
@@ -353,7 +364,7 @@ extension StateStore {
                     settle_by = CASE WHEN generation = ?1 THEN NULL ELSE settle_by END, backoff_until = NULL
                 WHERE sequence = ?14 AND state = 'pending' AND destination_id = ?15
                 """)
-            for lease in jobs {
+            for lease in jobs where sources.contains(lease.job.source) {
                 let (job, plan) = (lease.job, lease.plan)
                 update.bind(job.generation).bind(text: job.action.rawValue).bind(now).bind(lastNumber)
                     .bind(text: plan.stageName).bind(path: plan.version?.bytes)

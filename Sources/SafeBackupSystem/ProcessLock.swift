@@ -73,4 +73,10 @@ package final class ProcessLock: Sendable {
             throw error
         }
     }
+
+    /// Lets go of a lock at once. Closing alone does not while a process that is just being started still has a copy
+    /// of the descriptor.
+    package static func unlock(_ descriptor: Descriptor) {
+        flock(descriptor.raw, LOCK_UN)
+    }
 }

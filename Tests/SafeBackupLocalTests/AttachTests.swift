@@ -17,7 +17,7 @@ struct AttachTests {
 
     @Test("The probe finds what the file system can, and leaves nothing behind")
     func probe() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         let capabilities = try #require(bench.destination.sentinel?.capabilities)
         #expect(capabilities.hardLinks && capabilities.symbolicLinks && !capabilities.foldsCase)
         #expect(capabilities.nameLimit == 255)

@@ -45,7 +45,7 @@ struct ChangingSourceTests {
     }
 
     private func makeBench() throws -> (Bench, [UInt8]) {
-        let bench = try Bench(in: Bench.fast)
+        let bench = try Bench()
         // Larger than one buffer, so that the change falls between two reads.
         let content = [UInt8](repeating: 7, count: 300_000)
         try make(directory: bench.sourcePath + "/d")
@@ -187,7 +187,7 @@ struct ChangingSourceTests {
 
     @Test("A large file is written past the page cache, and through it where that is refused", arguments: [0, 1, 2, 3])
     func large(refusal: Int) throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         let block = (0..<65_537).map { UInt8(truncatingIfNeeded: $0 &* 131 >> 5) }
         var content: [UInt8] = []

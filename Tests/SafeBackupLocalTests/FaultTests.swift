@@ -14,12 +14,12 @@ struct FaultTests {
 
     @Test(
         "Ended before any call, a group leaves nothing torn; recovery and one more try repair all",
-        arguments: [true, false]
-    )
-    func endAtEachCall(hasLink: Bool) throws {
-        var call = 1
+        arguments: [(1, true, true), (2, false, true), (3, false, false)])
+    func endAtEachCall(first: Int, hasLink: Bool, hasHardLinks: Bool) throws {
+        // The short form ends each call in one of the three ways, the long form in all.
+        var call = isLong ? 1 : first
         while true {
-            var scenario = try Scenario(hasLink: hasLink)
+            var scenario = try Scenario(hasLink: hasLink, hasHardLinks: hasHardLinks)
             let bench = scenario.bench
             let group = try bench.lease(scenario.paths, &scenario.ledger)
             let sources = try bench.sources()
@@ -35,7 +35,7 @@ struct FaultTests {
             scenario.ledger.expectTruth(bench.destinationPath, comment)
             try scenario.expectRepair(comment, on: bench)
             if plan.counts.fired == 0 { break }
-            call += 1
+            call += isLong ? 1 : 3
         }
         #expect(call > 150)
     }

@@ -9,7 +9,7 @@ import Glibc
 struct StoreTests {
     @Test("Files, links and directories arrive whole, with their metadata, and staging is empty")
     func storesAll() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         try bench.write("a/b/file", "content", mtime: 1_500_000_001)
         chmod(bench.sourcePath + "/a/b/file", 0o640)
@@ -155,7 +155,7 @@ struct StoreTests {
 
     @Test("A sparse file stays sparse and has the digest of all its bytes")
     func sparse() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         let size = 8 << 20
         var content = [UInt8](repeating: 0, count: size)
@@ -175,7 +175,7 @@ struct StoreTests {
 
     @Test("Extended attributes are copied; setuid goes only with the owner")
     func attributes() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         try bench.write("file", "content")
         let path = FilePath(bench.sourcePath + "/file")
@@ -204,7 +204,7 @@ struct StoreTests {
 
     @Test("A source of 100 files in 60 new directories is stored by one flush of the whole")
     func largeGroup() throws {
-        let bench = try Bench()
+        let bench = try Bench(in: Bench.disk)
         var ledger = Ledger()
         var paths: [String] = []
         for number in 0..<100 {
@@ -224,6 +224,31 @@ struct StoreTests {
         #expect(small.run { bench.destination.storeNow(single, from: sources) }[0].entry != nil)
         // The file, and its directory.
         #expect(small.counts.calls == 2)
+    }
+
+    @Test("Few files are flushed one by one, with every directory that was made or changed on the way")
+    func smallFlush() throws {
+        let bench = try Bench()
+        var ledger = Ledger()
+        func flushes(_ path: String) throws -> Int {
+            let group = try bench.lease([path], &ledger)
+            let sources = try bench.sources()
+            let plan = FaultPlan(call: "fsync")
+            let outcomes = plan.run { bench.destination.storeNow(group, from: sources) }
+            bench.enter(group, outcomes, &ledger)
+            return plan.counts.calls
+        }
+        try bench.write("a/b/c/file", "one")
+        // The file; c with its name; b, a and the root with the directories that were made in them.
+        #expect(try flushes("a/b/c/file") == 5)
+        try bench.write("a/b/c/file", "two")
+        // Before the rename the file, its version's directory, and the three above it in which one was made; then c.
+        #expect(try flushes("a/b/c/file") == 6)
+        try bench.write("a/b/c/file", "three")
+        #expect(try flushes("a/b/c/file") == 2)
+        chmod(bench.sourcePath + "/a/b/c/file", 0o600)
+        #expect(try flushes("a/b/c/file") == 1)
+        #expect(try flushes("a/b/c/file") == 0)
     }
 
     @Test("A file becomes a directory, and a directory a file, a link, and back; what was in the way is kept")

@@ -104,11 +104,18 @@ import Testing
         #expect(try await scene.due(limit: 1).jobs.map(\.path.description) == ["free"])
         try await scene.store.clearHold(scene.source)
         try await scene.store.activate(pairs: [(scene.source, scene.destination)])
-        #expect(try await scene.due().jobs.count == 5)
+        let jobs = try await scene.due().jobs
+        #expect(jobs.count == 5)
         #expect(try await scene.store.counts().pending == 5, "inactive pairs are not counted")
         try await scene.store.hold(scene.destination, error)
         let batch = try await scene.due()
         #expect(batch.jobs.isEmpty && batch.nextDue == nil)
+        let leases = jobs.map { LeasedJob(job: $0, plan: LeasePlan(stageName: "s", final: .absent)) }
+        #expect(try await scene.store.lease(scene.destination, leases) == [], "the hold came between due and lease")
+        try await scene.store.clearHold(scene.destination)
+        try await scene.store.hold(scene.source, error)
+        #expect(try await scene.store.lease(scene.destination, leases) == [])
+        try await scene.store.hold(scene.destination, error)
         let held = try #require(try await scene.store.destinations().first)
         #expect(held.hold == Hold(reason: .rootMissing, message: "Not there", at: scene.clock.now))
     }

@@ -21,28 +21,42 @@ final class Bench: Sendable {
     var destinationPath: String { destination.path.string }
 
     /// - Parameters:
-    ///   - base: where to make the temporary directory; `fast` where nothing depends on a real disk.
+    ///   - base: where to make the temporary directory; `disk` where something depends on a real one.
+    ///   - place: the destination, where it is not to be a directory beside the source.
     ///   - capabilities: makes the destination believe that its file system can less.
     ///   - prepare: fills the destination before it becomes one.
     init(
-        in base: String? = nil, capabilities: ((inout Capabilities) -> Void)? = nil,
+        in base: String? = Bench.fast, at place: String? = nil, capabilities: ((inout Capabilities) -> Void)? = nil,
         prepare: ((String) throws -> Void)? = nil
     ) throws {
         top = try Bench.temporaryDirectory(in: base)
         try make(directory: top + "/source")
-        try make(directory: top + "/destination")
-        try prepare?(top + "/destination")
+        let place = place ?? top + "/destination"
+        try make(directory: place)
+        try prepare?(place)
         executor = ThreadExecutor(name: "test.io")
         // An hour from now, so that no file counts as read in the moment of its change.
         let time = TestTime(WallClock.system.now.microseconds + 3_600_000_000)
         self.time = time
         destination = LocalDestination(
-            path: FilePath(top + "/destination"), io: executor, clock: WallClock { time.now })
+            path: FilePath(place), io: executor, clock: WallClock { time.now })
         try destination.createNow(id: Self.id, sources: [])
         if let capabilities {
             try destination.attachNow(expecting: Self.id)
             try destination.updateSentinelNow { capabilities(&$0.capabilities) }
         }
+        try destination.attachNow(expecting: Self.id)
+    }
+
+    /// The same source with another disk in the destination's place.
+    init(continuing other: Bench, at place: String) throws {
+        top = try Bench.temporaryDirectory(in: Bench.fast)
+        time = other.time
+        executor = ThreadExecutor(name: "test.io")
+        let time = time
+        destination = LocalDestination(path: FilePath(place), io: executor, clock: WallClock { time.now })
+        rmdir(top + "/source")
+        symlink(other.sourcePath, top + "/source")
         try destination.attachNow(expecting: Self.id)
     }
 
@@ -52,14 +66,15 @@ final class Bench: Sendable {
         remove(tree: top)
     }
 
-    /// Memory, where it is mounted: for tests that make hundreds of destinations.
+    /// Where temporary files belong: a disk, mostly.
+    static let disk = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+    /// Memory, where it is mounted: a busy disk makes hundreds of flushes slow.
     static let fast = isDirectory("/dev/shm") ? "/dev/shm" : nil
 
     static func temporaryDirectory(in base: String? = nil) throws -> String {
-        let base = base ?? getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-        var template = Array((base + "/safebackup-local-XXXXXX").utf8CString)
+        var template = Array(((base ?? disk) + "/safebackup-local-XXXXXX").utf8CString)
         guard let made = template.withUnsafeMutableBufferPointer({ $0.baseAddress.flatMap { mkdtemp($0) } }) else {
-            throw Failure(what: "mkdtemp in \(base)")
+            throw Failure(what: "mkdtemp in \(base ?? disk)")
         }
         return String(cString: made)
     }
@@ -89,7 +104,8 @@ final class Bench: Sendable {
     func versions() throws -> [String: String] {
         var found: [String: String] = [:]
         for path in try tree(destinationPath + "/.safebackup/versions") {
-            found[path] = content(of: destinationPath + "/.safebackup/versions/" + path)
+            let whole = destinationPath + "/.safebackup/versions/" + path
+            found[path] = content(of: whole) ?? linkTarget(of: whole) ?? ""
         }
         return found
     }
@@ -147,7 +163,7 @@ func make(directory path: String) throws {
 func content(of path: String) -> String? { bytes(of: path).map { String(decoding: $0, as: UTF8.self) } }
 
 func bytes(of path: String) -> [UInt8]? {
-    let file = open(path, O_RDONLY | O_NOFOLLOW)
+    let file = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
     guard file >= 0 else { return nil }
     defer { close(file) }
     var all: [UInt8] = []

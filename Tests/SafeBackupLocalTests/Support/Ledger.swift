@@ -38,21 +38,25 @@ struct Ledger: Sendable {
     private func key(_ lease: LeasedJob) -> String { String(decoding: lease.job.path.bytes, as: UTF8.self) }
 
     private mutating func displace(_ displacement: Displacement, at now: Timestamp) {
-        var digest: Digest?
-        let all = copies
-        for (id, copy) in all
-        where copy.location == displacement.from
-            || displacement.kind == .directory && copy.location.isWithin(displacement.from)
-        {
-            let rest = copy.location.bytes.dropFirst(displacement.from.bytes.count)
-            copies[id]?.location = RelativePath(unchecked: displacement.to.bytes + rest)
-            if copy.location == displacement.from { digest = copy.digest }
-            if displacement.kind == .directory {
-                versions[RelativePath(unchecked: displacement.to.bytes + rest)] = Version(
-                    reason: displacement.reason, digest: copy.digest, kind: copy.kind)
+        var version = Version(reason: displacement.reason, digest: nil, kind: displacement.kind)
+        if displacement.kind == .directory {
+            let below = copies.values.filter { $0.location.isWithin(displacement.from) }
+            for copy in below {
+                let rest = copy.location.bytes.dropFirst(displacement.from.bytes.count)
+                let location = RelativePath(unchecked: displacement.to.bytes + rest)
+                copies[copy.id] = nil
+                versions[location] = Version(reason: displacement.reason, digest: copy.digest, kind: copy.kind)
+            }
+        } else if let copy = copy(at: displacement.from) {
+            // Whatever was there goes, but only our own is known by its digest.
+            copies[copy.id] = nil
+            let isOurs =
+                copy.kind == displacement.kind && copy.size == displacement.size && copy.mtime == displacement.mtime
+            if isOurs || displacement.reason == .kept || displacement.reason == .lastGood {
+                version.digest = copy.digest
             }
         }
-        versions[displacement.to] = Version(reason: displacement.reason, digest: digest, kind: displacement.kind)
+        versions[displacement.to] = version
         if displacement.reason == .kept {
             newestVersion[String(decoding: displacement.from.bytes, as: UTF8.self)] = now
         }
@@ -86,6 +90,7 @@ struct Ledger: Sendable {
     mutating func enter(_ recovered: RecoveredLease, at now: Timestamp) {
         let path = key(recovered.lease)
         for displacement in recovered.displaced { displace(displacement, at: now) }
+        if recovered.finding == .cleared, let id = copy(at: recovered.lease.job.location)?.id { copies[id] = nil }
         if case .replaced(let stored, let kind, let target) = recovered.finding {
             if let id = copy(at: recovered.lease.job.location)?.id { copies[id] = nil }
             let new = next()

@@ -2,6 +2,7 @@ import Glibc
 import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupSystem
+import SystemPackage
 import Testing
 
 /// A group that takes every way through the protocol: new, rewritten with and without a version, foreign, adopted,
@@ -11,12 +12,16 @@ struct Scenario {
     var ledger = Ledger()
     let paths: [String]
 
-    /// - Parameter hasLink: a symbolic link makes even a small group use `syncfs`.
-    init(hasLink: Bool, bench: Bench? = nil) throws {
-        let bench = try bench ?? Bench(in: Bench.fast)
+    /// - Parameters:
+    ///   - hasLink: a symbolic link makes even a small group use `syncfs`.
+    ///   - hasHardLinks: without them older copies are renamed away before they are replaced.
+    init(hasLink: Bool, hasHardLinks: Bool = true, bench: Bench? = nil) throws {
+        let bench = try bench ?? Bench(capabilities: { $0.hardLinks = hasHardLinks })
         self.bench = bench
         try write(bench.destinationPath + "/foreign", "theirs")
         try write(bench.destinationPath + "/adopted", "the same", mtime: 1_400_000_000)
+        // They were there long before us.
+        try Descriptor.open(FilePath(bench.destinationPath), O_RDONLY).syncFileSystem()
         for name in ["rewritten", "dropped", "mode", "becomes-directory", "way", "touched"] {
             try bench.write(name, "old \(name)", mtime: 1_500_000_000)
         }
