@@ -4,6 +4,7 @@ import SafeBackupLocal
 import SafeBackupState
 import SafeBackupSystem
 import Synchronization
+import SystemPackage
 
 /// One destination at work: attaches it, recovers what was leased, and drains its jobs in groups.
 package final class DestinationUnit: Sendable {
@@ -158,10 +159,14 @@ package final class DestinationUnit: Sendable {
                         try store.due(id, limit: limits.jobs, byteLimit: limits.bytes, now: now)
                     }
                     if !batch.jobs.isEmpty {
-                        let group = try await self.prepare(batch)
+                        let (group, isAlone) = try await self.prepare(batch)
                         if group.isEmpty { continue }
-                        self.lanesInUse.add(1, ordering: .acquiringAndReleasing)
                         let newest = batch.newestName
+                        if isAlone {
+                            await self.carry(group, newestName: newest)
+                            continue
+                        }
+                        self.lanesInUse.add(1, ordering: .acquiringAndReleasing)
                         lanes.addTask {
                             await self.carry(group, newestName: newest)
                             self.lanesInUse.subtract(1, ordering: .acquiringAndReleasing)
@@ -186,8 +191,9 @@ package final class DestinationUnit: Sendable {
         return min(max(due - clock.now, .milliseconds(1)), .seconds(60))
     }
 
-    /// Ends what is confirmed to be gone, fails what cannot be stored, and leases the rest.
-    private func prepare(_ batch: DueBatch) async throws(SafeBackupError) -> [LeasedJob] {
+    /// Ends what is confirmed to be gone, fails what cannot be stored, and leases the rest. `isAlone`: no other group
+    /// is in flight, and none may begin before this one stands in the catalogue.
+    private func prepare(_ batch: DueBatch) async throws(SafeBackupError) -> (group: [LeasedJob], isAlone: Bool) {
         var completions: [Completion] = []
         var stores: [DueJob] = []
         var deletes: [DueJob] = []
@@ -211,7 +217,15 @@ package final class DestinationUnit: Sendable {
         }
         if !stores.isEmpty {
             // In the order of the walk, so that neighbours share their open directories.
-            let plans = await local.plan(stores)
+            var plans = await plan(stores)
+            let isAlone = plans.contains(where: Self.mayMoveWhatOthersUse)
+            if isAlone, lanesInUse.load(ordering: .acquiring) > 0 {
+                while lanesInUse.load(ordering: .acquiring) > 0 { await wake.wait() }
+                // Their failure ends the drain; nothing is leased yet.
+                if failure.withLock({ $0 != nil }) { return ([], true) }
+                // They may have moved away what the first plans saw.
+                plans = await plan(stores)
+            }
             var leased: [LeasedJob] = []
             for (job, plan) in zip(stores, plans) {
                 switch plan {
@@ -221,13 +235,54 @@ package final class DestinationUnit: Sendable {
             }
             try await finish(completions)
             let (id, leases) = (id, leased)
-            if leases.isEmpty { return [] }
+            if leases.isEmpty { return ([], isAlone) }
             let taken = try await state.durably { (store) throws(SafeBackupError) in try store.lease(id, leases) }
             Faults.reach("leased")
-            return taken
+            return (taken, isAlone)
         }
         try await finish(completions)
-        return []
+        return ([], false)
+    }
+
+    /// Plans, and where a directory is stored over a directory, as its new mode is, leaves out the version name: without
+    /// one nothing is moved, so that such a job need not wait for the others. If the source's directory becomes a file
+    /// just then, the job fails and is tried again.
+    private func plan(_ jobs: [DueJob]) async -> [Result<LeasePlan, SafeBackupError>] {
+        var plans = await local.plan(jobs)
+        var overDirectories: [(index: Int, tree: ConfinedDirectory, path: RelativePath)] = []
+        for (index, plan) in plans.enumerated() {
+            guard case .success(let plan) = plan, case .present(.directory, _, _, _) = plan.final,
+                let tree = sources[jobs[index].source]?.openRoot?.tree
+            else { continue }
+            overDirectories.append((index, tree, jobs[index].path))
+        }
+        if overDirectories.isEmpty { return plans }
+        let asked = overDirectories
+        let areDirectories = await io.run {
+            asked.map { entry in
+                do throws(Errno) {
+                    return try entry.tree.status(of: entry.path).kind == .directory
+                } catch {
+                    return false  // ignored because the store looks again and says what is wrong
+                }
+            }
+        }
+        for (entry, isDirectory) in zip(asked, areDirectories) where isDirectory {
+            guard case .success(var plan) = plans[entry.index] else { continue }
+            (plan.version, plan.versionReason) = (nil, nil)
+            plans[entry.index] = .success(plan)
+        }
+        return plans
+    }
+
+    /// A directory that goes to its version name takes along what another group has just stored below it, and an entry
+    /// in the way is in the way of several groups. Whichever group completed last would then write locations into the
+    /// catalogue at which nothing lies any more.
+    private static func mayMoveWhatOthersUse(_ plan: Result<LeasePlan, SafeBackupError>) -> Bool {
+        guard case .success(let plan) = plan else { return false }
+        if plan.obstruction != nil { return true }
+        if case .present(.directory, _, _, _) = plan.final { return plan.version != nil }
+        return false
     }
 
     private func confirm(_ jobs: [DueJob]) async -> [(DueJob, AbsenceCheck.Verdict)] {
