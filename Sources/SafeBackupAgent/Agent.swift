@@ -101,37 +101,58 @@ package final class Agent: Sendable {
             return try directory.lock()
         }
         defer { withExtendedLifetime(lock) {} }
-        var damages = 0
-        while true {
-            let (store, report) = try await StateStore.open(
-                in: directory.path, clock: clock, options: StateOptions(release: Release.version))
-            current.withLock { $0 = store }
-            var result = AgentResult.complete
-            var failure: SafeBackupError?
+        let opened = try await StateStore.open(
+            in: directory.path, clock: clock, options: StateOptions(release: Release.version))
+        let store = opened.0
+        current.withLock { $0 = store }
+        defer { current.withLock { $0 = nil } }
+        let result: Result<AgentResult, SafeBackupError>
+        do throws(SafeBackupError) {
+            result = .success(try await runRounds(with: store, opened.1, ready: ready))
+        } catch {
+            result = .failure(error)
+        }
+        do throws(SafeBackupError) {
+            try await store.close()
+        } catch {
+            // Nothing that was called saved is lost; the next start looks at the state more closely.
+            logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
+        }
+        return try result.get()
+    }
+
+    /// One round, and another each time the state turns out to be damaged: it is begun anew and rebuilt.
+    private func runRounds(
+        with store: StateStore, _ first: OpenReport, ready: @escaping @Sendable () -> Void
+    ) async throws(SafeBackupError) -> AgentResult {
+        var report = first
+        // Said once, in whatever round.
+        let isAnnounced = Shared(false)
+        let announce: @Sendable () -> Void = {
+            if !isAnnounced.value { ready() }
+            isAnnounced.set(true)
+        }
+        for _ in 0..<4 {
+            let failure: SafeBackupError
             do throws(SafeBackupError) {
-                result = try await run(with: store, report, ready: ready)
+                return try await run(with: store, report, ready: announce)
             } catch {
                 failure = error
             }
-            current.withLock { $0 = nil }
-            do throws(SafeBackupError) {
-                try await store.close()
-            } catch {
-                // Nothing that was called saved is lost; the next start looks at the state more closely.
-                logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
-            }
-            guard let failure else { return result }
             if failure.code == .stateFailed && stop.isRequested {
                 // What could not be written down was not called saved, and the next start's walk finds it.
                 logger.warning(
                     "The agent ends while the state cannot be written", metadata: ["error": "\(failure.message)"])
                 return .complete
             }
-            damages += 1
-            if failure.code != .stateDamaged || damages > 3 || stop.isRequested { throw failure }
-            // Opening it again moves the damaged file aside and rebuilds.
+            if failure.code != .stateDamaged || stop.isRequested { throw failure }
             logger.error("The state is damaged and is built anew", metadata: ["error": "\(failure.message)"])
+            report = try await store.reopen()
         }
+        throw SafeBackupError(
+            .stateDamaged,
+            "The state in \(printable(settings.state.path.bytes)) was damaged again and again; check its disk, or give "
+                + "another place with --state", disposition: .permanent)
     }
 
     private func run(

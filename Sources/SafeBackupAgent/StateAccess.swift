@@ -18,7 +18,14 @@ struct StateAccess: Sendable {
         while true {
             let failure: SafeBackupError
             do throws(SafeBackupError) {
-                if !isFirst { try await store.reopen() }
+                if !isFirst {
+                    let report = try await store.reopen()
+                    // What runs now knows rows of the lost file; it must begin anew.
+                    if report.isCreated || report.damagedMovedTo != nil {
+                        throw SafeBackupError(
+                            .stateDamaged, "The state was lost while it was in use", disposition: .permanent)
+                    }
+                }
                 return try await body(store)
             } catch {
                 failure = error

@@ -19,7 +19,7 @@ package struct StateDirectory: Sendable {
                 throw SafeBackupError(
                     .invalidConfiguration, "--state is empty; name a directory", disposition: .permanent)
             }
-            return StateDirectory(path: FilePath(bytes: option))
+            return StateDirectory(path: try absolute(FilePath(bytes: option)))
         }
         // systemd lists several directories with colons; the first is the one it made first.
         if let listed = environment["STATE_DIRECTORY"]?.split(separator: ":").first {
@@ -38,7 +38,17 @@ package struct StateDirectory: Sendable {
             disposition: .permanent)
     }
 
-    package var database: FilePath { path.appending("queue.db") }
+    /// Messages name the directory, and a person may read them elsewhere.
+    private static func absolute(_ path: FilePath) throws(SafeBackupError) -> FilePath {
+        if path.isAbsolute { return path.lexicallyNormalized() }
+        guard let current = getcwd(nil, 0) else {
+            throw SafeBackupError(
+                .invalidConfiguration, "The current directory is not there; give --state an absolute path",
+                disposition: .permanent)
+        }
+        defer { free(current) }
+        return FilePath(platformString: current).pushing(path).lexicallyNormalized()
+    }
 
     /// Makes the directory with mode 0700, and its ancestors as usual.
     package func create() throws(SafeBackupError) {

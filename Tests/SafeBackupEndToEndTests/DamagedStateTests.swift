@@ -13,6 +13,14 @@ extension EndToEnd {
         enum Damage: String, CaseIterable {
             case deleted, directoryDeleted, emptied, truncated, garbage, flipped
 
+            /// Writes over a file in place, as a failing disk or a stray program would.
+            func overwrite(_ file: FilePath, from offset: Int64) throws {
+                let open = try Descriptor.open(file, O_RDWR)
+                let size = try open.status().size
+                let garbage = [UInt8](repeating: 0, count: Int(max(0, size - offset)))
+                try open.write(garbage, at: offset)
+            }
+
             func apply(to bench: Bench) throws {
                 let file = bench.state.appending("queue.db")
                 // What is only in the write-ahead log would repair the file again.
@@ -63,6 +71,32 @@ extension EndToEnd {
                 let aside = try command(["find", bench.state, "-name", "queue.db.damaged-*"])
                 #expect(!aside.isEmpty, "the damaged file was not moved aside")
             }
+        }
+
+        @Test("It is rebuilt while the agent runs, and the agent goes on", .timeLimit(.minutes(2)))
+        func whileRunning() async throws {
+            let bench = try Bench()
+            for number in 0..<300 { try bench.write("dir \(number % 7)/\(number)", "content \(number)\n") }
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            try command(["sqlite3", bench.state.appending("queue.db"), "PRAGMA wal_checkpoint(TRUNCATE)"])
+
+            agent.send(SIGSTOP)
+            try Damage.garbage.overwrite(bench.state.appending("queue.db"), from: 4_096)
+            // Without a log and its index nothing that the agent has in memory counts any more.
+            try Damage.garbage.overwrite(bench.state.appending("queue.db-wal"), from: 0)
+            try Damage.garbage.overwrite(bench.state.appending("queue.db-shm"), from: 0)
+            agent.send(SIGCONT)
+            try bench.write("dir 0/0", "changed meanwhile\n")
+            try bench.write("new", "made meanwhile\n")
+            let isMoved = try await eventually {
+                try !command(["find", bench.state, "-name", "queue.db.damaged-*"]).isEmpty || agent.poll() != nil
+            }
+            #expect(isMoved && agent.poll() == nil, "nothing was moved aside: \(agent.errorTail)")
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            try bench.expectSaved()
+            #expect(agent.errorText.contains("built anew"), "\(agent.errorTail)")
         }
 
         @Test("A database of a newer release is refused and not touched")
