@@ -28,8 +28,9 @@ final class AttachedRoot: Sendable {
         var bytes: [UInt8]
     }
     private let known: Mutex<Known>
-    /// Directories that a group in flight made and has not flushed yet.
-    private let fresh = Mutex<[RelativePath: Descriptor]>([:])
+    /// Directories that groups in flight make, with all that is missing above them, and have not flushed yet; how many
+    /// groups each.
+    private let announced = Mutex<[RelativePath: Int]>([:])
 
     /// Opens `path`, checks that its sentinel has the `id`, and locks it.
     init(attaching path: FilePath, expecting id: String) throws(SafeBackupError) {
@@ -91,22 +92,34 @@ final class AttachedRoot: Sendable {
         known.withLock { $0 = Known(sentinel: sentinel, bytes: bytes) }
     }
 
-    /// Another group that stores below a directory made here must flush it too: it may return first.
-    func addFresh(_ directory: RelativePath, in parent: Descriptor) {
-        fresh.withLock { $0[directory] = parent }
+    /// To be called before a directory is made: another group may store below it, and return first.
+    func announce(_ directory: RelativePath) {
+        announced.withLock { $0[directory, default: 0] += 1 }
     }
 
-    func removeFresh(_ directories: [RelativePath]) {
+    /// The directories are durable, or will never be promised.
+    func withdraw(_ directories: [RelativePath]) {
         if directories.isEmpty { return }
-        fresh.withLock { fresh in for directory in directories { fresh.removeValue(forKey: directory) } }
+        announced.withLock { announced in
+            for directory in directories {
+                let count = (announced[directory] ?? 1) - 1
+                announced[directory] = count == 0 ? nil : count
+            }
+        }
     }
 
-    /// The directories on the way to `path`, itself included, whose entry in their parent may not be durable yet.
-    func freshDirectories(towards path: RelativePath) -> [(directory: RelativePath, parent: Descriptor)] {
-        fresh.withLock { fresh in
-            if fresh.isEmpty { return [] }
-            return fresh.compactMap { path.isWithin($0.key) ? ($0.key, $0.value) : nil }
+    /// The directories on the way to `paths` that others than `own` make, and whose entry in their parent may not be
+    /// durable yet.
+    func announcedDirectories(towards paths: Set<RelativePath>, besides own: [RelativePath]) -> Set<RelativePath> {
+        var announced = announced.withLock { $0 }
+        for directory in own { announced[directory]? -= 1 }
+        var found: Set<RelativePath> = []
+        for (directory, count) in announced where count > 0 {
+            for part in directory.ancestors + [directory] where paths.contains(where: { $0.isWithin(part) }) {
+                found.insert(part)
+            }
         }
+        return found
     }
 
     static func write(_ bytes: [UInt8], in area: Descriptor) throws(SafeBackupError) {

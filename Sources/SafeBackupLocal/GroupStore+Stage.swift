@@ -64,15 +64,16 @@ extension GroupStore {
     private mutating func stageFile(_ lease: LeasedJob, _ found: Found) throws(SafeBackupError) -> Progress {
         let job = lease.job
         let now = found.status.fingerprint
-        // The copy that the catalogue has, if it is under the final name and whole.
+        let isOurs = holdsOccupant(lease)
+        // A copy that may stay, if it has the source's content.
         var copy: CopyRecord?
-        if let occupant = job.occupant, occupant.kind == .file, !occupant.isDamaged, occupant.digest != nil,
-            lease.plan.final.holds(occupant, live: job.live, root)
+        if isOurs, let occupant = job.occupant, occupant.kind == .file, occupant.digest != nil, !occupant.isDamaged,
+            !occupant.isFuzzy
         {
             copy = occupant
         }
         let live = job.live?.kind == .file ? job.live : nil
-        if let live, let copy, !job.hashFirst, !live.isRacy, !live.isFuzzy, !copy.isFuzzy,
+        if let live, copy != nil, !job.hashFirst, !live.isRacy, !live.isFuzzy,
             found.tree.isUnchanged(now, since: live.fingerprint)
         {
             return .finished(.stored(entry(.kept, found, live.metadata)))
@@ -85,12 +86,17 @@ extension GroupStore {
         {
             return kept
         }
-        if copy == nil, case .present(.file, _, now.size, _) = lease.plan.final,
+        if !isOurs, case .present(.file, _, now.size, _) = lease.plan.final,
             let adopted = try adopt(lease, source, found)
         {
             return adopted
         }
         return try copyFile(lease, source, found, unlessSameAs: copy)
+    }
+
+    /// Whether the copy that the catalogue has is what the plan found under the final name.
+    private func holdsOccupant(_ lease: LeasedJob) -> Bool {
+        lease.job.occupant.map { lease.plan.final.holds($0, live: lease.job.live, root) } ?? false
     }
 
     private func entry(
@@ -158,28 +164,32 @@ extension GroupStore {
         }
     }
 
-    /// The stored copy has the source's content already: only its metadata is brought to the source's.
+    /// The stored copy has the source's content already: only its metadata is brought to the source's. Looks at the
+    /// copy itself, because an attempt that failed may have changed it and told nobody. `nil`: not possible in place.
     private mutating func keep(
         _ lease: LeasedJob, _ found: Found, _ metadata: FileMetadata
     ) throws(SafeBackupError) -> Progress? {
         let entry = entry(.kept, found, metadata)
+        if let (final, status) = try openFinal(lease) {
+            let hasChanged = try describe(final, status, metadata, found, lease)
+            return hasChanged ? .flushing(entry) : .finished(.stored(entry))
+        }
         if let live = lease.job.live, live.metadata == metadata,
             live.fingerprint.mtime == found.status.fingerprint.mtime
         {
             return .finished(.stored(entry))
         }
-        guard let (final, status) = try openFinal(lease) else { return nil }
-        try describe(final, status, metadata, found, lease)
-        return .flushing(entry)
+        return nil
     }
 
     private mutating func describe(
         _ final: Descriptor, _ status: FileStatus, _ metadata: FileMetadata, _ found: Found, _ lease: LeasedJob
-    ) throws(SafeBackupError) {
+    ) throws(SafeBackupError) -> Bool {
         do {
-            try writer.apply(
+            let hasChanged = try writer.apply(
                 metadata, mtime: found.status.fingerprint.mtime, to: final, current: status, isNew: false)
-            try flush.wrote(final)
+            if hasChanged { try flush.wrote(final) }
+            return hasChanged
         } catch {
             throw Failure.destination(error, "change the metadata of", lease.job.location)
         }
@@ -193,14 +203,22 @@ extension GroupStore {
         let there: Digest
         do {
             there = try copier.digest(of: final, size: status.size).digest
+            // Somebody else's file may change under us.
+            guard try final.status().fingerprint == status.fingerprint else { return nil }
         } catch {
             // Not readable, so not proven to be the same: it is kept as foreign, and a new copy is made.
             return nil
         }
         guard let (digest, metadata) = try read(source, found, lease.job.path), digest == there else { return nil }
-        try describe(final, status, metadata, found, lease)
+        let isFlushing = try describe(final, status, metadata, found, lease)
         let now: FileStatus
-        do { now = try final.status() } catch { throw Failure.destination(error, "look at", lease.job.location) }
+        do {
+            // Whoever wrote it may not have flushed it.
+            if !isFlushing { try flush.wrote(final) }
+            now = try final.status()
+        } catch {
+            throw Failure.destination(error, "look at", lease.job.location)
+        }
         return .flushing(
             entry(
                 .copied(
@@ -319,11 +337,11 @@ extension GroupStore {
         let metadata = FileMetadata(mode: found.status.mode, uid: found.status.uid, gid: found.status.gid)
         let digest = copier.digest(of: target)
         let mtime = found.status.fingerprint.mtime
-        let isOurs = job.occupant.map { lease.plan.final.holds($0, live: job.live, root) } ?? false
-        if isOurs, job.occupant?.digest == digest, let live = job.live, live.metadata == metadata,
-            live.fingerprint.mtime == mtime
+        let isOurs = holdsOccupant(lease)
+        if isOurs, job.occupant?.digest == digest,
+            let kept = try keepLink(lease, entry(.kept, found, metadata, linkTarget: target))
         {
-            return .finished(.stored(entry(.kept, found, metadata, linkTarget: target)))
+            return kept
         }
         guard root.capabilities.symbolicLinks else {
             throw SafeBackupError(
@@ -361,6 +379,24 @@ extension GroupStore {
         }
     }
 
+    /// The stored link has the source's target already: only its owner and time are brought to the source's.
+    private mutating func keepLink(_ lease: LeasedJob, _ entry: StoredEntry) throws(SafeBackupError) -> Progress? {
+        let location = lease.job.location
+        do {
+            let parent = try directories.directory(location.parent)
+            let status = try parent.status(of: location.leaf)
+            guard lease.plan.final.isStill(status, root), status.linkCount == 1 else { return nil }
+            let hasChanged = try writer.apply(
+                entry.metadata, mtime: entry.fingerprint.mtime, toLink: location.leaf, in: parent, current: status)
+            if !hasChanged { return .finished(.stored(entry)) }
+            try flush.madeLink(in: parent, at: location.parent)
+            return .flushing(entry)
+        } catch {
+            if error == .noSuchFileOrDirectory { return nil }
+            throw Failure.destination(error, "change the metadata of", location)
+        }
+    }
+
     /// A link with this target was in the destination before us.
     private mutating func sameLink(_ lease: LeasedJob, target: [UInt8]) throws(Errno) -> FileStatus? {
         let location = lease.job.location
@@ -387,12 +423,6 @@ extension GroupStore {
             default: throw Failure.source(error, job.path)
             }
         }
-        let entry = entry(.directory, found, metadata)
-        if case .present(.directory, _, _, _) = lease.plan.final, let live = job.live, live.kind == .directory,
-            live.metadata == metadata
-        {
-            return .finished(.stored(entry))
-        }
-        return .directory(entry)
+        return .directory(entry(.directory, found, metadata))
     }
 }

@@ -45,7 +45,6 @@ struct GroupStore {
     private var moves: Int
     /// Directories were moved since this group looked at its final names.
     private var mustLookAgain = false
-    private var made: [RelativePath] = []
     private var leftStages: [[UInt8]] = []
     private var progress: [Progress] = []
     private var older: [Older] = []
@@ -73,7 +72,7 @@ struct GroupStore {
         older = Array(repeating: .absent, count: group.count)
         defer {
             removeLeftStages()
-            root.removeFresh(made)
+            flush.end()
         }
         for lease in group {
             progress.append(stage(lease))
@@ -293,10 +292,10 @@ struct GroupStore {
             entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
         }
         let directory = try makeDirectory(location)
-        try writer.apply(
+        let hasChanged = try writer.apply(
             entry.metadata, mtime: entry.fingerprint.mtime, to: directory, current: try directory.status(),
             isNew: lease.plan.final == .absent)
-        try flush.changed(directory, at: location)
+        if hasChanged { try flush.changed(directory, at: location) }
         progress[index] = .directory(entry)
     }
 
@@ -313,9 +312,6 @@ struct GroupStore {
             else { throw error }
             entry.displaced.append(try displace(obstruction, to: version))
             parent = try makeDirectory(path)
-        }
-        for (directory, above) in root.freshDirectories(towards: path) {
-            try flush.changed(above, at: directory.parent)
         }
         return parent
     }
@@ -362,13 +358,17 @@ struct GroupStore {
     /// Opens a directory below the root; what is missing is made, and will be flushed in its parent, also when a
     /// later part of it cannot be made: another job may store below the first part.
     mutating func makeDirectory(_ path: RelativePath) throws(Errno) -> Descriptor {
+        do {
+            return try directories.directory(path)
+        } catch {
+            if error != .noSuchFileOrDirectory { throw error }
+        }
+        flush.willMake(path)
         var new: [(RelativePath, Descriptor)] = []
         let result = Result { () throws(Errno) in
             try directories.makingDirectory(path) { new.append(($0, $1)) }
         }
         for (directory, parent) in new {
-            root.addFresh(directory, in: parent)
-            made.append(directory)
             try flush.changed(parent, at: directory.parent)
         }
         return try result.get()

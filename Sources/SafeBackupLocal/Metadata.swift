@@ -7,14 +7,17 @@ import SystemPackage
 struct MetadataWriter {
     let capabilities: Capabilities
 
-    /// Sets owner, mode, extended attributes and last the mtime of an open file or directory; skips what is as wanted.
+    /// Sets owner, mode, extended attributes and last the mtime of an open file or directory. Whether anything had to
+    /// be changed.
     ///
     /// - Parameters:
     ///   - current: what the entry has now.
     ///   - isNew: it was made by us a moment ago and has no extended attributes that must go.
+    @discardableResult
     func apply(
         _ metadata: FileMetadata, mtime: FileTime, to entry: Descriptor, current: FileStatus, isNew: Bool
-    ) throws(Errno) {
+    ) throws(Errno) -> Bool {
+        var hasChanged = false
         var isOwned = current.uid == metadata.uid && current.gid == metadata.gid
         var mode = current.mode
         if !isOwned {
@@ -22,28 +25,42 @@ struct MetadataWriter {
                 try entry.setOwner(uid: metadata.uid, gid: metadata.gid)
             }
             // chown drops setuid and setgid. See: man 2 chown.
-            if isOwned { mode &= 0o1777 }
+            if isOwned { (mode, hasChanged) = (mode & 0o1777, true) }
         }
         let wanted = Self.mode(metadata.mode, of: current.kind, isOwned: isOwned)
-        if mode != wanted {
-            _ = try permitted { () throws(Errno) in try entry.setMode(wanted) }
-        }
-        if capabilities.extendedAttributes && (!isNew || !metadata.xattrs.isEmpty) {
+        if mode != wanted, try permitted({ () throws(Errno) in try entry.setMode(wanted) }) { hasChanged = true }
+        if capabilities.extendedAttributes && (!isNew || !metadata.xattrs.isEmpty),
             try applyAttributes(metadata.xattrs, to: entry, isNew: isNew, isOwned: isOwned)
+        {
+            hasChanged = true
         }
-        _ = try permitted { () throws(Errno) in try entry.setModified(mtime) }
+        if !capabilities.isSame(current.fingerprint.mtime, mtime),
+            try permitted({ () throws(Errno) in try entry.setModified(mtime) })
+        {
+            hasChanged = true
+        }
+        return hasChanged
     }
 
     /// The same for a symbolic link, which has no mode and is reached by its name.
+    @discardableResult
     func apply(
         _ metadata: FileMetadata, mtime: FileTime, toLink leaf: [UInt8], in directory: Descriptor, current: FileStatus
-    ) throws(Errno) {
-        if current.uid != metadata.uid || current.gid != metadata.gid {
-            _ = try permitted { () throws(Errno) in
+    ) throws(Errno) -> Bool {
+        var hasChanged = false
+        if current.uid != metadata.uid || current.gid != metadata.gid,
+            try permitted({ () throws(Errno) in
                 try directory.setOwner(of: leaf, uid: metadata.uid, gid: metadata.gid)
-            }
+            })
+        {
+            hasChanged = true
         }
-        _ = try permitted { () throws(Errno) in try directory.setModified(mtime, of: leaf) }
+        if !capabilities.isSame(current.fingerprint.mtime, mtime),
+            try permitted({ () throws(Errno) in try directory.setModified(mtime, of: leaf) })
+        {
+            hasChanged = true
+        }
+        return hasChanged
     }
 
     /// The mode in the destination. The agent must never be locked out of its own backup: directories keep u+rwx, and
@@ -58,16 +75,18 @@ struct MetadataWriter {
 
     private func applyAttributes(
         _ wanted: [ExtendedAttribute], to entry: Descriptor, isNew: Bool, isOwned: Bool
-    ) throws(Errno) {
+    ) throws(Errno) -> Bool {
+        var hasChanged = false
         let current = isNew ? [] : try entry.extendedAttributes()
         for attribute in current where !wanted.contains(where: { $0.name == attribute.name }) {
-            try fits { () throws(Errno) in try entry.removeExtendedAttribute(attribute.name) }
+            if try fits({ () throws(Errno) in try entry.removeExtendedAttribute(attribute.name) }) { hasChanged = true }
         }
         for attribute in wanted where !current.contains(attribute) {
             // File capabilities give rights as setuid does.
             if attribute.name == Array("security.capability".utf8) && !isOwned { continue }
-            try fits { () throws(Errno) in try entry.setExtendedAttribute(attribute) }
+            if try fits({ () throws(Errno) in try entry.setExtendedAttribute(attribute) }) { hasChanged = true }
         }
+        return hasChanged
     }
 
     /// `false` when the destination refuses this; every other failure is thrown.
@@ -83,12 +102,13 @@ struct MetadataWriter {
     }
 
     /// The same for an extended attribute, for which file systems have little room: one block on ext4.
-    private func fits(_ change: () throws(Errno) -> Void) throws(Errno) {
+    private func fits(_ change: () throws(Errno) -> Void) throws(Errno) -> Bool {
         do {
-            _ = try permitted(change)
+            return try permitted(change)
         } catch {
             let refusals: [Errno] = [.noSpace, .diskQuotaExceeded, .argListTooLong, .outOfRange, .noData]
-            if !refusals.contains(error) { throw error }
+            if refusals.contains(error) { return false }
+            throw error
         }
     }
 }

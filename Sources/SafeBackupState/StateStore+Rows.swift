@@ -165,7 +165,10 @@ extension StateStore {
             try insertDisplaced(move, role: .foreign, pair, now: now, connection)
             return
         }
-        let isOurs = copy.kind == move.kind && copy.size == move.size && (copy.mtime ?? move.mtime) == move.mtime
+        // The destination also compared inodes: what it calls foreign is not ours, however alike it looks.
+        let isOurs =
+            move.reason != .foreign && copy.kind == move.kind && copy.size == move.size
+            && (copy.mtime ?? move.mtime) == move.mtime
         if isOurs || move.reason == .kept || move.reason == .lastGood {
             try self.relocate(copy.id, to: move.to, move.reason, pair.destination, now: now, connection)
         } else {

@@ -130,6 +130,22 @@ struct AttachTests {
         #expect(try places.map { try tree($0) } == before)
     }
 
+    @Test("Where a directory cannot be locked, a file beside the sentinel is")
+    func fileLock() throws {
+        let bench = try Bench()
+        bench.destination.detachNow()
+        func attach(_ destination: LocalDestination) throws {
+            try FaultPlan(call: "flock", nth: 1, error: .invalidArgument).run {
+                try destination.attachNow(expecting: Bench.id)
+            }
+        }
+        let second = other(bench.destinationPath)
+        try attach(second)
+        #expect(code { try attach(bench.destination) } == .destinationTaken)
+        second.detachNow()
+        try attach(bench.destination)
+    }
+
     @Test("The sentinel's sources are changed as a whole, and only ours")
     func update() throws {
         let bench = try Bench()

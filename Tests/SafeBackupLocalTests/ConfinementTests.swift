@@ -108,6 +108,30 @@ struct ConfinementTests {
         #expect(try bench.staged() == [])
     }
 
+    @Test("A directory that another group made and has not flushed is flushed by whoever stores below it first")
+    func sharedNewDirectory() throws {
+        let bench = try Bench()
+        var ledger = Ledger()
+        try bench.write("a/b/one", "content")
+        try bench.write("a/b/two", "content")
+        let (first, second) = (try bench.lease(["a/b/one"], &ledger), try bench.lease(["a/b/two"], &ledger))
+        let sources = try bench.sources()
+        let (destination, path) = (bench.destination, bench.destinationPath)
+        let counts = Mutex<[Int]>([])
+        let plan = FaultPlan(onReach: { step in
+            // The first group has made a/b and renamed its file there; nothing of that is flushed.
+            guard step == "renamed", isDirectory(path + "/a/b"), counts.withLock({ $0.isEmpty }) else { return }
+            counts.withLock { $0.append(0) }
+            let inner = FaultPlan(call: "fsync")
+            let outcomes = inner.run { destination.storeNow(second, from: sources) }
+            #expect(outcomes.first?.entry != nil)
+            counts.withLock { $0.append(inner.counts.calls) }
+        })
+        #expect(plan.run { destination.storeNow(first, from: sources) }[0].entry != nil)
+        // The file, a/b with its name, and a and the root with the directories in them.
+        #expect(counts.withLock { $0 } == [0, 4])
+    }
+
     @Test("Groups on several threads share new directories, versions and flushes")
     func parallelGroups() async throws {
         let bench = try Bench()

@@ -117,6 +117,26 @@ struct StoreTests {
         #expect(try bench.versions().values.sorted() == ["content"])
     }
 
+    @Test("A link that only changed its owner or time keeps its copy; one that leads elsewhere is replaced")
+    func links() throws {
+        let bench = try Bench()
+        var ledger = Ledger()
+        let path = bench.sourcePath + "/link"
+        symlink("one", path)
+        let first = try bench.save("link", ledger: &ledger)[0]
+        #expect(try bench.save("link", ledger: &ledger)[0].isKept)
+        var times = [timespec](repeating: timespec(tv_sec: 1_500_000_000, tv_nsec: 7), count: 2)
+        utimensat(AT_FDCWD, path, &times, AT_SYMLINK_NOFOLLOW)
+        #expect(try bench.save("link", ledger: &ledger)[0].isKept)
+        let stored = try #require(status(of: bench.destinationPath + "/link"))
+        #expect(stored.st_mtim.tv_sec == 1_500_000_000 && UInt64(stored.st_ino) == first.copied?.inode)
+        unlink(path)
+        symlink("two", path)
+        #expect(try bench.save("link", ledger: &ledger)[0].entry?.displaced.map(\.kind) == [.symlink])
+        #expect(linkTarget(of: bench.destinationPath + "/link") == "two")
+        #expect(try bench.versions().values.sorted() == ["one"])
+    }
+
     @Test("A replaced copy becomes a version at most once in ten minutes")
     func versionInterval() throws {
         let bench = try Bench()

@@ -219,12 +219,24 @@ func tree(_ path: String) throws -> [String] {
     return found
 }
 
-func remove(tree path: String) {
-    if isDirectory(path) {
-        chmod(path, 0o700)
-        for name in (try? list(path)) ?? [] { remove(tree: path + "/" + name) }
-        rmdir(path)
-    } else {
-        unlink(path)
+/// By descriptors, because tests make paths that are longer than a path may be.
+func remove(tree path: String) { remove(path, in: AT_FDCWD) }
+
+private func remove(_ name: String, in parent: Int32) {
+    if unlinkat(parent, name, 0) == 0 || errno == ENOENT { return }
+    fchmodat(parent, name, 0o700, 0)
+    let directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+    guard directory >= 0 else { return }
+    defer { close(directory) }
+    do {
+        // Leaves may be no UTF-8, so they do not go through a string.
+        try Descriptor(owning: dup(directory)).forEachEntry { leaf, _ in
+            withCString(leaf) { leaf in
+                if unlinkat(directory, leaf, 0) != 0 { remove(String(cString: leaf), in: directory) }
+            }
+        }
+    } catch {
+        return
     }
+    unlinkat(parent, name, AT_REMOVEDIR)
 }

@@ -18,6 +18,7 @@ struct Ledger: Sendable {
     var attempts: [String: Int] = [:]
     var hashFirst: Set<String> = []
     private var newestVersion: [String: Timestamp] = [:]
+    private var betrayed: Set<Int64> = []
     private var counter: Int64 = 1_000
 
     mutating func next() -> Int64 {
@@ -45,13 +46,15 @@ struct Ledger: Sendable {
                 let rest = copy.location.bytes.dropFirst(displacement.from.bytes.count)
                 let location = RelativePath(unchecked: displacement.to.bytes + rest)
                 copies[copy.id] = nil
+                if betrayed.contains(copy.id) { continue }
                 versions[location] = Version(reason: displacement.reason, digest: copy.digest, kind: copy.kind)
             }
         } else if let copy = copy(at: displacement.from) {
             // Whatever was there goes, but only our own is known by its digest.
             copies[copy.id] = nil
             let isOurs =
-                copy.kind == displacement.kind && copy.size == displacement.size && copy.mtime == displacement.mtime
+                displacement.reason != .foreign && copy.kind == displacement.kind && copy.size == displacement.size
+                && copy.mtime == displacement.mtime && copy.inode ?? displacement.inode == displacement.inode
             if isOurs || displacement.reason == .kept || displacement.reason == .lastGood {
                 version.digest = copy.digest
             }
@@ -60,6 +63,11 @@ struct Ledger: Sendable {
         if displacement.reason == .kept {
             newestVersion[String(decoding: displacement.from.bytes, as: UTF8.self)] = now
         }
+    }
+
+    /// Somebody took the copy of this path away behind our back. The catalogue does not know.
+    mutating func betray(_ path: String) throws {
+        if let id = copy(at: try RelativePath(path))?.id { betrayed.insert(id) }
     }
 
     /// Enters what a job left; a failed one counts as an attempt.
@@ -123,7 +131,7 @@ struct Ledger: Sendable {
                 found.map { SHA256.digest(of: $0) } == digest, "\(location) differs from its digest \(comment)",
                 sourceLocation: sourceLocation)
         }
-        for copy in copies.values { check(copy.location, copy.kind, copy.digest) }
+        for copy in copies.values where !betrayed.contains(copy.id) { check(copy.location, copy.kind, copy.digest) }
         for (location, version) in versions { check(location, version.kind, version.digest) }
     }
 }
