@@ -78,35 +78,6 @@ extension EndToEnd {
             try bench.expectSaved()
         }
 
-<<<<<<< HEAD
-=======
-        /// Only the directory itself is told to have gone; the names below it must not live on.
-        @Test("A directory that is moved away and made again keeps no names of what was below it")
-        func madeAgain() async throws {
-            let bench = try Bench()
-            for name in ["dir/a", "dir/sub/b", "dir/stays", "file/c"] { try bench.write(name, "\(name)\n") }
-            let agent = try await bench.startAgent()
-            try await bench.expectInSync(agent)
-            try command([
-                "bash", "-c",
-                """
-                cd "$0" && mv dir ../away && mkdir dir && cp -p ../away/stays dir/stays && echo new >dir/new
-                mv file ../gone && echo "now a file" >file
-                """, bench.source,
-            ])
-            let expected: Set<String> = ["dir", "dir/stays", "dir/new", "file"]
-            var live: Set<String> = []
-            let isTrue = try await eventually {
-                live = Set(try StateFile(copying: bench.state).liveNames().map(\.path.description))
-                return live == expected
-            }
-            #expect(isTrue, "live names: \(live.sorted()); \(agent.errorTail)")
-            try await bench.expectInSync(agent)
-            try await bench.stop(agent)
-            try bench.expectSaved()
-        }
-
->>>>>>> main
         /// Groups are stored side by side: one may move away what another one works with. The pauses spread what belongs
         /// together over several groups.
         @Test(
@@ -129,7 +100,6 @@ extension EndToEnd {
                 ) & done; wait
                 """, bench.source,
             ])
-<<<<<<< HEAD
             try await bench.expectInSync(agent)
             try await bench.stop(agent)
             try bench.expectSaved()
@@ -156,8 +126,6 @@ extension EndToEnd {
                 return live == expected
             }
             #expect(isTrue, "live names: \(live.sorted()); \(agent.errorTail)")
-=======
->>>>>>> main
             try await bench.expectInSync(agent)
             try await bench.stop(agent)
             try bench.expectSaved()
