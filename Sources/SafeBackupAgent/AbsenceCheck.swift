@@ -148,7 +148,8 @@ package final class SourceRoot: Sendable {
         SafeBackupError(
             .rootReplaced,
             "At \(printable(path.bytes)) is another directory or file system than the one that was saved before; "
-                + "nothing is saved or removed until the known one is back",
+                + "nothing is saved or removed until the known one is back; if it was replaced on purpose, save it to "
+                + "another destination with another --state",
             disposition: .transient)
     }
 

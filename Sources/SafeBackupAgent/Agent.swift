@@ -15,8 +15,8 @@ package struct AgentSettings: Sendable {
     package var excludes: ExcludeRules
     /// Walk, save what differs, and end.
     package var isOnce: Bool
-    package var ownState: FileIdentity?
-    package var ownDestination: FileIdentity?
+    /// Source and destination share a file system.
+    var isSameDevice: Bool
     package var settle: SettlePolicy
     package var backoff: BackoffPolicy
 
@@ -28,8 +28,7 @@ package struct AgentSettings: Sendable {
         self.state = state
         self.excludes = excludes
         self.isOnce = isOnce
-        ownState = preflight.ownState
-        ownDestination = preflight.ownDestination
+        isSameDevice = preflight.isSameDevice
         settle = SettlePolicy()
         backoff = BackoffPolicy()
         if isOnce {
@@ -182,8 +181,8 @@ package final class Agent: Sendable {
         let source = SourceUnit(
             record: pair.source, destinations: [pair.destination.id],
             settings: SourceUnit.Settings(
-                path: settings.source, excludes: settings.excludes, ownState: settings.ownState,
-                ownDestination: settings.ownDestination, settle: settings.settle),
+                path: settings.source, excludes: settings.excludes, state: settings.state.path,
+                destination: settings.destination, settle: settings.settle),
             state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
             queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
         let destination = DestinationUnit(
@@ -284,7 +283,9 @@ package final class Agent: Sendable {
         _ stop: StopSignal, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
         let failure = Mutex<SafeBackupError?>(nil)
-        let requests = RequestDesk(state: state, stop: stop, logger: logger) { destination.kick() }
+        let requests = RequestDesk(state: state, directory: settings.state, io: io, stop: stop, logger: logger) {
+            destination.kick()
+        }
         await withTaskGroup(of: SafeBackupError?.self) { tasks in
             tasks.addTask {
                 do throws(SafeBackupError) { try await source.run(ready: ready) } catch { return error }

@@ -34,6 +34,8 @@ package final class DestinationUnit: Sendable {
     /// Why the drain must end and the destination be attached again.
     private let failure = Mutex<SafeBackupError?>(nil)
     private let lanesInUse = Atomic(0)
+    /// When each reason for another try was logged last.
+    private let told = Mutex<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
     /// What the log said last about the hold.
     private let heldFor = Mutex<SafeBackupError.Code?>(nil)
 
@@ -175,6 +177,7 @@ package final class DestinationUnit: Sendable {
                         continue
                     }
                     if inUse == 0, try await isDone() { return nil }
+                    if inUse == 0 { try await self.local.verify() }
                     await self.wake.wait(atMost: self.untilNext(batch.nextDue))
                 }
             } catch {
@@ -185,10 +188,12 @@ package final class DestinationUnit: Sendable {
         if let problem = problem ?? failure.withLock({ $0 }) { throw problem }
     }
 
-    /// A jump of the wall clock must not stop the drain: look again at least every minute.
+    /// A jump of the wall clock must not stop the drain, and a disk that went away sends no event.
+    private static let longestWait = Duration.seconds(5)
+
     private func untilNext(_ due: Timestamp?) -> Duration {
-        guard let due else { return .seconds(60) }
-        return min(max(due - clock.now, .milliseconds(1)), .seconds(60))
+        guard let due else { return Self.longestWait }
+        return min(max(due - clock.now, .milliseconds(1)), Self.longestWait)
     }
 
     /// Ends what is confirmed to be gone, fails what cannot be stored, and leases the rest. `isAlone`: no other group
@@ -230,7 +235,10 @@ package final class DestinationUnit: Sendable {
             for (job, plan) in zip(stores, plans) {
                 switch plan {
                 case .success(let plan): leased.append(LeasedJob(job: job, plan: plan))
-                case .failure(let error): completions.append(failed(job, error))
+                case .failure(let error):
+                    // The whole destination is away, not this job's file.
+                    if error.disposition == .destinationUnavailable { throw error }
+                    completions.append(failed(job, error))
                 }
             }
             try await finish(completions)
@@ -372,7 +380,15 @@ package final class DestinationUnit: Sendable {
                 "A path cannot be saved; it is stuck",
                 metadata: ["path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)"])
         case .retry(let wait, _):
-            logger.debug(
+            // Each reason once in a while, so that a full disk is told and does not fill the log.
+            let isNew = told.withLock { told in
+                let now = ContinuousClock.now
+                if let last = told[error.code], now - last < .seconds(600) { return false }
+                told[error.code] = now
+                return true
+            }
+            logger.log(
+                level: isNew && error.code != .torn && error.code != .interrupted ? .warning : .debug,
                 "A path will be tried again",
                 metadata: [
                     "path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)",

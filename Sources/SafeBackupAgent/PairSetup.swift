@@ -53,7 +53,7 @@ struct PairSetup: Sendable {
                 ? "The destination holds files already; identical ones are taken over, others are kept as versions"
                 : "The destination is new",
             metadata: ["destination.path": "\(printable(settings.destination.bytes))"])
-        if inspection.isSameDevice(as: source) {
+        if settings.isSameDevice {
             logger.warning(
                 "Source and destination lie on the same file system: one failing disk takes both; use another disk")
         }
@@ -200,12 +200,6 @@ struct PairSetup: Sendable {
 
     private func sentinelEntry(of seed: SourceSeed, machine: String) -> SentinelSource {
         SentinelSource(id: seed.uuid, machine: machine, path: seed.path, identity: seed.identity, prefix: .root)
-    }
-}
-
-extension LocalDestination.Inspection {
-    func isSameDevice(as source: PairSetup.SourceSeed) -> Bool {
-        source.device != nil && device == source.device
     }
 }
 

@@ -1,7 +1,6 @@
 import Glibc
 package import SafeBackupCore
 import SafeBackupSystem
-package import SafeBackupWatch
 package import SystemPackage
 
 /// What is known of the named paths before anything is written: that they can be used together, and what must be
@@ -12,10 +11,10 @@ package struct Preflight: Sendable {
     /// Absolute, without links.
     package var destination: FilePath
     package var destinationExists: Bool
-    /// The destination lies below the source.
-    package var ownDestination: FileIdentity?
-    /// The state directory lies below the source.
-    package var ownState: FileIdentity?
+    /// The destination lies, or will lie, below the source.
+    package var isDestinationInside = false
+    /// The state directory lies, or will lie, below the source.
+    package var isStateInside = false
     /// Source and destination share a file system: one failing disk takes both.
     package var isSameDevice: Bool
 
@@ -43,12 +42,8 @@ package struct Preflight: Sendable {
                 "The source \(printable(self.source.bytes)) lies inside the destination "
                     + "\(printable(self.destination.bytes)); name a destination outside of it")
         }
-        if try Self.hasAncestor(self.destination, from), let to, destinationExists {
-            ownDestination = FileIdentity(to)
-        }
-        if let own = try Self.status(state, role: "state directory"), try Self.hasAncestor(state, from) {
-            ownState = FileIdentity(own)
-        }
+        isDestinationInside = try Self.hasAncestor(self.destination, from)
+        isStateInside = try Self.hasAncestor(state, from)
     }
 
     private static func isSame(_ left: FileStatus, _ right: FileStatus) -> Bool {

@@ -1,10 +1,16 @@
+import Glibc
 import Logging
 package import SafeBackupCore
 import SafeBackupState
+import SafeBackupSystem
+import SafeBackupWatch
+import SystemPackage
 
 /// Answers what verbs beside the agent ask of it, found within a second by the database's data version.
 struct RequestDesk: Sendable {
     let state: StateAccess
+    let directory: StateDirectory
+    let io: ThreadExecutor
     let stop: StopSignal
     let logger: Logger
     /// Called when jobs may have become due.
@@ -14,13 +20,32 @@ struct RequestDesk: Sendable {
         let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         var seen: Int64?
+        let opened = await databaseIdentity()
         while !stop.isRequested {
+            if await databaseIdentity() != opened {
+                throw SafeBackupError(
+                    .stateDamaged, "The state database was removed or replaced while the agent used it",
+                    disposition: .permanent)
+            }
             let version = try await state.durably { (store) throws(SafeBackupError) in try store.dataVersion() }
             if version != seen {
                 try await answerAll()
                 seen = version
             }
             await wake.wait(atMost: .milliseconds(500))
+        }
+    }
+
+    /// SQLite goes on with a file that was deleted, and all of it would be gone at the end.
+    private func databaseIdentity() async -> FileIdentity? {
+        let directory = directory
+        return await io.run {
+            do throws(Errno) {
+                let open = try Descriptor.open(directory.path, O_RDONLY | O_DIRECTORY)
+                return FileIdentity(try open.status(of: Array("queue.db".utf8)))
+            } catch {
+                return nil
+            }
         }
     }
 

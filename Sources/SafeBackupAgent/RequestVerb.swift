@@ -9,6 +9,7 @@ package enum RequestVerb {
         _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory
     ) async throws(SafeBackupError) -> String {
         // Nothing is made where nothing was: a typo in --state must not look like an empty state.
+        try directory.requireState()
         _ = try StateReader(in: directory.path)
         do throws(SafeBackupError) {
             let lock = try directory.lock()

@@ -32,6 +32,7 @@ package struct RestorePlan: Sendable {
     /// By the local state. Throws `stateFailed` if there is none, `invalidPath` for a path that no source holds, and
     /// a holding error if the destination is not there.
     package func run(state directory: StateDirectory) throws(SafeBackupError) -> Result {
+        try directory.requireState()
         let reader = try StateReader(in: directory.path)
         let status = try reader.status()
         var chosen: [Choice] = []
@@ -45,7 +46,15 @@ package struct RestorePlan: Sendable {
                     root: FilePath(bytes: destination.location), sentinel: destination.sentinel,
                     isActive: pair.record.isActive))
         }
-        if chosen.contains(where: \.isActive) { chosen.removeAll { !$0.isActive } }
+        // A path that was named in full tells its source; else it is one of those that the agent ran with last.
+        let isNamed = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
+        if isNamed {
+            let wanted = try SourcePath.resolve(paths[0], chosen.map { ($0.source, $0.path) }).map(\.source)
+            chosen.removeAll { !wanted.contains($0.source) }
+            if chosen.contains(where: \.isActive) { chosen.removeAll { !$0.isActive } }
+        } else if chosen.contains(where: \.isActive) {
+            chosen.removeAll { !$0.isActive }
+        }
         guard let first = chosen.first else {
             throw SafeBackupError(
                 .stateFailed, "This state has saved nothing yet; name the backup with --from DESTINATION",
@@ -181,6 +190,8 @@ package struct RestorePlan: Sendable {
     private func restorePlain(
         _ start: RelativePath, in backup: ConfinedDirectory, with restorer: inout Restorer
     ) throws(Errno) {
+        // What is ours is no part of the backup.
+        if start.components.first == Array(".safebackup".utf8) { throw .noSuchFileOrDirectory }
         var waiting = [start]
         while let path = waiting.popLast() {
             let status = try backup.status(of: path)
@@ -188,7 +199,9 @@ package struct RestorePlan: Sendable {
                 RestoreEntry(
                     path: path, kind: status.kind, location: status.kind == .directory ? nil : path,
                     mtime: status.fingerprint.mtime,
-                    metadata: FileMetadata(mode: status.mode, uid: status.uid, gid: status.gid)))
+                    // A file's own are read with its attributes when it is opened.
+                    metadata: status.kind == .file
+                        ? nil : FileMetadata(mode: status.mode, uid: status.uid, gid: status.gid)))
             guard status.kind == .directory else { continue }
             var leaves: [[UInt8]] = []
             try backup.openDirectory(path).forEachEntry { leaf, _ in leaves.append(leaf) }

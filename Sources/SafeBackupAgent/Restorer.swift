@@ -67,6 +67,11 @@ package struct Restorer {
 
     /// Gets one entry back. What goes wrong with it stands in the report.
     package mutating func restore(_ entry: RestoreEntry) {
+        // A catalogue on a disk may have been written by anybody.
+        guard entry.path.staysBelow, entry.location?.staysBelow ?? true else {
+            note(entry.path, "is no path below a root; the catalogue was tampered with, and nothing is written for it")
+            return
+        }
         do throws(Errno) {
             switch entry.kind {
             case .directory: try restoreDirectory(entry)

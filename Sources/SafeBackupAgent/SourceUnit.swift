@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 package import SafeBackupCore
 import SafeBackupState
@@ -12,8 +13,9 @@ package final class SourceUnit: Sendable {
     package struct Settings: Sendable {
         package var path: FilePath
         package var excludes: ExcludeRules
-        package var ownState: FileIdentity?
-        package var ownDestination: FileIdentity?
+        /// Left out if they lie below the source.
+        package var state: FilePath
+        package var destination: FilePath
         package var settle: SettlePolicy
     }
 
@@ -125,8 +127,14 @@ package final class SourceUnit: Sendable {
 
     private func filter(for root: SourceRoot) -> TreeFilter {
         var own: [FileIdentity: SkipReason] = [:]
-        if let place = settings.ownState { own[place] = .ownState }
-        if let place = settings.ownDestination { own[place] = .ownDestination }
+        // Asked each time, because both may have been made, or mounted, since the last.
+        for (path, reason) in [(settings.state, SkipReason.ownState), (settings.destination, .ownDestination)] {
+            do throws(Errno) {
+                own[FileIdentity(try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status())] = reason
+            } catch {
+                continue  // ignored because what cannot be opened has nothing to leave out
+            }
+        }
         return TreeFilter(root: root.status, rules: settings.excludes, own: own)
     }
 

@@ -80,6 +80,19 @@ package struct StateDirectory: Sendable {
         }
     }
 
+    /// Throws `invalidConfiguration` where no agent ever had its state: most often a mistyped `--state`.
+    package func requireState() throws(SafeBackupError) {
+        do throws(Errno) {
+            _ = try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status(of: Array("queue.db".utf8))
+        } catch {
+            guard error == .noSuchFileOrDirectory || error == .notDirectory else { return }
+            throw SafeBackupError(
+                .invalidConfiguration,
+                "No agent has run with the state directory \(printable(path.bytes)); give the --state that 'safebackup "
+                    + "run' had, or run it first", disposition: .permanent)
+        }
+    }
+
     /// One agent at a time: the lock is held as long as the returned object lives. `stateLocked` names the process
     /// and the two ways out.
     package func lock() throws(SafeBackupError) -> ProcessLock {

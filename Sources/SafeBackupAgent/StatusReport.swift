@@ -62,10 +62,14 @@ package struct StatusReport: Sendable, Encodable {
     package var destinations: [Destination]
     package var problems: [Problem]
 
+    /// Something of the user's fails, or may not be read.
+    private var hasUnsaved = false
+
     private enum CodingKeys: String, CodingKey { case agent, sources, destinations, problems }
 
     /// Reads the state beside a running agent, or without one.
     package init(_ directory: StateDirectory) throws(SafeBackupError) {
+        try directory.requireState()
         let reader = try StateReader(in: directory.path)
         let status = try reader.status()
         let holder = directory.holder()
@@ -84,7 +88,9 @@ package struct StatusReport: Sendable, Encodable {
                 pendingBytes: destination.counts.pendingBytes, oldestPendingAt: destination.oldestPending?.iso8601,
                 catalogueExportedAt: destination.record.catalogueExportedAt?.iso8601)
         }
-        problems = try reader.unsavedReport(limit: 100).map { entry in
+        let unsaved = try reader.unsavedReport(limit: 100)
+        hasUnsaved = !UnsavedReport(unsaved).isComplete
+        problems = unsaved.map { entry in
             Problem(
                 path: entry.path.description, state: entry.state.rawValue, code: entry.code, message: entry.message,
                 since: entry.since.iso8601)
@@ -106,7 +112,8 @@ package struct StatusReport: Sendable, Encodable {
     package var exitCode: Int32 {
         let isHeld = sources.contains { $0.isActive && $0.held != nil } || destinations.contains { $0.held != nil }
         if isHeld { return 4 }
-        return destinations.contains { $0.stuck > 0 || $0.fuzzy > 0 } ? 3 : 0
+        if destinations.contains(where: { $0.stuck > 0 || $0.fuzzy > 0 }) { return 3 }
+        return hasUnsaved ? 3 : 0
     }
 
     package var text: String {

@@ -38,8 +38,9 @@ struct RunCommand: AsyncParsableCommand {
         let preflight = try Preflight(source: source.bytes, destination: destination.bytes, state: directory.path)
         let isTerminal = isatty(1) == 1
         let logger = Console.logger(level: verbose ? .debug : isTerminal ? .warning : .info)
-        for (own, name) in [(preflight.ownState, "state directory"), (preflight.ownDestination, "destination")]
-        where own != nil {
+        for (isInside, name) in [
+            (preflight.isStateInside, "state directory"), (preflight.isDestinationInside, "destination"),
+        ] where isInside {
             logger.notice("The \(name) lies inside the source and is left out")
         }
         let settings = AgentSettings(

@@ -29,6 +29,9 @@ public struct RelativePath: Hashable, Sendable, Comparable {
         self.bytes = bytes
     }
 
+    /// Whether the bytes are such as `init(_:)` accepts: for a path that somebody else wrote down.
+    package var staysBelow: Bool { Self.fault(in: bytes) == nil }
+
     private static func fault(in bytes: [UInt8]) -> String? {
         if bytes.isEmpty { return nil }
         var length = 0

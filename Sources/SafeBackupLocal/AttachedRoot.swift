@@ -46,8 +46,9 @@ final class AttachedRoot: Sendable {
             type = statistics.type
             base = ConfinedDirectory(root: root)
             area = try base.openDirectory(Layout.area)
-            staging = try area.open(Layout.stagingLeaf, O_RDONLY | O_DIRECTORY)
-            catalogue = try area.open(Layout.catalogueLeaf, O_RDONLY | O_DIRECTORY)
+            // Tools that drop empty directories take these along; versions/ is made when it is needed.
+            staging = try LocalDestination.ownDirectory(Layout.stagingLeaf, in: area)
+            catalogue = try LocalDestination.ownDirectory(Layout.catalogueLeaf, in: area)
         } catch {
             throw Failure.destination(error, "open", Layout.area)
         }

@@ -113,7 +113,7 @@ package final class LocalDestination: Destination {
         try AttachedRoot.write(try sentinel.encoded(), in: area)
     }
 
-    private static func ownDirectory(_ leaf: [UInt8], in parent: Descriptor) throws(Errno) -> Descriptor {
+    static func ownDirectory(_ leaf: [UInt8], in parent: Descriptor) throws(Errno) -> Descriptor {
         do {
             try parent.makeDirectory(leaf, mode: 0o700)
         } catch {
@@ -144,6 +144,11 @@ package final class LocalDestination: Destination {
         let root = try attachedRoot()
         try root.check()
         try root.update(change)
+    }
+
+    /// Proves that the destination is still there and still ours; throws what holds it. Writes nothing.
+    package func verify() async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.attachedRoot().check() }
     }
 
     /// Space, asked now.

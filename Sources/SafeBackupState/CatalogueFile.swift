@@ -249,6 +249,20 @@ package final class CatalogueFileReader: CatalogueReading {
         guard copies == header.copies, names == header.names else {
             throw Self.damaged(path, "has not the rows that its header tells")
         }
+        // Anybody may have written to the disk that it lies on.
+        for query: StaticString in [
+            "SELECT CASE WHEN parent = '' THEN leaf ELSE parent || '/' || leaf END, leaf FROM name",
+            "SELECT location, 'x' FROM copy",
+        ] {
+            let paths = try connection.statement(query)
+            defer { paths.reset() }
+            while try paths.step() {
+                let (path, leaf) = (paths.path(), paths.bytes())
+                guard path.staysBelow, !path.isRoot, !leaf.isEmpty, !leaf.contains(UInt8(ascii: "/")) else {
+                    throw Self.damaged(self.path, "names a path that leaves its root")
+                }
+            }
+        }
     }
 
     package func catalogueSources() throws(SafeBackupError) -> [CatalogueSource] {

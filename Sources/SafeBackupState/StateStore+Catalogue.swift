@@ -47,8 +47,10 @@ extension StateStore {
         let now = clock.now
         return try write { (connection) throws(SafeBackupError) in
             var result = CompletionResult()
+            let hasUnsaved = try connection.number("SELECT EXISTS (SELECT 1 FROM not_saved)") == 1
             for completion in completions {
                 let pair = PairKey(source: completion.job.source, destination: destination)
+                if hasUnsaved { try forgetNotSaved(completion, connection) }
                 try complete(completion, pair, versionLimit: versionLimit, now: now, &result, connection)
             }
             if result.bytes > 0 {
@@ -57,6 +59,13 @@ extension StateStore {
             }
             return result
         }
+    }
+
+    /// A path that is saved, or gone, is no longer one that is not saved.
+    private func forgetNotSaved(_ completion: Completion, _ connection: Connection) throws(SafeBackupError) {
+        if case .failed = completion.outcome { return }
+        try connection.statement("DELETE FROM not_saved WHERE source_id = ? AND path = ?")
+            .bind(completion.job.source.rawValue).bind(completion.job.path).run()
     }
 
     /// What a job's row tells when the job ends.

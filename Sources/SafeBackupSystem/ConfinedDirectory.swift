@@ -47,6 +47,7 @@ package final class ConfinedDirectory: Sendable {
     private func openByComponents(
         _ path: RelativePath, _ flags: Int32, mode: mode_t
     ) throws(Errno) -> Descriptor {
+        guard path.staysBelow else { throw .invalidArgument }
         var directory = root
         let components = path.components
         for component in components.dropLast() {
@@ -71,6 +72,8 @@ package final class ConfinedDirectory: Sendable {
         } catch {
             if error != .noSuchFileOrDirectory { throw error }
         }
+        // Below, one component is opened at a time: none may be a way up, whoever vouched for the path.
+        guard path.staysBelow else { throw .invalidArgument }
         let parent = try makeDirectories(path.parent, mode: mode, created: created)
         do {
             try parent.makeDirectory(path.leaf, mode: mode)

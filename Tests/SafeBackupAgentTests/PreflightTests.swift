@@ -34,13 +34,16 @@ struct PreflightTests {
         let link = temporary.path.appending("elsewhere")
         try FileManager.default.createSymbolicLink(atPath: link.string, withDestinationPath: backup.string)
         let found = try preflight(source, link, state: state)
-        #expect(found.ownDestination != nil)
-        #expect(found.ownState != nil)
+        #expect(found.isDestinationInside)
+        #expect(found.isStateInside)
         #expect(found.isSameDevice)
+        // Also before they are made.
+        let future = try preflight(source, source.appending("new"), state: source.appending("a").appending("b"))
+        #expect(future.isDestinationInside && future.isStateInside)
         // A name that only begins alike is no ancestor.
         let beside = try preflight(source, temporary.make("homework"), state: temporary.make("state"))
-        #expect(beside.ownDestination == nil)
-        #expect(beside.ownState == nil)
+        #expect(!beside.isDestinationInside)
+        #expect(!beside.isStateInside)
     }
 
     @Test("A destination that is missing is fine if its parent is there")

@@ -88,6 +88,29 @@ struct RestorerTests {
         #expect(try place.temporary.read("target/f") == "content")
     }
 
+    @Test(
+        "A catalogue that names paths outside of the target writes nothing there",
+        arguments: [
+            "../evil", "d/../../evil", "/tmp/evil", "d//evil", ".",
+        ])
+    func outside(path: String) throws {
+        let place = try Place()
+        try place.temporary.write("content", to: "backup/stored")
+        var entry = try file("f", at: "stored")
+        entry.path = RelativePath(unchecked: Array(path.utf8))
+        #expect(try place.restore([entry], overwrites: true).problems.count == 1)
+        entry = try file("f", at: "stored")
+        entry.location = RelativePath(unchecked: Array("../secret".utf8))
+        try place.temporary.write("secret", to: "secret")
+        #expect(try place.restore([entry]).problems.count == 1)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: place.target.string).isEmpty)
+        #expect(!FileManager.default.fileExists(atPath: place.temporary.path.string + "/evil"))
+        // The confinement itself refuses a way up, too.
+        let root = try ConfinedDirectory(opening: place.target)
+        #expect(throws: Errno.self) { try root.makeDirectories(RelativePath(unchecked: Array("a/../../b".utf8))) }
+        #expect(throws: Errno.self) { try root.makeDirectories(RelativePath(unchecked: Array("..".utf8))) }
+    }
+
     @Test("An existing file is left as it is unless told, and nothing unfinished is left")
     func existing() throws {
         let place = try Place()

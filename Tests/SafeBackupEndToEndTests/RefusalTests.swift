@@ -83,6 +83,42 @@ extension EndToEnd {
             try bench.expectSaved()
         }
 
+        @Test("A destination and a state inside the source do not save themselves, from the first run on")
+        func ownInside() async throws {
+            let bench = try Bench()
+            bench.backup = bench.source.appending("backup")
+            bench.state = bench.source.appending("state")
+            try bench.write("file", "content\n")
+            for _ in 0..<2 {
+                let program = try await bench.once()
+                #expect(program.ending == .exit(0), "\(program.errorTail)")
+            }
+            let stored = Set(try Tree(bench.backup).entries.keys.map(\.description))
+            #expect(stored == ["file"])
+        }
+
+        @Test("A state that is deleted under the running agent is noticed and rebuilt")
+        func stateDeleted() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            try command(["rm", "-r", bench.state])
+            let isBack = try await eventually {
+                guard agent.errorText.contains("built anew") else { return agent.poll() != nil }
+                do {
+                    return try StateFile(copying: bench.state).jobCounts().isEmpty
+                } catch {
+                    return false  // not made again yet
+                }
+            }
+            #expect(isBack && agent.poll() == nil, "\(agent.errorTail)")
+            try bench.write("file", "changed\n")
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            try bench.expectSaved()
+        }
+
         @Test("A FIFO hangs nothing and is listed; as no backup of files can hold one, nothing counts as missing")
         func specialFile() async throws {
             let bench = try Bench()

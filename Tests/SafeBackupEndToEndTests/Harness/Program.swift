@@ -145,7 +145,12 @@ final class Program {
 
     var outputText: String { text(of: output) }
     var errorText: String { text(of: errors) }
-    var errorTail: String { errorText.split(separator: "\n").suffix(15).joined(separator: "\n") }
+    /// The end of the log; of a crash, its beginning too.
+    var errorTail: String {
+        let lines = errorText.split(separator: "\n")
+        let crash = lines.firstIndex { $0.contains("crashed") || $0.contains("Fatal error") }
+        return ((crash.map { lines[max(0, $0 - 3)...].prefix(40) } ?? []) + lines.suffix(15)).joined(separator: "\n")
+    }
 
     private func text(of file: FilePath) -> String {
         do {
