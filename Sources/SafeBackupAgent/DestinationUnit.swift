@@ -31,10 +31,10 @@ package final class DestinationUnit: Sendable {
     private let progress: Progress
     private let wake = TaskSignal()
     /// Why the drain must end and the destination be attached again.
-    private let failure = Mutex<SafeBackupError?>(nil)
+    private let failure = Locked<SafeBackupError?>(nil)
     private let lanesInUse = Atomic(0)
     /// What the log said last about the hold.
-    private let heldFor = Mutex<SafeBackupError.Code?>(nil)
+    private let heldFor = Locked<SafeBackupError.Code?>(nil)
 
     init(
         id: DestinationID, local: LocalDestination, sentinel: String, state: StateAccess,

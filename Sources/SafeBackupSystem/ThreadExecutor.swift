@@ -1,5 +1,4 @@
 import CSafeBackupLinux
-import Synchronization
 
 import Glibc
 
@@ -33,7 +32,7 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
     /// Constant pointers to the C library's own synchronised objects.
     private nonisolated(unsafe) let lock: UnsafeMutablePointer<pthread_mutex_t>
     private nonisolated(unsafe) let condition: UnsafeMutablePointer<pthread_cond_t>
-    /// Protected by `lock`; a `Mutex` cannot serve, because the condition waits on the raw mutex.
+    /// Protected by `lock`; a `Locked` cannot serve, because the condition waits on the raw mutex.
     private nonisolated(unsafe) var queue = Queue()
 
     /// How many threads take work.
