@@ -105,15 +105,19 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
     package func run<R: Sendable, E: Error>(
         _ body: @escaping @Sendable () throws(E) -> R
     ) async throws(E) -> R {
-        let result: Result<R, E> = await withUnsafeContinuation { continuation in
+        // The result comes back under a lock and not with the continuation: where that is resumed before the task has
+        // come to wait, ThreadSanitizer sees no order between the two threads. See: swiftlang/swift#57803.
+        let answer = Locked<Result<R, E>?>(nil)
+        await withUnsafeContinuation { continuation in
             add(
                 .closure {
-                    do throws(E) {
-                        continuation.resume(returning: .success(try body()))
-                    } catch {
-                        continuation.resume(returning: .failure(error))
-                    }
+                    let result = Result(catching: body)
+                    answer.withLock { $0 = result }
+                    continuation.resume()
                 })
+        }
+        guard let result = answer.withLock({ $0 }) else {
+            preconditionFailure("a task went on before its continuation was resumed")
         }
         return try result.get()
     }
