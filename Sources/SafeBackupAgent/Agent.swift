@@ -4,7 +4,6 @@ import SafeBackupLocal
 import SafeBackupState
 package import SafeBackupSystem
 package import SafeBackupWatch
-import Synchronization
 package import SystemPackage
 
 /// What one agent does: which source goes to which destination, and how.
@@ -66,7 +65,7 @@ package final class Agent: Sendable {
     private let io: ThreadExecutor
     private let stop = StopSignal()
     package let progress = Progress()
-    private let current = Mutex<StateStore?>(nil)
+    private let current = Locked<StateStore?>(nil)
 
     package init(settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int) {
         self.settings = settings
@@ -177,7 +176,7 @@ package final class Agent: Sendable {
             return .held(error)
         }
 
-        let drains = Mutex<[DestinationUnit]>([])
+        let drains = Locked<[DestinationUnit]>([])
         let source = SourceUnit(
             record: pair.source, destinations: [pair.destination.id],
             settings: SourceUnit.Settings(
@@ -282,7 +281,7 @@ package final class Agent: Sendable {
         _ source: SourceUnit, _ destination: DestinationUnit, _ keeper: CatalogueKeeper, _ state: StateAccess,
         _ stop: StopSignal, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
-        let failure = Mutex<SafeBackupError?>(nil)
+        let failure = Locked<SafeBackupError?>(nil)
         let requests = RequestDesk(state: state, directory: settings.state, io: io, stop: stop, logger: logger) {
             destination.kick()
         }

@@ -32,12 +32,12 @@ package final class DestinationUnit: Sendable {
     private let progress: Progress
     private let wake = TaskSignal()
     /// Why the drain must end and the destination be attached again.
-    private let failure = Mutex<SafeBackupError?>(nil)
+    private let failure = Locked<SafeBackupError?>(nil)
     private let lanesInUse = Atomic(0)
     /// When each reason for another try was logged last.
-    private let told = Mutex<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
+    private let told = Locked<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
     /// What the log said last about the hold.
-    private let heldFor = Mutex<SafeBackupError.Code?>(nil)
+    private let heldFor = Locked<SafeBackupError.Code?>(nil)
 
     init(
         id: DestinationID, local: LocalDestination, sentinel: String, state: StateAccess,

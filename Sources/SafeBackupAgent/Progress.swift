@@ -1,5 +1,5 @@
 import SafeBackupCore
-import Synchronization
+import SafeBackupSystem
 
 /// What the agent is doing now, for the line on a terminal. Counters since the start.
 package final class Progress: Sendable {
@@ -14,7 +14,7 @@ package final class Progress: Sendable {
         package var current: String?
     }
 
-    private let state = Mutex(Snapshot())
+    private let state = Locked(Snapshot())
 
     package init() {}
 

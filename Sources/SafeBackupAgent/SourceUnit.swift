@@ -31,14 +31,14 @@ package final class SourceUnit: Sendable {
     private let progress: Progress
     /// Called after jobs were queued.
     private let queued: @Sendable () -> Void
-    private let root = Mutex<SourceRoot?>(nil)
+    private let root = Locked<SourceRoot?>(nil)
     private let reconcileWanted = TaskSignal()
     /// Ends the pause between two tries.
     private let pausing = TaskSignal()
     /// Every job that the last complete walk knew has a sequence up to this.
     private let walkedUpTo = Shared<Int64?>(nil)
     /// What the log said last about the hold.
-    private let heldFor = Mutex<SafeBackupError.Code?>(nil)
+    private let heldFor = Locked<SafeBackupError.Code?>(nil)
 
     init(
         record: SourceRecord, destinations: [DestinationID], settings: Settings, state: StateAccess,
@@ -394,9 +394,9 @@ package final class SourceUnit: Sendable {
 
 /// A walk that is pulled from an I/O thread, one batch at a time; the lock is never contended.
 private final class SharedScanner: Sendable {
-    private let scanner: Mutex<Scanner>
+    private let scanner: Locked<Scanner>
 
-    init(_ scanner: consuming sending Scanner) { self.scanner = Mutex(scanner) }
+    init(_ scanner: consuming sending Scanner) { self.scanner = Locked(scanner) }
 
     func next(on io: ThreadExecutor) async throws(SafeBackupError) -> [ListedDirectory]? {
         try await io.run { () throws(SafeBackupError) in

@@ -1,4 +1,4 @@
-import Synchronization
+import SafeBackupSystem
 
 /// Wakes one waiting task. A signal that nobody waits for is kept for the next wait.
 package final class TaskSignal: Sendable {
@@ -8,7 +8,7 @@ package final class TaskSignal: Sendable {
         var next: UInt64 = 0
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     package init() {}
 
@@ -70,7 +70,7 @@ package final class TaskSignal: Sendable {
 
 /// Says to everybody, once, that the agent stops.
 package final class StopSignal: Sendable {
-    private let state = Mutex<(isRequested: Bool, actions: [@Sendable () -> Void])>((false, []))
+    private let state = Locked<(isRequested: Bool, actions: [@Sendable () -> Void])>((false, []))
 
     package init() {}
 
@@ -98,9 +98,9 @@ package final class StopSignal: Sendable {
 
 /// A value that several tasks set and read.
 final class Shared<Value: Sendable>: Sendable {
-    private let state: Mutex<Value>
+    private let state: Locked<Value>
 
-    init(_ value: Value) { state = Mutex(value) }
+    init(_ value: Value) { state = Locked(value) }
 
     var value: Value { state.withLock { $0 } }
 

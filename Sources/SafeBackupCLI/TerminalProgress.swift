@@ -1,12 +1,13 @@
 import Glibc
 import SafeBackupAgent
 import SafeBackupCore
+import SafeBackupSystem
 import Synchronization
 
 /// One line on a terminal that tells what the agent is doing; quiet once everything is saved.
 final class TerminalProgress: Sendable {
     private let agent: Agent
-    private let task = Mutex<Task<Void, Never>?>(nil)
+    private let task = Locked<Task<Void, Never>?>(nil)
     private let isReady = Atomic(false)
 
     init(agent: Agent) { self.agent = agent }

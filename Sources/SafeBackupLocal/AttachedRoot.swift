@@ -1,6 +1,5 @@
 import SafeBackupCore
 import SafeBackupSystem
-import Synchronization
 import SystemPackage
 import Glibc
 
@@ -27,10 +26,10 @@ final class AttachedRoot: Sendable {
         var sentinel: Sentinel
         var bytes: [UInt8]
     }
-    private let known: Mutex<Known>
+    private let known: Locked<Known>
     /// Directories that groups in flight make, with all that is missing above them, and have not flushed yet; how many
     /// groups each.
-    private let announced = Mutex<[RelativePath: Int]>([:])
+    private let announced = Locked<[RelativePath: Int]>([:])
 
     /// Opens `path`, checks that its sentinel has the `id`, and locks it.
     init(attaching path: FilePath, expecting id: String) throws(SafeBackupError) {
@@ -56,7 +55,7 @@ final class AttachedRoot: Sendable {
         layout = Layout(nameLimit: capabilities.nameLimit, foldsCase: capabilities.foldsCase)
         // Before 5.8 syncfs reports no write errors. See: man 2 syncfs.
         honoursSyncFileSystem = type.honoursSyncFileSystem && Kernel.isAtLeast(5, 8)
-        known = Mutex(Known(sentinel: sentinel, bytes: bytes))
+        known = Locked(Known(sentinel: sentinel, bytes: bytes))
         lock = try Self.lock(area, path)
     }
 

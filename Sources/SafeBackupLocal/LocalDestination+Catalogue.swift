@@ -1,6 +1,5 @@
 package import SafeBackupCore
 import SafeBackupSystem
-import Synchronization
 package import SystemPackage
 import Glibc
 

@@ -27,10 +27,10 @@ package final class LocalDestination: Destination {
     private let policy: VersionPolicy
     private let tornLimit: Int
     private let isStopping = Atomic(false)
-    private let attached = Mutex<AttachedRoot?>(nil)
+    private let attached = Locked<AttachedRoot?>(nil)
     /// Staging, kept open while SQLite writes a catalogue copy by a path through this descriptor: its number must
     /// not lead to another directory before that is done.
-    let exporting = Mutex<Descriptor?>(nil)
+    let exporting = Locked<Descriptor?>(nil)
 
     package init(
         path: FilePath, io: ThreadExecutor, clock: WallClock = .system, policy: VersionPolicy = VersionPolicy(),

@@ -4,7 +4,6 @@ package import SystemPackage
 import Glibc
 
 #if SAFEBACKUP_FAULTS
-    import Synchronization
 #endif
 
 /// The seam through which tests fail the Nth system call or die at a step of a protocol.
@@ -62,7 +61,7 @@ package enum Faults {
         private let step: String?
         private let signal: Int32
         private let onReach: (@Sendable (String) -> Void)?
-        private let state = Mutex(State())
+        private let state = Locked(State())
 
         package init(
             call: String? = nil, nth: Int = 1, error: Errno? = nil, isForever: Bool = false, isShort: Bool = false,
@@ -78,7 +77,7 @@ package enum Faults {
             self.onReach = onReach
         }
 
-        private static let slots = Mutex<(next: Int64, plans: [Int64: FaultPlan])>((1, [:]))
+        private static let slots = Locked<(next: Int64, plans: [Int64: FaultPlan])>((1, [:]))
 
         private static let process: FaultPlan? = {
             guard let pointer = getenv("SAFEBACKUP_FAULT") else { return nil }

@@ -1,5 +1,4 @@
 import CSafeBackupLinux
-import Synchronization
 
 import Glibc
 
@@ -33,7 +32,7 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
     /// Constant pointers to the C library's own synchronised objects.
     private nonisolated(unsafe) let lock: UnsafeMutablePointer<pthread_mutex_t>
     private nonisolated(unsafe) let condition: UnsafeMutablePointer<pthread_cond_t>
-    /// Protected by `lock`; a `Mutex` cannot serve, because the condition waits on the raw mutex.
+    /// Protected by `lock`; a `Locked` cannot serve, because the condition waits on the raw mutex.
     private nonisolated(unsafe) var queue = Queue()
 
     /// How many threads take work.
@@ -106,15 +105,19 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
     package func run<R: Sendable, E: Error>(
         _ body: @escaping @Sendable () throws(E) -> R
     ) async throws(E) -> R {
-        let result: Result<R, E> = await withUnsafeContinuation { continuation in
+        // The result comes back under a lock and not with the continuation: where that is resumed before the task has
+        // come to wait, ThreadSanitizer sees no order between the two threads. See: swiftlang/swift#57803.
+        let answer = Locked<Result<R, E>?>(nil)
+        await withUnsafeContinuation { continuation in
             add(
                 .closure {
-                    do throws(E) {
-                        continuation.resume(returning: .success(try body()))
-                    } catch {
-                        continuation.resume(returning: .failure(error))
-                    }
+                    let result = Result(catching: body)
+                    answer.withLock { $0 = result }
+                    continuation.resume()
                 })
+        }
+        guard let result = answer.withLock({ $0 }) else {
+            preconditionFailure("a task went on before its continuation was resumed")
         }
         return try result.get()
     }

@@ -1,6 +1,5 @@
 import Glibc
 import SafeBackupSystem
-import Synchronization
 import SystemPackage
 
 /// Takes events out of the kernel's queue and keeps them, in order, until somebody digests them: a slow disk must not
@@ -17,7 +16,7 @@ final class EventReader: Sendable {
     private let inotify: Inotify
     private let wakeup: PollWakeup
     private let limit: Int
-    private let inbox = Mutex(Inbox())
+    private let inbox = Locked(Inbox())
 
     /// - Parameter limit: bytes of events that wait; an event takes 16 bytes and its name.
     init(_ inotify: Inotify, wakeup: PollWakeup, limit: Int) {

@@ -1,6 +1,5 @@
 import SafeBackupCore
 import SafeBackupSystem
-import Synchronization
 import SystemPackage
 
 /// What the two threads of a watcher do.
@@ -11,7 +10,7 @@ final class WatchLoop: Sendable {
     private let outbox: WatchOutbox
     private let open: @Sendable () throws(SafeBackupError) -> ConfinedDirectory
     /// Used on `sb.tree` only; the lock is never contended.
-    private let digest: Mutex<WatchDigest>
+    private let digest: Locked<WatchDigest>
     private let limit: Int
 
     init(
@@ -24,7 +23,7 @@ final class WatchLoop: Sendable {
         self.limit = limit
         self.outbox = outbox
         self.open = open
-        digest = Mutex(WatchDigest(filter: filter, limit: limit))
+        digest = Locked(WatchDigest(filter: filter, limit: limit))
     }
 
     /// On `sb.watch`: reads until the watcher stops.

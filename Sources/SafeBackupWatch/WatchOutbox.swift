@@ -1,4 +1,4 @@
-import Synchronization
+import SafeBackupSystem
 
 /// Where findings wait for the one consumer, coalesced.
 final class WatchOutbox: Sendable {
@@ -8,11 +8,11 @@ final class WatchOutbox: Sendable {
         var isClosed = false
     }
 
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     /// - Parameter limit: of paths that wait.
     init(limit: Int) {
-        state = Mutex(State(findings: WatchFindings(limit: limit)))
+        state = Locked(State(findings: WatchFindings(limit: limit)))
     }
 
     /// Adds what was found later; wakes the consumer.

@@ -1,6 +1,5 @@
 package import SafeBackupCore
 package import SafeBackupSystem
-import Synchronization
 import SystemPackage
 
 /// Tells what changes below a source's root, from inotify.
@@ -31,7 +30,7 @@ package final class Watcher: Sendable {
     private let limits: Limits
     private let open: @Sendable () throws(SafeBackupError) -> ConfinedDirectory
     private let outbox: WatchOutbox
-    private let running = Mutex<Running?>(nil)
+    private let running = Locked<Running?>(nil)
 
     /// Opens the root whenever it is needed and does not keep it open, so that it can be unmounted, and its removal
     /// is told (the kernel tells it when nobody has the directory open). A root that is not the one that `filter` was

@@ -2,7 +2,6 @@ import Glibc
 import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupSystem
-import Synchronization
 import SystemPackage
 import Testing
 
@@ -84,7 +83,7 @@ struct ConfinementTests {
         // The first holds the directory open, because it keeps an older copy; the second has not looked there yet.
         let below = try bench.lease(["x/old", "x/new"], &ledger)
         let sources = try bench.sources()
-        let mover = Mutex<(leases: [LeasedJob], outcomes: [JobOutcome])>(([], []))
+        let mover = Locked<(leases: [LeasedJob], outcomes: [JobOutcome])>(([], []))
         mover.withLock { $0.leases = (try? bench.lease(["x"], &ledger)) ?? [] }
         let destination = bench.destination
         let path = bench.sourcePath
@@ -117,7 +116,7 @@ struct ConfinementTests {
         let (first, second) = (try bench.lease(["a/b/one"], &ledger), try bench.lease(["a/b/two"], &ledger))
         let sources = try bench.sources()
         let (destination, path) = (bench.destination, bench.destinationPath)
-        let counts = Mutex<[Int]>([])
+        let counts = Locked<[Int]>([])
         let plan = FaultPlan(onReach: { step in
             // The first group has made a/b and renamed its file there; nothing of that is flushed.
             guard step == "renamed", isDirectory(path + "/a/b"), counts.withLock({ $0.isEmpty }) else { return }

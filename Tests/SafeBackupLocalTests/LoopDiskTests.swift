@@ -2,7 +2,6 @@ import Glibc
 import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupSystem
-import Synchronization
 import SystemPackage
 import Testing
 
@@ -17,7 +16,7 @@ struct LoopDiskTests {
         }
         private let disk: LoopDisk
         private let wanted: @Sendable (String, Int) -> Bool
-        private let state = Mutex(State())
+        private let state = Locked(State())
 
         init(_ disk: LoopDisk, wanted: @escaping @Sendable (String, Int) -> Bool) {
             self.disk = disk

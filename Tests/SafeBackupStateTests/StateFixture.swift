@@ -1,7 +1,6 @@
 import Foundation
 import SafeBackupCore
 import SafeBackupSystem
-import Synchronization
 import SystemPackage
 import Testing
 
@@ -9,7 +8,7 @@ import Testing
 
 /// A clock that stands until a test moves it.
 final class TestClock: Sendable {
-    private let time = Mutex(Timestamp(microseconds: 1_790_000_000_000_000))
+    private let time = Locked(Timestamp(microseconds: 1_790_000_000_000_000))
 
     var now: Timestamp { time.withLock { $0 } }
     var wallClock: WallClock { WallClock { self.now } }

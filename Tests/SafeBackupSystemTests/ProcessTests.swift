@@ -1,7 +1,6 @@
 import Foundation
 import Glibc
 import SafeBackupCore
-import Synchronization
 import SystemPackage
 import Testing
 

@@ -33,6 +33,7 @@ final class Bench {
 
     deinit {
         do {
+            try recordRaces()
             for disk in disks { try disk.unmount() }
             // For whoever looks into a failure: SAFEBACKUP_KEEP=1 leaves everything as the test left it.
             if ProcessInfo.processInfo.environment["SAFEBACKUP_KEEP"] == "1" { return print("kept: \(root)") }
@@ -126,6 +127,18 @@ final class Bench {
     }
 
     // MARK: What must hold
+
+    /// A program that is built with ThreadSanitizer tells of a race on its standard error and goes on; one that is
+    /// killed later tells nothing by its exit code.
+    private func recordRaces() throws {
+        for run in 0..<runs {
+            let errors = root.appending("\(run + 1).err")
+            guard access(errors.string, F_OK) == 0 else { continue }
+            let text = String(decoding: try read(errors), as: UTF8.self)
+            guard let report = text.range(of: "WARNING: ThreadSanitizer") else { continue }
+            Issue.record("program \(run + 1) raced:\n\(text[report.lowerBound...].prefix(4_000))")
+        }
+    }
 
     /// What differs between source and backup. A path beyond the source's is allowed: a tombstone.
     func differences() throws -> [String] {
