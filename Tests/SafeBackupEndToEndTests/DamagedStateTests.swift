@@ -93,6 +93,14 @@ extension EndToEnd {
                 try !command(["find", bench.state, "-name", "queue.db.damaged-*"]).isEmpty || agent.poll() != nil
             }
             #expect(isMoved && agent.poll() == nil, "nothing was moved aside: \(agent.errorTail)")
+            let isBegun = try await eventually {
+                do {
+                    return try StateFile(copying: bench.state).jobCounts().isEmpty
+                } catch {
+                    return false  // being made anew
+                }
+            }
+            #expect(isBegun, "\(agent.errorTail)")
             try await bench.expectInSync(agent)
             try await bench.stop(agent)
             try bench.expectSaved()

@@ -17,7 +17,7 @@ final class LoopDisk {
         mountPoint = directory.appending(name)
         try command(["truncate", "-s", FilePath("\(mebibytes)M"), image])
         // No reserved blocks: a full disk is then full for root too.
-        try command(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0", image])
+        try command(["mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-E", "lazy_itable_init=0", image])
         try command(["mkdir", "-p", mountPoint])
         try mount()
         try command(["rm", "-rf", mountPoint.appending("lost+found")])
