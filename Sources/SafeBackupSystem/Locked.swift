@@ -3,7 +3,7 @@ import Glibc
 /// A value that only one thread at a time reaches.
 ///
 /// `Synchronization.Mutex` would do and is some 8 ns faster, but on Linux it is a futex in a library that is not
-/// instrumented: ThreadSanitizer does not see it, and calls every use of what it protects a race. This is the C
+/// instrumented: ThreadSanitizer does not see it, and calls the use of what it protects a race. This is the C
 /// library's mutex, which ThreadSanitizer knows; a lock is taken once a file or batch, so the difference is nothing.
 package struct Locked<Value: ~Copyable>: ~Copyable, @unchecked Sendable {
     // Constant pointers, because a mutex must not move; `value` is touched only while `mutex` is held.
