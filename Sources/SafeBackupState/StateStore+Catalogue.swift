@@ -63,7 +63,12 @@ extension StateStore {
 
     /// A path that is saved, or gone, is no longer one that is not saved.
     private func forgetNotSaved(_ completion: Completion, _ connection: Connection) throws(SafeBackupError) {
-        if case .failed = completion.outcome { return }
+        switch completion.outcome {
+        case .failed: return
+        // What is noted of a directory is that it could not be listed: only a walk knows that it can be again.
+        case .stored(let entry) where entry.kind == .directory: return
+        case .stored, .ended: break
+        }
         try connection.statement("DELETE FROM not_saved WHERE source_id = ? AND path = ?")
             .bind(completion.job.source.rawValue).bind(completion.job.path).run()
     }
