@@ -93,6 +93,7 @@ package final class Agent: Sendable {
     /// Runs until stopped, or with `isOnce` until everything is saved. `ready` is called when all watches are in place.
     package func run(ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) -> AgentResult {
         defer { io.stop() }
+        try SHA256.requireAvailable()
         let directory = settings.state
         let lock = try await io.run { () throws(SafeBackupError) -> ProcessLock in
             try directory.create()

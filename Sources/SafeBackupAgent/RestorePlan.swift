@@ -114,6 +114,7 @@ package struct RestorePlan: Sendable {
     }
 
     private func openTarget() throws(SafeBackupError) -> ConfinedDirectory {
+        try SHA256.requireAvailable()
         do throws(Errno) {
             do throws(Errno) {
                 try systemCall("mkdir") { target.withPlatformString { mkdir($0, 0o755) } }

@@ -8,6 +8,16 @@ package final class SHA256 {
     /// Fetched once: EVP_sha256() looks the implementation up at each init. See: man 7 ossl-guide-libcrypto-introduction.
     private nonisolated(unsafe) static let algorithm = EVP_MD_fetch(nil, "SHA2-256", nil)
 
+    /// To be asked once, before any digest is needed: an OpenSSL configuration without its default provider has no
+    /// SHA-256. Throws `invalidConfiguration`.
+    package static func requireAvailable() throws(SafeBackupError) {
+        if algorithm != nil { return }
+        throw SafeBackupError(
+            .invalidConfiguration,
+            "OpenSSL gives no SHA-256; check its configuration (openssl.cnf, OPENSSL_CONF): the default or the fips "
+                + "provider must be active", disposition: .permanent)
+    }
+
     package init() {
         guard let context = EVP_MD_CTX_new(), Self.algorithm != nil else {
             fatalError("libcrypto gives no SHA-256: no memory, or a broken OpenSSL configuration")
