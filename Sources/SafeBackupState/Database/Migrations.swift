@@ -5,7 +5,7 @@ struct Migrations {
     /// SQL; all that a file lacks runs in one transaction.
     var steps: [String]
 
-    static let all = Migrations(steps: [Schema.tables])
+    static let all = Migrations(steps: [Schema.tables, Schema.watching])
 
     var version: Int64 { Int64(steps.count) }
 

@@ -1,4 +1,4 @@
-/// The tables, as the first migration makes them. A later release appends a migration and never edits this text.
+/// The tables, as the first migration makes them, and what later ones add. A migration is appended, never edited.
 ///
 /// Columns `…_at` are microseconds since 1970 in UTC, columns `…_ns` are a file system's nanoseconds since 1970. Paths
 /// are bytes: TEXT where they are valid UTF-8, BLOB where they are not. Inodes are unsigned numbers by their bits.
@@ -244,5 +244,30 @@ enum Schema {
             reason TEXT NOT NULL,
             at INTEGER NOT NULL
         ) STRICT;
+        """
+
+    /// What watching at any size needs.
+    static let watching = """
+        -- born_ns: birth time of the source's inode, NULL where the file system keeps none. With the inode it tells
+        -- whether a file that is found under another path is this one; an inode alone is given again.
+        ALTER TABLE name ADD COLUMN born_ns INTEGER;
+        CREATE INDEX name_inode ON name (source_id, destination_id, inode)
+            WHERE ended_at IS NULL AND copy_id IS NOT NULL;
+
+        -- directories: those that are to be watched, watched: those that are. coverage: 'events', 'partly' (the rest is
+        -- polled) or 'polled', NULL while nobody watches; coverage_message: why, and what to do. paused_at: a person
+        -- stopped it. excluded: entries that the rules leave out, as the last complete walk counted them.
+        ALTER TABLE source ADD COLUMN directories INTEGER;
+        ALTER TABLE source ADD COLUMN watched INTEGER;
+        ALTER TABLE source ADD COLUMN coverage TEXT;
+        ALTER TABLE source ADD COLUMN coverage_message TEXT;
+        ALTER TABLE source ADD COLUMN paused_at INTEGER;
+        ALTER TABLE source ADD COLUMN excluded INTEGER;
+
+        -- paused_at: a person stopped it.
+        ALTER TABLE destination ADD COLUMN paused_at INTEGER;
+
+        -- path: what the event is about, where it is one path.
+        ALTER TABLE journal ADD COLUMN path ANY;
         """
 }
