@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct start {
@@ -43,6 +45,12 @@ void sb_ignore_harmful_signals(void) {
 }
 
 void sb_kill_self(void) { kill(getpid(), SIGKILL); }
+
+void sb_lower_thread_priority(void) {
+    // Of the calling thread, as both are on Linux. IOPRIO_WHO_PROCESS, IOPRIO_CLASS_IDLE. See: man 2 ioprio_set.
+    syscall(SYS_ioprio_set, 1, 0, 3 << 13);
+    setpriority(PRIO_PROCESS, 0, 19);
+}
 
 static _Thread_local int64_t slot;
 int64_t sb_thread_slot(void) { return slot; }

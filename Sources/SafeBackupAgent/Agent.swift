@@ -18,6 +18,8 @@ package struct AgentSettings: Sendable {
     var isSameDevice: Bool
     package var settle: SettlePolicy
     package var backoff: BackoffPolicy
+    /// From the end of one walk of the source to the next, when nothing is known to be missing.
+    package var reconcileInterval = Duration.seconds(86_400)
 
     package init(
         preflight: Preflight, state: StateDirectory, excludes: ExcludeRules, isOnce: Bool
@@ -178,11 +180,13 @@ package final class Agent: Sendable {
         }
 
         let drains = Locked<[DestinationUnit]>([])
+        var sourceSettings = SourceUnit.Settings(
+            path: settings.source, excludes: settings.excludes, state: settings.state.path,
+            destination: settings.destination, settle: settings.settle)
+        sourceSettings.reconcileInterval = settings.reconcileInterval
+        sourceSettings.declaredType = VolumeType.declaredForTests
         let source = SourceUnit(
-            record: pair.source, destinations: [pair.destination.id],
-            settings: SourceUnit.Settings(
-                path: settings.source, excludes: settings.excludes, state: settings.state.path,
-                destination: settings.destination, settle: settings.settle),
+            record: pair.source, destinations: [pair.destination.id], settings: sourceSettings,
             state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
             queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
         let destination = DestinationUnit(

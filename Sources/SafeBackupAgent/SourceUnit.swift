@@ -17,26 +17,32 @@ package final class SourceUnit: Sendable {
         package var state: FilePath
         package var destination: FilePath
         package var settle: SettlePolicy
+        /// From the end of one walk to the next, when nothing is known to be missing.
+        package var reconcileInterval = Duration.seconds(86_400)
+        /// Taken for the type of the source's file system.
+        var declaredType: VolumeType?
     }
 
     package let id: SourceID
     package let destinations: [DestinationID]
     let settings: Settings
     private let record: SourceRecord
-    private let state: StateAccess
-    private let io: ThreadExecutor
-    private let clock: WallClock
+    let state: StateAccess
+    let io: ThreadExecutor
+    let clock: WallClock
     private let stop: StopSignal
-    private let logger: Logger
+    let logger: Logger
     private let progress: Progress
     /// Called after jobs were queued.
-    private let queued: @Sendable () -> Void
+    let queued: @Sendable () -> Void
     private let root = Locked<SourceRoot?>(nil)
-    private let reconcileWanted = TaskSignal()
+    let reconcileWanted = TaskSignal()
     /// Ends the pause between two tries.
     private let pausing = TaskSignal()
     /// Every job that the last complete walk knew has a sequence up to this.
     private let walkedUpTo = Shared<Int64?>(nil)
+    /// Since it is watched, it was compared with the catalogue.
+    private let walkedSince = Shared(false)
     /// What the log said last about the hold.
     private let heldFor = Locked<SafeBackupError.Code?>(nil)
 
@@ -67,12 +73,15 @@ package final class SourceUnit: Sendable {
     /// Up to which sequence jobs must be done for the last complete walk to be saved; `nil` before one has ended.
     var walkedSequence: Int64? { walkedUpTo.value }
 
+    /// Since the source is watched, everything that was there before was found.
+    var hasWalked: Bool { walkedSince.value }
+
     // MARK: Once
 
     /// One walk. Returns when everything that differs is queued.
     func walkOnce() async throws(SafeBackupError) {
         let root = try await open()
-        try await reconcile(root, reason: "start")
+        try await reconcile(root, .start)
     }
 
     // MARK: Continuous
@@ -80,6 +89,8 @@ package final class SourceUnit: Sendable {
     /// Watches until the stop is requested; `ready` is called when all watches are in place for the first time.
     func run(ready: @Sendable @escaping () -> Void) async throws(SafeBackupError) {
         let isAnnounced = Atomic(false)
+        // What an agent said that was killed.
+        try await noteUnwatched()
         while !stop.isRequested {
             do throws(SafeBackupError) {
                 let root = try await open()
@@ -101,6 +112,7 @@ package final class SourceUnit: Sendable {
             }
         }
         close()
+        try await noteUnwatched()
     }
 
     private func open() async throws(SafeBackupError) -> SourceRoot {
@@ -125,7 +137,7 @@ package final class SourceUnit: Sendable {
         }
     }
 
-    private func filter(for root: SourceRoot) -> TreeFilter {
+    func filter(for root: SourceRoot) -> TreeFilter {
         var own: [FileIdentity: SkipReason] = [:]
         // Asked each time, because both may have been made, or mounted, since the last.
         for (path, reason) in [(settings.state, SkipReason.ownState), (settings.destination, .ownDestination)] {
@@ -144,27 +156,24 @@ package final class SourceUnit: Sendable {
         logger.info(
             "The source is watched",
             metadata: ["directories": "\(report.directories)", "watched": "\(report.watched)"])
-        if report.watched < report.directories {
-            logger.warning(
-                "Some directories cannot be watched; they are saved at the next walk; raise fs.inotify.max_user_watches",
-                metadata: ["watched": "\(report.watched)", "directories": "\(report.directories)"])
-        }
+        walkedSince.set(false)
         ready()
         let failure = Shared<SafeBackupError?>(nil)
         let isOver = Shared(false)
-        let (ended, over) = (TaskSignal(), TaskSignal())
+        let (ended, over, looking) = (TaskSignal(), TaskSignal(), TaskSignal())
         let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted] error in
             if failure.value == nil { failure.set(error) }
             isOver.set(true)
             ended.signal()
             over.signal()
+            looking.signal()
             reconcileWanted.signal()
         }
         stop.onRequest { finish(nil) }
         await withTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.follow(watcher)
+                    try await self.follow(watcher, root)
                     finish(nil)
                 } catch {
                     finish(error)
@@ -173,6 +182,13 @@ package final class SourceUnit: Sendable {
             tasks.addTask {
                 do throws(SafeBackupError) {
                     try await self.reconcileRepeatedly(root, watcher, over) { isOver.value }
+                } catch {
+                    finish(error)
+                }
+            }
+            tasks.addTask {
+                do throws(SafeBackupError) {
+                    try await self.lookRepeatedly(root, watcher, looking) { isOver.value }
                 } catch {
                     finish(error)
                 }
@@ -195,7 +211,8 @@ package final class SourceUnit: Sendable {
     }
 
     /// Takes what the watcher saw until it stops.
-    private func follow(_ watcher: Watcher) async throws(SafeBackupError) {
+    private func follow(_ watcher: Watcher, _ root: SourceRoot) async throws(SafeBackupError) {
+        var lastTold: ContinuousClock.Instant?
         while let batch = await watcher.next() {
             if !batch.changes.isEmpty { try await enqueue(batch.changes) }
             if !batch.notSaved.isEmpty {
@@ -204,10 +221,18 @@ package final class SourceUnit: Sendable {
                     try store.recordNotSaved(id, entries)
                 }
             }
-            if !batch.desynced.isEmpty {
+            var crowded: [RelativePath] = []
+            for case .crowded(let directory) in batch.desynced { crowded.append(directory) }
+            if !crowded.isEmpty {
+                await watcher.noteComparison(try await compareEntries(of: crowded, root))
+            }
+            if batch.desynced.count > crowded.count {
                 let id = id
-                logger.warning(
-                    "Events were lost; the source is compared with the catalogue",
+                // A storm loses events many times a second.
+                let isNew = lastTold.map { ContinuousClock.now - $0 > .seconds(10) } ?? true
+                lastTold = .now
+                logger.log(
+                    level: isNew ? .warning : .debug, "Events were lost; the source is compared with the catalogue",
                     metadata: ["reason": "\(batch.desynced.map { "\($0)" }.joined(separator: ", "))"])
                 try await state.durably { (store) throws(SafeBackupError) in
                     try store.markDesynced(id, true)
@@ -241,11 +266,16 @@ package final class SourceUnit: Sendable {
 
     // MARK: Reconcile
 
+    func comparisonRules(_ root: SourceRoot, drift: DriftRule? = nil) -> ComparisonRules {
+        ComparisonRules(inodesAreStable: root.identity.type.hasStableInodes, hashRacy: true, drift: drift)
+    }
+
     private func compare(
-        _ listed: [ListedDirectory], _ number: ReconcileID, _ root: SourceRoot, notBefore: Timestamp
+        _ listed: [ListedDirectory], _ number: ReconcileID, _ root: SourceRoot, notBefore: Timestamp,
+        drift: DriftRule?
     ) async throws(SafeBackupError) -> ReconcileCounts {
         let (id, destinations) = (id, destinations)
-        let rules = ComparisonRules(inodesAreStable: root.identity.type.hasStableInodes, hashRacy: true)
+        let rules = comparisonRules(root, drift: drift)
         let counts = try await state.durably { (store) throws(SafeBackupError) in
             try store.reconcile(number, id, destinations, listed, rules: rules, notBefore: notBefore)
         }
@@ -259,40 +289,58 @@ package final class SourceUnit: Sendable {
     private func reconcileRepeatedly(
         _ root: SourceRoot, _ watcher: Watcher, _ over: TaskSignal, until isOver: @Sendable () -> Bool
     ) async throws(SafeBackupError) {
-        var reason = "start"
-        var wait = Duration.seconds(1)
+        var reason = ReconcileSchedule.Reason.start
+        var schedule = ReconcileSchedule(period: settings.reconcileInterval, now: .now)
         while !isOver() {
             let began = ContinuousClock.now
-            try await reconcile(root, reason: reason)
-            // A storm that overflows again and again must not turn into walk after walk.
-            wait = ContinuousClock.now - began > .seconds(60) ? .seconds(1) : min(wait * 2, .seconds(60))
-            let idle = ContinuousClock.now
-            await reconcileWanted.wait(atMost: .seconds(86_400))
-            if isOver() { return }
-            if ContinuousClock.now - idle > wait * 2 { wait = .seconds(1) }
-            await over.wait(atMost: wait)
-            if isOver() { return }
-            reason = "desynced"
-            let report = try await watcher.resync()
-            logger.info("The watches were placed again", metadata: ["watched": "\(report.watched)"])
+            schedule.noteBegin()
+            if reason == .desynced {
+                let report = try await watcher.resync()
+                logger.debug("The watches were placed again", metadata: ["watched": "\(report.watched)"])
+            }
+            try await reconcile(root, reason, over)
+            walkedSince.set(true)
+            schedule.noteEnd(at: .now, after: ContinuousClock.now - began)
+            while !isOver() {
+                let next = schedule.next
+                let now = ContinuousClock.now
+                if now >= next.at {
+                    reason = next.reason
+                    break
+                }
+                await reconcileWanted.wait(atMost: next.at - now)
+                // Woken before the time: something was lost.
+                if ContinuousClock.now < next.at { schedule.noteLoss(at: .now) }
+            }
         }
     }
 
     /// Walks the tree, compares it with the catalogue one directory at a time, and queues what differs.
-    private func reconcile(_ root: SourceRoot, reason: String) async throws(SafeBackupError) {
+    /// A periodic walk, with nothing known to be missing, takes a tenth of a core, and of the disk what others leave;
+    /// it counts drift.
+    private func reconcile(
+        _ root: SourceRoot, _ reason: ReconcileSchedule.Reason, _ over: TaskSignal? = nil
+    ) async throws(SafeBackupError) {
         let id = id
+        let isPeriodic = reason == .periodic
+        let io = isPeriodic ? ThreadExecutor(name: "sb.walk", isBackground: true) : io
+        defer { if isPeriodic { io.stop() } }
         let tree = try await io.run { () throws(SafeBackupError) in try root.verified() }
         let (number, hasLiveNames) = try await state.durably { (store) throws(SafeBackupError) in
-            (try store.beginReconcile(id, reason: reason), try store.hasLiveNames(id))
+            (try store.beginReconcile(id, reason: reason.rawValue), try store.hasLiveNames(id))
         }
         progress.scanning(true)
         defer { progress.scanning(false) }
         let scan = SharedScanner(Scanner(root: tree, filter: filter(for: root)))
         let began = ContinuousClock.now
-        var (seen, queuedCount, isComplete, isFirst) = (0, 0, true, true)
+        let walkBegan = clock.now
+        let drift = isPeriodic ? DriftRule(walkBegan: walkBegan, quietSince: walkBegan + (.zero - quietTime)) : nil
+        var total = ReconcileCounts()
+        var (isComplete, isFirst) = (true, true)
         var ahead = try await scan.next(on: io)
         while let listed = ahead {
             if stop.isRequested { return }
+            let partBegan = ContinuousClock.now
             if isFirst, hasLiveNames, let top = listed.first(where: { $0.path.isRoot }), top.isWhole,
                 !top.entries.contains(where: \.isSaved)
             {
@@ -315,9 +363,8 @@ package final class SourceUnit: Sendable {
                     return .failure(error)
                 }
             }
-            let counts = try await compare(listed, number, root, notBefore: clock.now)
-            seen += counts.seen
-            queuedCount += counts.queued
+            let counts = try await compare(listed, number, root, notBefore: clock.now, drift: drift)
+            total += counts
             progress.scanned(counts.seen)
             for directory in listed {
                 guard let failure = directory.failure else { continue }
@@ -327,12 +374,14 @@ package final class SourceUnit: Sendable {
                     metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
             }
             ahead = try await next.value.get()
+            if isPeriodic { await over?.wait(atMost: (ContinuousClock.now - partBegan) * 9) }
         }
         // The root could have gone away during the walk: then what it did not find is not known to be absent.
         _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
-        let complete = isComplete
+        let (complete, counts) = (isComplete, total)
         let last = try await state.durably { (store) throws(SafeBackupError) in
-            _ = try store.finishReconcile(number, complete: complete)
+            _ = try store.finishReconcile(
+                number, complete: complete, drift: counts.drift, excluded: counts.excluded)
             return try store.newestSequence()
         }
         walkedUpTo.set(last)
@@ -340,14 +389,27 @@ package final class SourceUnit: Sendable {
         logger.info(
             "The source was compared with the catalogue",
             metadata: [
-                "reason": "\(reason)", "seen": "\(seen)", "queued": "\(queuedCount)",
+                "reason": "\(reason)", "seen": "\(total.seen)", "queued": "\(total.queued)",
                 "seconds": "\(secondsText(ContinuousClock.now - began))",
             ])
+        if total.drift > 0 {
+            logger.warning(
+                "The walk found changes that no event had told of; they are saved now; please report it",
+                metadata: ["drift": "\(total.drift)"])
+        }
     }
 
+    /// What changed longer ago than this was told, or looked at, if it ever will be.
+    private var quietTime: Duration { settings.settle.limit * 2 + .seconds(60) }
+
     /// For a directory too large to compare in one piece: asks the source about each live name.
-    private func queueAbsent(from directory: RelativePath, in tree: ConfinedDirectory) async throws(SafeBackupError) {
+    /// Returns how many are not there.
+    @discardableResult
+    func queueAbsent(
+        from directory: RelativePath, in tree: ConfinedDirectory
+    ) async throws(SafeBackupError) -> Int {
         let (id, destinations) = (id, destinations)
+        var total = 0
         for destination in destinations {
             var after: [UInt8]?
             while true {
@@ -378,6 +440,7 @@ package final class SourceUnit: Sendable {
                     }
                 }
                 if absent.isEmpty { continue }
+                total += absent.count
                 let (now, limit) = (clock.now, settings.settle.limit)
                 let deletes = absent.map {
                     QueuedChange(
@@ -389,6 +452,7 @@ package final class SourceUnit: Sendable {
                 }
             }
         }
+        return total
     }
 }
 

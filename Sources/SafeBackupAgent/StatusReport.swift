@@ -16,9 +16,15 @@ package struct StatusReport: Sendable, Encodable {
         package var lastReconcileAt: String?
         /// By reason: how many entries are not saved.
         package var notSaved: [String: Int]
+        /// Entries that the rules leave out, as of the last complete walk; a directory is one, whatever is in it.
+        package var excluded: Int?
+        /// `nil`: nobody watches it.
+        package var coverage: Coverage?
+        /// `nil` before the first periodic walk.
+        package var drift: Drift?
 
         enum CodingKeys: String, CodingKey {
-            case path, files, bytes, held, lastReconcileAt, notSaved
+            case path, files, bytes, held, lastReconcileAt, notSaved, excluded, coverage, drift
             case isActive = "active"
             case isDesynced = "desynced"
         }
@@ -41,6 +47,22 @@ package struct StatusReport: Sendable, Encodable {
         package var reason: String
         package var message: String
         package var since: String
+    }
+
+    /// How the agent learns of changes.
+    package struct Coverage: Sendable, Encodable {
+        /// `events`, `partly` (the rest is looked at again and again) or `polled`.
+        package var extent: String
+        package var directories: Int
+        package var watched: Int
+        /// Why not all by events, and what to do.
+        package var message: String?
+    }
+
+    /// Changes that no event had told of.
+    package struct Drift: Sendable, Encodable {
+        package var count: Int
+        package var foundAt: String
     }
 
     package struct Agent: Sendable, Encodable {
@@ -78,7 +100,9 @@ package struct StatusReport: Sendable, Encodable {
             Source(
                 path: printable(source.record.path), isActive: source.record.isActive, files: source.files,
                 bytes: source.bytes, isDesynced: source.record.isDesynced, held: source.record.hold.map(Held.init),
-                lastReconcileAt: source.record.lastReconcileAt?.iso8601, notSaved: source.notSaved)
+                lastReconcileAt: source.record.lastReconcileAt?.iso8601, notSaved: source.notSaved,
+                excluded: source.excluded, coverage: holder.isHeld ? source.coverage.map(Coverage.init) : nil,
+                drift: source.drift.map { Drift(count: $0.count, foundAt: $0.at.iso8601) })
         }
         destinations = status.destinations.map { destination in
             Destination(
@@ -128,10 +152,19 @@ package struct StatusReport: Sendable, Encodable {
             lines.append("Source \(source.path)" + (source.isActive ? "" : " (inactive)"))
             lines.append("  saved         \(source.files) files, \(ByteCount(source.bytes))")
             lines.append("  last walk     \(source.lastReconcileAt ?? "never finished")")
+            if let coverage = source.coverage { lines.append(contentsOf: coverage.lines) }
+            if let drift = source.drift, drift.count > 0 {
+                lines.append(
+                    "  drift         \(drift.count) changes that no event had told of, found \(drift.foundAt) and saved "
+                        + "then; please report it")
+            }
             if source.isDesynced { lines.append("  desynced      a walk is due or running") }
             if let held = source.held { lines.append(contentsOf: held.lines) }
             for (reason, count) in source.notSaved.sorted(by: { $0.key < $1.key }) {
                 lines.append("  not saved     \(count) × \(reason)")
+            }
+            if let excluded = source.excluded, excluded > 0 {
+                lines.append("  excluded      \(excluded) entries by rule (a directory counts as one)")
             }
         }
         for destination in destinations {
@@ -161,6 +194,18 @@ package struct StatusReport: Sendable, Encodable {
             }
         }
         return lines.joined(separator: "\n")
+    }
+}
+
+extension StatusReport.Coverage {
+    init(_ coverage: SourceCoverage) {
+        self.init(
+            extent: coverage.extent.rawValue, directories: coverage.directories, watched: coverage.watched,
+            message: coverage.message)
+    }
+
+    fileprivate var lines: [String] {
+        ["  coverage      \(message ?? "all \(directories) directories are watched")"]
     }
 }
 

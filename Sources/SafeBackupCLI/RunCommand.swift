@@ -30,6 +30,9 @@ struct RunCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Save what differs and end, instead of watching.")
     var once = false
 
+    @Option(name: .long, help: .hidden)
+    var reconcileEverySeconds = 86_400
+
     @Flag(name: .shortAndLong, help: "Log every step.")
     var verbose = false
 
@@ -43,9 +46,10 @@ struct RunCommand: AsyncParsableCommand {
         ] where isInside {
             logger.notice("The \(name) lies inside the source and is left out")
         }
-        let settings = AgentSettings(
+        var settings = AgentSettings(
             preflight: preflight, state: directory, excludes: try ExcludeRules(patterns: exclude.map(\.bytes)),
             isOnce: once)
+        settings.reconcileInterval = .seconds(max(1, reconcileEverySeconds))
         let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
         let signals = Task {
             var count = 0

@@ -67,6 +67,9 @@ struct LiveEntry {
         return try statement.step() ? LiveEntry(statement) : nil
     }
 
+    /// Nothing of it is to be made sure of by the next walk.
+    var isCertain: Bool { (kind == .directory || inode != nil && ctime != nil) && !isFuzzy && !isRacy }
+
     /// How the source's entry differs from what was saved.
     func difference(from status: FileStatus, _ rules: ComparisonRules) -> Difference {
         if kind != status.kind { return .content }

@@ -15,6 +15,13 @@ package struct StateStatus: Sendable, Hashable {
         package var bytes: Int64
         /// How many entries are not saved, by reason.
         package var notSaved: [String: Int]
+        /// Entries that the rules leave out, as the last complete walk counted them; a directory is one, whatever is in
+        /// it. `nil` before the first.
+        package var excluded: Int?
+        /// `nil`: nobody watches it.
+        package var coverage: SourceCoverage?
+        /// `nil` before the first periodic walk.
+        package var drift: DriftRecord?
     }
 
     package struct Destination: Sendable, Hashable {
@@ -112,7 +119,9 @@ package final class StateReader: CatalogueReading {
             let largest = counts.max { $0.files < $1.files } ?? QueueCounts()
             status.sources.append(
                 StateStatus.Source(
-                    record: record, files: largest.files, bytes: largest.bytes, notSaved: try notSaved(record.id)))
+                    record: record, files: largest.files, bytes: largest.bytes, notSaved: try notSaved(record.id),
+                    excluded: try excluded(record.id), coverage: try SourceCoverage.read(record.id, connection),
+                    drift: try DriftRecord.newest(record.id, connection)))
         }
         for record in try DestinationRecord.all(connection) {
             var counts = QueueCounts()
@@ -140,6 +149,12 @@ package final class StateReader: CatalogueReading {
             reasons[reason] = Int(statement.int())
         }
         return reasons
+    }
+
+    private func excluded(_ source: SourceID) throws(SafeBackupError) -> Int? {
+        let statement = try connection.statement("SELECT excluded FROM source WHERE id = ?")
+        defer { statement.reset() }
+        return try statement.bind(source.rawValue).step() ? statement.intOrNull().map { Int($0) } : nil
     }
 
     private func oldestPending(_ destination: DestinationID) throws(SafeBackupError) -> Timestamp? {

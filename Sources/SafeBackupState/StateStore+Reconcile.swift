@@ -11,7 +11,9 @@ package struct ReconcileID: RawRepresentable, Hashable, Sendable {
 package struct ReconcileCounts: Sendable, Hashable {
     /// Entries that were compared, for each destination.
     package var seen = 0
-    /// Differences that were queued, and that no waiting job covered.
+    /// Entries, and names without an entry, that differ.
+    package var differences = 0
+    /// Of these, queued because no waiting job covered them.
     package var queued = 0
     /// Of these, for names without an entry.
     package var deletes = 0
@@ -19,15 +21,22 @@ package struct ReconcileCounts: Sendable, Hashable {
     package var bytes: Int64 = 0
     /// Entries that are not saved.
     package var notSaved = 0
+    /// Entries that the rules leave out; a directory is one, whatever is in it.
+    package var excluded = 0
+    /// Of those queued, what no event had told of; counted only with a `DriftRule`.
+    package var drift = 0
 
     package init() {}
 
     package static func += (left: inout ReconcileCounts, right: ReconcileCounts) {
         left.seen += right.seen
+        left.differences += right.differences
         left.queued += right.queued
         left.deletes += right.deletes
         left.bytes += right.bytes
         left.notSaved += right.notSaved
+        left.excluded += right.excluded
+        left.drift += right.drift
     }
 }
 
@@ -37,10 +46,13 @@ package struct ComparisonRules: Sendable, Hashable {
     package var inodesAreStable: Bool
     /// Compare digests of files that were read too soon after a change.
     package var hashRacy: Bool
+    /// Count what no event had told of.
+    package var drift: DriftRule?
 
-    package init(inodesAreStable: Bool = true, hashRacy: Bool = false) {
+    package init(inodesAreStable: Bool = true, hashRacy: Bool = false, drift: DriftRule? = nil) {
         self.inodesAreStable = inodesAreStable
         self.hashRacy = hashRacy
+        self.drift = drift
     }
 }
 
@@ -68,25 +80,35 @@ extension StateStore {
     ) throws(SafeBackupError) -> ReconcileCounts {
         let now = clock.now
         return try write { (connection) throws(SafeBackupError) in
-            var counts = ReconcileCounts()
-            for directory in directories {
-                try noteSkipped(directory, id, source, now: now, &counts, connection)
-                for destination in destinations {
-                    let pair = PairKey(source: source, destination: destination)
-                    try compare(directory, pair, rules, notBefore: notBefore, now: now, &counts, connection)
-                }
-            }
+            let counts = try compare(
+                directories, id, source, destinations, rules, notBefore: notBefore, now: now, connection)
             try connection.statement("UPDATE reconcile SET seen = seen + ?, queued = queued + ? WHERE id = ?")
                 .bind(Int64(counts.seen)).bind(Int64(counts.queued)).bind(id.rawValue).run()
             return counts
         }
     }
 
+    /// In the transaction of the caller.
+    func compare(
+        _ directories: [ListedDirectory], _ id: ReconcileID, _ source: SourceID, _ destinations: [DestinationID],
+        _ rules: ComparisonRules, notBefore: Timestamp, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) -> ReconcileCounts {
+        var counts = ReconcileCounts()
+        for directory in directories {
+            try noteSkipped(directory, id, source, now: now, &counts, connection)
+            for destination in destinations {
+                let pair = PairKey(source: source, destination: destination)
+                try compare(directory, pair, rules, notBefore: notBefore, now: now, &counts, connection)
+            }
+        }
+        return counts
+    }
+
     /// Ends a walk. A complete one forgets what it did not see again of the entries that are not saved, queues a look
     /// at names whose directory is none any more, and clears the desync that it began with.
     @discardableResult
     package func finishReconcile(
-        _ id: ReconcileID, complete isComplete: Bool, drift: Int = 0
+        _ id: ReconcileID, complete isComplete: Bool, drift: Int = 0, excluded: Int = 0
     ) throws(SafeBackupError) -> ReconcileCounts {
         let now = clock.now
         return try write { (connection) throws(SafeBackupError) in
@@ -101,8 +123,8 @@ extension StateStore {
                 for (pair, record) in try pairTable(connection) where pair.source == source && record.isActive {
                     try queueOrphans(pair, now: now, &counts, connection)
                 }
-                try connection.statement("UPDATE source SET last_reconcile_at = ? WHERE id = ?")
-                    .bind(now).bind(source.rawValue).run()
+                try connection.statement("UPDATE source SET last_reconcile_at = ?, excluded = ? WHERE id = ?")
+                    .bind(now).bind(Int64(excluded)).bind(source.rawValue).run()
             }
             try connection.statement("UPDATE source SET desynced = ? WHERE id = ? AND desynced = 2")
                 .bind(!isComplete).bind(source.rawValue).run()
@@ -159,13 +181,9 @@ extension StateStore {
     ) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
-            // With the number of the newest walk, so that the next one that does not see them forgets them.
-            let statement = try connection.statement("SELECT max(id) FROM reconcile WHERE source_id = ?")
-            defer { statement.reset() }
-            let newest = try statement.bind(source.rawValue).step() ? statement.int() : 0
+            let newest = try newestReconcile(source, connection)
             for entry in entries where entry.reason.isShown {
-                try noteSkipped(
-                    source, entry.path, entry.reason, entry.kind, ReconcileID(rawValue: newest), now: now, connection)
+                try noteSkipped(source, entry.path, entry.reason, entry.kind, newest, now: now, connection)
             }
         }
     }
@@ -187,7 +205,9 @@ extension StateStore {
             counts.notSaved += 1
         }
         for entry in directory.entries {
-            guard case .skipped(let reason, let kind) = entry.finding, reason.isShown else { continue }
+            guard case .skipped(let reason, let kind) = entry.finding else { continue }
+            if reason == .excluded { counts.excluded += 1 }
+            if !reason.isShown { continue }
             try noteSkipped(source, directory.path.appending(entry.leaf), reason, kind, id, now: now, connection)
             counts.notSaved += 1
         }
@@ -225,21 +245,37 @@ extension StateStore {
             counts.seen += 1
             let difference = live.map { $0.difference(from: status, rules) } ?? .content
             if difference == .none { continue }
+            counts.differences += 1
             let change = QueuedChange(
                 path: directory.path.appending(entry.leaf), action: .store, notBefore: notBefore,
                 isDirectory: status.kind == .directory, size: status.kind == .directory ? 0 : status.size,
                 hashFirst: difference == .metadata)
-            if try upsert(change, pair, leavesWaiting: true, now: now, connection) == .left { continue }
+            let queued = try upsert(change, pair, leavesWaiting: true, now: now, connection)
+            if queued == .left { continue }
             counts.queued += 1
+            // Without inode and ctime, or when it was read too soon, the catalogue only asks to be sure.
+            if queued == .made, live?.isCertain ?? true, let rule = rules.drift,
+                rule.isQuiet([status, live == nil ? directory.status : nil]),
+                try rule.isQuiet(pair, change.path, connection)
+            {
+                counts.drift += 1
+            }
             if difference == .content { counts.bytes += change.size ?? 0 }
         }
+        counts.differences += known.count
         for (leaf, live) in known {
             let change = QueuedChange(
                 path: directory.path.appending(leaf), action: .delete, notBefore: notBefore,
                 isDirectory: live.kind == .directory)
-            if try upsert(change, pair, leavesWaiting: true, now: now, connection) == .left { continue }
+            let queued = try upsert(change, pair, leavesWaiting: true, now: now, connection)
+            if queued == .left { continue }
             counts.queued += 1
             counts.deletes += 1
+            if queued == .made, let rule = rules.drift, rule.isQuiet([directory.status]),
+                try rule.isQuiet(pair, change.path, connection)
+            {
+                counts.drift += 1
+            }
         }
     }
 

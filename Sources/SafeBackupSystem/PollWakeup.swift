@@ -23,3 +23,12 @@ package final class PollWakeup: Sendable {
         return ready & 2 == 0
     }
 }
+
+extension Descriptor {
+    /// Blocks until something can be read, or the time is over: then the answer is `false`. The corresponding C function
+    /// is `poll`.
+    package func isReadable(within limit: Duration) throws(Errno) -> Bool {
+        let milliseconds = Int32(clamping: limit.components.seconds * 1_000)
+        return try systemCall("poll") { sb_wait_readable(raw, -1, milliseconds) } > 0
+    }
+}

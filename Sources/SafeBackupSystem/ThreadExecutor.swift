@@ -39,7 +39,8 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
     package let count: Int
 
     /// Starts the threads; `name` has at most 13 bytes when `count` is over 1, because a number follows it.
-    package init(name: String, count: Int = 1) {
+    /// - Parameter isBackground: they run, and read from disks, only when nobody else wants to.
+    package init(name: String, count: Int = 1, isBackground: Bool = false) {
         lock = .allocate(capacity: 1)
         condition = .allocate(capacity: 1)
         pthread_mutex_init(lock, nil)
@@ -57,6 +58,7 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
                 }, context)
             precondition(failure == 0, "the system refused a thread at start: error \(failure)")
         }
+        if isBackground { for _ in 0..<count { submit { sb_lower_thread_priority() } } }
     }
 
     deinit {

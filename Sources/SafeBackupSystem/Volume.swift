@@ -1,4 +1,5 @@
 import CSafeBackupLinux
+import Glibc
 package import SafeBackupCore
 package import SystemPackage
 
@@ -44,6 +45,10 @@ package struct VolumeType: RawRepresentable, Hashable, Sendable {
     package static let cifs = Self(rawValue: 0xFF53_4D42)
     package static let smb2 = Self(rawValue: 0xFE53_4D42)
 
+    package static let plan9 = Self(rawValue: 0x0102_1997)
+    package static let ceph = Self(rawValue: 0x00C3_6400)
+    package static let afs = Self(rawValue: 0x5346_414F)
+
     /// The usual name, or the number.
     package var name: String {
         switch self {
@@ -60,6 +65,9 @@ package struct VolumeType: RawRepresentable, Hashable, Sendable {
         case .fuse: "fuse"
         case .nfs: "nfs"
         case .smb, .cifs, .smb2: "smb"
+        case .plan9: "9p"
+        case .ceph: "ceph"
+        case .afs: "afs"
         default: "0x" + String(UInt32(truncatingIfNeeded: rawValue), radix: 16)
         }
     }
@@ -67,6 +75,30 @@ package struct VolumeType: RawRepresentable, Hashable, Sendable {
     /// `syncfs` writes everything and reports errors here; FUSE does not even forward it.
     package var honoursSyncFileSystem: Bool {
         [.ext, .xfs, .btrfs, .f2fs, .bcachefs, .tmpfs].contains(self)
+    }
+
+    /// Only this machine's kernel changes what is on it, and tells each change. Of a network or FUSE file system the
+    /// kernel tells what is changed through it, and not what a server or another machine does; of one that is not
+    /// listed here nothing is known.
+    package var reportsEveryChange: Bool {
+        if [.ext, .xfs, .btrfs, .tmpfs, .f2fs, .zfs, .bcachefs, .exfat, .fat, .overlay].contains(self) { return true }
+        return Self.otherLocal.contains(rawValue)
+    }
+
+    /// ntfs, ntfs3, jfs, reiserfs, nilfs2, udf, isofs, squashfs, erofs, hfs, hfsplus, ubifs, ramfs, minix (3 kinds).
+    /// See: linux/magic.h and each file system's own header.
+    private static let otherLocal: Set<Int64> = [
+        0x5346_544E, 0x7366_746E, 0x3153_464A, 0x5265_4973, 0x3434, 0x1501_3346, 0x9660, 0x7371_7368, 0xE0F5_E1E2,
+        0x4244, 0x482B, 0x2405_1905, 0x8584_58F6, 0x137F, 0x2468, 0x4D5A,
+    ]
+
+    /// What a test declares a source's file system to be, by SAFEBACKUP_VOLUME_TYPE=NUMBER; `nil` in a release build.
+    package static var declaredForTests: VolumeType? {
+        #if SAFEBACKUP_FAULTS
+            return getenv("SAFEBACKUP_VOLUME_TYPE").flatMap { Int64(String(cString: $0)) }.map(Self.init(rawValue:))
+        #else
+            return nil
+        #endif
     }
 
     /// An inode number stays the file's own over a remount.

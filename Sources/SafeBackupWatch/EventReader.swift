@@ -16,6 +16,8 @@ final class EventReader: Sendable {
     private let inotify: Inotify
     private let wakeup: PollWakeup
     private let limit: Int
+    /// The kernel's queue holds so much that a pause cannot fill it.
+    private let mayPause: Bool
     private let inbox = Locked(Inbox())
 
     /// - Parameter limit: bytes of events that wait; an event takes 16 bytes and its name.
@@ -23,6 +25,7 @@ final class EventReader: Sendable {
         self.inotify = inotify
         self.wakeup = wakeup
         self.limit = limit
+        mayPause = (SystemSetting.queuedEvents.value ?? 0) >= 4_096
     }
 
     /// Reads until `wakeup` is signalled, and calls `deliver` when there is something to `take` and nobody is at it.
@@ -39,7 +42,7 @@ final class EventReader: Sendable {
         while failures < 10 {
             do throws(Errno) {
                 guard try wakeup.wait(for: inotify.descriptor) else { return true }
-                if ContinuousClock.now - lastRead < .milliseconds(1) { usleep(2_000) }
+                if mayPause && ContinuousClock.now - lastRead < .milliseconds(1) { usleep(2_000) }
                 lastRead = .now
                 let length = try inotify.read(into: buffer)
                 failures = 0

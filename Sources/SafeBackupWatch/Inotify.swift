@@ -17,6 +17,7 @@ struct InotifyEvent: Sendable, Hashable {
         static let modify = Mask(rawValue: 0x2)
         static let attrib = Mask(rawValue: 0x4)
         static let closeWrite = Mask(rawValue: 0x8)
+        static let open = Mask(rawValue: 0x20)
         static let movedFrom = Mask(rawValue: 0x40)
         static let movedTo = Mask(rawValue: 0x80)
         static let create = Mask(rawValue: 0x100)
@@ -93,10 +94,12 @@ final class Inotify: Sendable {
     /// Watches an open directory; the same directory gives the same number again. Goes through `/proc/self/fd`, because
     /// the call takes a path only: neither a link nor a long path can get in between.
     /// `ENOSPC`: `fs.inotify.max_user_watches` is reached. The corresponding C function is `inotify_add_watch`.
-    func addWatch(_ directory: Descriptor) throws(Errno) -> WatchDescriptor {
+    func addWatch(
+        _ directory: Descriptor, _ mask: InotifyEvent.Mask = .watched
+    ) throws(Errno) -> WatchDescriptor {
         let path = Array("/proc/self/fd/\(directory.raw)".utf8)
         let number = try systemCall("inotify_add_watch") {
-            withCString(path) { inotify_add_watch(descriptor.raw, $0, InotifyEvent.Mask.watched.rawValue) }
+            withCString(path) { inotify_add_watch(descriptor.raw, $0, mask.rawValue) }
         }
         return WatchDescriptor(rawValue: number)
     }

@@ -6,15 +6,18 @@ import SystemPackage
 /// The file system and the kernel, as `WatchDigest` asks for them, during one pass of the thread `sb.tree`.
 /// The root is opened when it is needed first, and is let go with the pass.
 struct InotifyEffects: TreeEffects {
-    private let inotify: Inotify
+    /// `nil`: the system gave none.
+    private let inotify: Inotify?
     private let filter: TreeFilter
     private let open: @Sendable () throws(SafeBackupError) -> ConfinedDirectory
     private var root: ConfinedDirectory?
     /// Why the root could not be opened, or is not the one we know.
     private(set) var rootFailure: SafeBackupError?
+    /// The limit of watches was reached.
+    private(set) var isExhausted = false
 
     init(
-        inotify: Inotify, filter: TreeFilter, open: @escaping @Sendable () throws(SafeBackupError) -> ConfinedDirectory
+        inotify: Inotify?, filter: TreeFilter, open: @escaping @Sendable () throws(SafeBackupError) -> ConfinedDirectory
     ) {
         self.inotify = inotify
         self.filter = filter
@@ -22,7 +25,7 @@ struct InotifyEffects: TreeEffects {
     }
 
     mutating func enter(
-        _ path: RelativePath, interest: DirectoryListing.Interest, each: ([ListedEntry]) -> Void
+        _ path: RelativePath, interest: DirectoryListing.Interest, watching: Bool, each: ([ListedEntry]) -> Void
     ) -> Entrance {
         let directory: Descriptor
         do throws(Errno) {
@@ -36,10 +39,14 @@ struct InotifyEffects: TreeEffects {
         }
         var watch: WatchDescriptor?
         var obstacle: WatchReport.Obstacle?
-        do throws(Errno) {
-            watch = try inotify.addWatch(directory)
-        } catch {
-            obstacle = error == .noSpace ? .watchLimit : Self.obstacle(error)
+        if watching {
+            do throws(Errno) {
+                watch = try inotify?.addWatch(directory)
+                if watch == nil { obstacle = .instanceLimit }
+            } catch {
+                obstacle = error == .noSpace ? .watchLimit : Self.obstacle(error)
+                if error == .noSpace { isExhausted = true }
+            }
         }
         let listing = DirectoryListing(directory, path: path, filter: filter, interest: interest)
         var (hasMore, isWhole) = (true, true)
@@ -56,7 +63,7 @@ struct InotifyEffects: TreeEffects {
         return .entered(watch, obstacle, isWhole: isWhole)
     }
 
-    mutating func removeWatch(_ watch: WatchDescriptor) { inotify.removeWatch(watch) }
+    mutating func removeWatch(_ watch: WatchDescriptor) { inotify?.removeWatch(watch) }
 
     mutating func look(at path: RelativePath) -> Sight {
         do throws(Errno) {

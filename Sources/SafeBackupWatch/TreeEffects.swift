@@ -3,9 +3,9 @@ import SafeBackupCore
 /// What `WatchDigest` asks of the file system and the kernel. A test answers from memory.
 protocol TreeEffects {
     /// Opens a directory, watches it, and lists it after that, so that what comes to be in it is either listed or
-    /// reported. `each` gets the entries, in parts.
+    /// reported. `each` gets the entries, in parts. Without `watching` it is only listed.
     mutating func enter(
-        _ path: RelativePath, interest: DirectoryListing.Interest, each: ([ListedEntry]) -> Void
+        _ path: RelativePath, interest: DirectoryListing.Interest, watching: Bool, each: ([ListedEntry]) -> Void
     ) -> Entrance
 
     /// Ends a watch.
@@ -23,7 +23,7 @@ enum Entrance: Sendable, Hashable {
     case skipped(SkipReason)
     /// It cannot be opened.
     case closed(WatchReport.Obstacle)
-    /// `watch` is `nil` and there is an obstacle, or there is a watch; `isWhole`: it was listed to the end.
+    /// `watch` is `nil` if there is an obstacle, or if none was asked for; `isWhole`: it was listed to the end.
     case entered(WatchDescriptor?, WatchReport.Obstacle?, isWhole: Bool)
 }
 

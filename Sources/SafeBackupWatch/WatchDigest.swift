@@ -14,11 +14,13 @@ struct WatchDigest {
     }
 
     private let filter: TreeFilter
-    private var tree = WatchTree()
+    var tree = WatchTree()
     private var detached: [UInt32: Detached] = [:]
     /// Entries that were made or moved in, to be looked at when the batch ends; `true`: moved in.
     private var arrived: [(path: RelativePath, wasMoved: Bool)] = []
     private var batch = 0
+    /// A directory was not listed to its end, though it may be watched.
+    var hasDoubts = false
     /// What was found; the owner drains it.
     var findings: WatchFindings
 
@@ -29,6 +31,7 @@ struct WatchDigest {
     }
 
     var watchCount: Int { tree.watchCount }
+    var unreadableCount: Int { tree.unreadableCount }
     /// With the root, and with those that cannot be watched.
     var directoryCount: Int { tree.count + 1 }
 
@@ -57,6 +60,7 @@ struct WatchDigest {
         }
         // Of a watch that was removed: nothing that still concerns us.
         guard let node = tree.node(of: event.watch) else { return }
+        tree.forgetGlance(of: node)
         if event.leaf.isEmpty {
             digestOwn(event, node, &effects)
         } else if event.mask.contains(.isDirectory) {
@@ -96,8 +100,10 @@ struct WatchDigest {
             // It comes after both halves of a rename: who is still detached now left the source.
             for (cookie, moved) in detached where moved.node == node {
                 detached.removeValue(forKey: cookie)
-                drop(node, &effects)
+                return drop(node, &effects)
             }
+            // Nobody tells what became of it where its parent is not watched: the next look at that finds it.
+            if let parent = tree.parent(of: node), tree.watch(of: parent) == nil { drop(node, &effects) }
         } else if event.mask.contains(.attrib) && isRoot {
             findings.changes.record(.root, .attributes, isDirectory: true)
         }
@@ -144,7 +150,7 @@ struct WatchDigest {
             return
         }
         // Also after a loss: another directory may have come to be there meanwhile.
-        walk(from: tree.add(event.leaf, to: parent), .everything, &effects) { _, _ in }
+        walk(from: tree.add(event.leaf, to: parent), .everything, &effects)
     }
 
     /// An event of anything else in a watched directory.
@@ -201,22 +207,23 @@ struct WatchDigest {
 
     /// Enters a directory and all below it: watch, then list, then enter what was listed. A directory that we knew
     /// and that a whole listing does not have is forgotten: what became of it is told where it is now.
-    private mutating func walk(
+    mutating func walk(
         from start: WatchTree.Node, _ interest: DirectoryListing.Interest, _ effects: inout some TreeEffects,
-        _ counted: (RelativePath, Entrance) -> Void
+        _ counted: (RelativePath, Entrance) -> Void = { _, _ in }
     ) {
         var pending = [Waiting(node: start, isCovered: false)]
         while let next = pending.popLast() {
             guard let path = tree.path(of: next.node) else { continue }
             tree.beginPass()
             let firstChild = pending.count
-            let entrance = effects.enter(path, interest: interest) { entries in
+            let entrance = effects.enter(path, interest: interest, watching: true) { entries in
                 for entry in entries {
                     guard let child = take(entry, in: path, next.node, interest) else { continue }
                     pending.append(Waiting(node: child, isCovered: next.isCovered))
                 }
             }
             counted(path, entrance)
+            tree.forgetGlance(of: next.node)
             let isNew = settle(entrance, path, next.node, interest, &effects)
             if interest == .directories || !isNew || next.isCovered { continue }
             // Until now nobody watched here. What the consumer knows below this path, be it from a directory of the
@@ -264,37 +271,38 @@ struct WatchDigest {
             if interest == .everything && reason != .excluded { findings.skip(path, reason, .directory) }
             return false
         case .closed(let obstacle):
-            if let former = tree.watch(of: node) {
-                tree.clearWatch(of: node)
-                effects.removeWatch(former)
-            }
-            tell(obstacle, path, interest)
+            endWatch(of: node, &effects)
+            tree.setObstacle(obstacle, of: node)
+            if obstacle == .unreadable { findings.skip(path, .unreadable, .directory) }
         case .entered(let watch, let obstacle, let isWhole):
-            if let watch, watch != tree.watch(of: node) {
-                isNew = true
+            if let watch {
+                isNew = watch != tree.watch(of: node)
                 if let former = tree.setWatch(watch, of: node) { effects.removeWatch(former) }
+            } else {
+                // A watch that it has is of the directory that was here before.
+                endWatch(of: node, &effects)
+                tree.setObstacle(obstacle, of: node)
             }
-            if let obstacle { tell(obstacle, path, interest) }
             if isWhole {
                 tree.removeUnmarkedChildren(of: node) { effects.removeWatch($0) }
             } else {
-                findings.desync(.unreadable(path))
+                tree.setObstacle(.failed, of: node)
+                hasDoubts = true
             }
         }
         if interest == .everything { findings.changes.record(path, .closed, isDirectory: true) }
         return isNew
     }
 
-    private mutating func tell(
-        _ obstacle: WatchReport.Obstacle, _ path: RelativePath, _ interest: DirectoryListing.Interest
-    ) {
-        // Placing the whole tree tells it in the report.
-        if interest == .directories { return }
-        findings.desync(obstacle == .watchLimit ? .watchLimit(path) : .unreadable(path))
+    /// What is told by events from now on is nobody's.
+    mutating func endWatch(of node: WatchTree.Node, _ effects: inout some TreeEffects) {
+        guard let former = tree.watch(of: node) else { return }
+        tree.clearWatch(of: node)
+        effects.removeWatch(former)
     }
 
     /// Forgets a directory and all below it, and ends their watches.
-    private mutating func drop(_ node: WatchTree.Node, _ effects: inout some TreeEffects) {
+    mutating func drop(_ node: WatchTree.Node, _ effects: inout some TreeEffects) {
         tree.remove(node) { effects.removeWatch($0) }
     }
 }

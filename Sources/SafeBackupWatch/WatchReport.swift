@@ -5,6 +5,8 @@ package struct WatchReport: Sendable, Hashable {
     package enum Obstacle: String, Sendable, Hashable, CaseIterable {
         /// `fs.inotify.max_user_watches` is reached.
         case watchLimit
+        /// `fs.inotify.max_user_instances` is reached.
+        case instanceLimit
         case unreadable
         /// Any other failure of the system.
         case failed
@@ -29,6 +31,26 @@ package struct WatchReport: Sendable, Hashable {
     }
 }
 
+/// Of which directories events tell what changes in them. The others are found by looking: see `Watcher.glance`.
+package struct WatchCoverage: Sendable, Hashable {
+    /// Directories to be watched, without those that may not be read.
+    package var directories = 0
+    package var watched = 0
+    package var unreadable = 0
+    /// The system gave us an inotify instance.
+    package var hasInstance = false
+    /// The kernel tells of an access of our own to the root; `false` where it does not, and so will tell nothing.
+    package var isAlive = true
+    /// `fs.inotify.max_user_watches` was reached in the last look.
+    package var isLimited = false
+    /// There are directories for `Watcher.glance`.
+    package var needsLook = false
+
+    package init() {}
+
+    package var unwatched: Int { max(0, directories - watched) }
+}
+
 /// Why what the watcher told may be incomplete: the source is desynced until a reconcile.
 package enum DesyncReason: Sendable, Hashable {
     /// The kernel's queue was full, and it dropped events.
@@ -38,10 +60,6 @@ package enum DesyncReason: Sendable, Hashable {
     /// So much changed directly in this directory that it is not told entry by entry. A `Scanner` of depth `.entries`
     /// that begins there would find it.
     case crowded(RelativePath)
-    /// The directory is not watched: `fs.inotify.max_user_watches` is reached.
-    case watchLimit(RelativePath)
-    /// The directory cannot be watched or listed.
-    case unreadable(RelativePath)
 }
 
 /// What became of the source's root.
@@ -60,7 +78,7 @@ package enum RootEvent: String, Sendable, Hashable, CaseIterable {
 package struct WatchBatch: Sendable {
     /// Directories that vanished first, the rest in the order of first sight.
     package var changes: [Change] = []
-    /// Each reason once. Not empty: call `resync`, then reconcile.
+    /// Each reason once. `crowded` asks for a look at that directory, the others for `resync` and then a reconcile.
     package var desynced: [DesyncReason] = []
     /// Nothing more will come: the source is held until its root is known again.
     package var rootEvent: RootEvent?

@@ -24,8 +24,13 @@ struct WatchTree: Sendable {
         var nameStart: UInt32 = 0
         var nameLength: UInt16 = 0
         var isLive = false
+        var obstacle: WatchReport.Obstacle?
         /// The last pass that came here.
         var pass: UInt32 = 0
+        /// What the last look at its entries came to; see `ListingSignature`.
+        var glance = ListingSignature.unknown
+        /// What `glance` stands for was compared with what is known, and was the same.
+        var isTrusted = false
     }
 
     private static let none: Int32 = -1
@@ -40,6 +45,8 @@ struct WatchTree: Sendable {
     private var watches: [WatchDescriptor: Node] = [:]
     /// Without the root.
     private(set) var count = 0
+    /// Those with the obstacle `unreadable`.
+    private(set) var unreadableCount = 0
     private var pass: UInt32 = 0
 
     // MARK: Looking
@@ -52,6 +59,27 @@ struct WatchTree: Sendable {
     }
 
     var watchCount: Int { watches.count }
+
+    /// `nil`: the root, or detached.
+    func parent(of node: Node) -> Node? {
+        let number = records[Int(node.rawValue)].parent
+        return number == Self.none ? nil : Node(rawValue: number)
+    }
+
+    func obstacle(of node: Node) -> WatchReport.Obstacle? { records[Int(node.rawValue)].obstacle }
+
+    /// The first node from this number on whose changes no event can be trusted to tell, or simply the first; `nil`
+    /// after the last. Numbers that are given later may be missed: the next time finds them.
+    func firstNode(from number: Int32, onlyUncertain: Bool) -> Node? {
+        var index = Int(number)
+        while index < records.count {
+            let record = records[index]
+            let isUncertain = record.watch == Self.none || record.obstacle != nil
+            if record.isLive && (isUncertain || !onlyUncertain) { return Node(rawValue: Int32(index)) }
+            index += 1
+        }
+        return nil
+    }
 
     func child(of parent: Node, _ leaf: [UInt8]) -> Node? {
         var index = buckets[bucket(parent.rawValue, leaf)]
@@ -117,6 +145,7 @@ struct WatchTree: Sendable {
     /// Gives the node this watch. The watch's former node, if there is one, has none any more: the kernel knows a
     /// directory once, so that the newest look is right. Returns the node's former watch, if it was another.
     mutating func setWatch(_ watch: WatchDescriptor, of node: Node) -> WatchDescriptor? {
+        setObstacle(nil, of: node)
         let former = records[Int(node.rawValue)].watch
         if former == watch.rawValue { return nil }
         if let other = watches[watch] { records[Int(other.rawValue)].watch = Self.none }
@@ -133,6 +162,41 @@ struct WatchTree: Sendable {
         watches.removeValue(forKey: WatchDescriptor(rawValue: former))
         records[Int(node.rawValue)].watch = Self.none
     }
+
+    /// Ends all watches: the instance that they belonged to is gone.
+    mutating func clearWatches() {
+        watches.removeAll()
+        for index in records.indices {
+            records[index].watch = Self.none
+            records[index].glance = ListingSignature.unknown
+        }
+    }
+
+    /// Notes why the node cannot be watched, or not be listed to its end.
+    mutating func setObstacle(_ obstacle: WatchReport.Obstacle?, of node: Node) {
+        let former = records[Int(node.rawValue)].obstacle
+        if former == obstacle { return }
+        if former == .unreadable { unreadableCount -= 1 }
+        if obstacle == .unreadable { unreadableCount += 1 }
+        records[Int(node.rawValue)].obstacle = obstacle
+    }
+
+    /// Notes what a look at the node's entries came to. Returns whether it is what is known already.
+    mutating func noteGlance(_ glance: UInt64, of node: Node) -> Bool {
+        let record = records[Int(node.rawValue)]
+        let isKnown = record.isTrusted && record.glance == glance && glance != ListingSignature.unknown
+        records[Int(node.rawValue)].glance = glance
+        records[Int(node.rawValue)].isTrusted = isKnown
+        return isKnown
+    }
+
+    /// What the last look came to is known now, unless something was told of the node since.
+    mutating func trustGlance(_ glance: UInt64, of node: Node) {
+        if records[Int(node.rawValue)].glance == glance { records[Int(node.rawValue)].isTrusted = true }
+    }
+
+    /// Something is told of the node's entries in another way: what they were at the last look is no longer what is known.
+    mutating func forgetGlance(of node: Node) { records[Int(node.rawValue)].glance = ListingSignature.unknown }
 
     /// Takes the node, with all below it, out of its parent; it has no path until it is attached again.
     mutating func detach(_ node: Node) {
@@ -164,6 +228,7 @@ struct WatchTree: Sendable {
                 watches.removeValue(forKey: watch)
                 body(watch)
             }
+            if record.obstacle == .unreadable { unreadableCount -= 1 }
             waste += Int(record.nameLength)
             records[Int(index)] = Record(chain: firstFree)
             firstFree = index

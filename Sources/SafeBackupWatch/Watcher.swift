@@ -11,8 +11,6 @@ package final class Watcher: Sendable {
     /// The parts that exist between `start` and `stop`.
     private struct Running: Sendable {
         var loop: WatchLoop
-        var wakeup: PollWakeup
-        var reading: ThreadExecutor
         var tree: ThreadExecutor
     }
 
@@ -52,51 +50,52 @@ package final class Watcher: Sendable {
 
     deinit {
         running.withLock { running in
-            running?.wakeup.signal()
-            running?.reading.stop()
+            running?.loop.signalStop()
             running?.tree.stop()
         }
     }
 
     /// Returns when all watches are in place: what changes after that is told. What was there before is not: walk it
-    /// now. Throws `rootMissing` or `unreadable` if the root cannot be watched, `exhausted` if the system has no room
-    /// for another inotify instance.
+    /// now. Where the system has too few watches, or none, the rest is for `glance`. Throws `rootMissing` or
+    /// `unreadable` if the root cannot be entered.
     package func start() async throws(SafeBackupError) -> WatchReport {
-        let inotify: Inotify
-        let wakeup: PollWakeup
-        do throws(Errno) {
-            inotify = try Inotify()
-            wakeup = try PollWakeup()
-        } catch {
-            throw SafeBackupError(
-                .exhausted,
-                "Cannot watch for changes: \(error.explanation); raise fs.inotify.max_user_instances or the limit of "
-                    + "open files", disposition: .transient, systemError: error.rawValue)
-        }
-        let loop = WatchLoop(
-            inotify: inotify, reader: EventReader(inotify, wakeup: wakeup, limit: Int(limits.buffer.bytes)),
-            filter: filter, limit: limits.paths, outbox: outbox, open: open)
-        let started = Running(
-            loop: loop, wakeup: wakeup, reading: ThreadExecutor(name: "sb.watch"), tree: ThreadExecutor(name: "sb.tree")
-        )
+        let tree = ThreadExecutor(name: "sb.tree")
+        let loop = WatchLoop(filter: filter, limits: limits, outbox: outbox, tree: tree, open: open)
         let isFirst = running.withLock { running in
             if running != nil { return false }
-            running = started
+            running = Running(loop: loop, tree: tree)
             return true
         }
         precondition(isFirst, "a watcher is started once")
-        // No event comes before the first watch, and those that come meanwhile wait for the thread that places them.
-        async let placed = started.tree.run { loop.placeWatches() }
-        started.reading.submit { [tree = started.tree] in
-            loop.read { tree.submit { loop.digestEvents() } }
-        }
-        switch await placed {
+        // Events that come meanwhile wait for the thread that places the watches.
+        switch await tree.run({ loop.placeWatches(isFirst: true) }) {
         case .success(let report): return report
         case .failure(let error):
             await stop()
             throw error
         }
     }
+
+    /// How much of the tree is watched, as of the last event.
+    package var coverage: WatchCoverage { running.withLock { $0?.loop.coverage } ?? WatchCoverage() }
+
+    /// Looks at some of the directories that no event is trusted for: those that are not watched, or with `everywhere`
+    /// all of them. A directory that can be watched now is watched from then on. Begin with 0, and go on with
+    /// `GlancePart.next`; each part takes some 50 ms. Directories that are new are told by `next`.
+    /// - Parameters:
+    ///   - now: the time, by which entries are known that changed too recently to tell them from another change.
+    ///   - inodesAreStable: the file system keeps a file's inode number.
+    package func glance(
+        from number: Int32, everywhere: Bool, now: FileTime, inodesAreStable: Bool
+    ) async -> GlancePart {
+        await onTree {
+            $0.glance(from: number, everywhere: everywhere, now: now, inodesAreStable: inodesAreStable)
+        } ?? GlancePart()
+    }
+
+    /// Says what came of comparing the directories that differed: those of which everything is known do not differ until
+    /// they change, those that could not be listed are looked at again.
+    package func noteComparison(_ comparison: GlanceComparison) async { await onTree { $0.noteComparison(comparison) } }
 
     /// Waits until something changed and returns all that was seen since the last call. One consumer. `nil` after
     /// `stop`, or when the task is cancelled.
@@ -105,17 +104,29 @@ package final class Watcher: Sendable {
     /// Completes and corrects the watches, because events were lost or watches are missing. Reconcile afterwards: what
     /// came to be meanwhile is not told. Throws as `start`; after `stop` the report is empty.
     package func resync() async throws(SafeBackupError) -> WatchReport {
-        let placed: Result<WatchReport, SafeBackupError> = await withCheckedContinuation { continuation in
+        guard let placed = await onTree({ $0.placeWatches(isFirst: false) }) else { return WatchReport() }
+        return try placed.get()
+    }
+
+    /// Runs `body` on `sb.tree`; `nil` after `stop`.
+    @discardableResult
+    private func onTree<R: Sendable>(_ body: @escaping @Sendable (WatchLoop) -> R) async -> R? {
+        let answer = Locked<R?>(nil)
+        await withCheckedContinuation { continuation in
+            // Under the lock, because what is submitted to a thread that was stopped never runs.
             let isRunning = running.withLock { running in
                 guard let running else { return false }
                 running.tree.submit { [loop = running.loop] in
-                    continuation.resume(returning: loop.placeWatches())
+                    let result = body(loop)
+                    // See `ThreadExecutor.run` for the way that the result takes.
+                    answer.withLock { $0 = result }
+                    continuation.resume()
                 }
                 return true
             }
-            if !isRunning { continuation.resume(returning: .success(WatchReport())) }
+            if !isRunning { continuation.resume() }
         }
-        return try placed.get()
+        return answer.withLock { $0 }
     }
 
     /// Ends both threads and all watches. What was not taken is lost.
@@ -126,11 +137,9 @@ package final class Watcher: Sendable {
         }
         outbox.close()
         guard let stopped else { return }
-        stopped.wakeup.signal()
-        // Each runs when the thread has done everything before it.
-        await stopped.reading.run {}
+        await stopped.loop.stop()
+        // Runs when the thread has done everything before it.
         await stopped.tree.run {}
-        stopped.reading.stop()
         stopped.tree.stop()
     }
 }

@@ -27,6 +27,9 @@ final class SimulatedKernel {
     private var nextCookie: UInt32 = 100
     private var queue: [InotifyEvent] = []
     private let queueLimit: Int
+    /// Of watches; may change at any time.
+    var watchLimit = Int.max
+    private var watchCount = 0
     var random: SplitMix
     /// How often something happens between two steps of who reads the tree.
     var restlessness = 0
@@ -58,8 +61,11 @@ final class SimulatedKernel {
         }
     }
 
-    func addWatch(_ inode: Inode) -> WatchDescriptor {
+    /// `nil` past the limit.
+    func addWatch(_ inode: Inode) -> WatchDescriptor? {
         if let watch = inode.watch { return watch }
+        if watchCount >= watchLimit { return nil }
+        watchCount += 1
         let watch = WatchDescriptor(rawValue: nextWatch)
         nextWatch += 1
         inode.watch = watch
@@ -69,6 +75,7 @@ final class SimulatedKernel {
     func removeWatch(_ watch: WatchDescriptor) {
         for inode in allDirectories() where inode.watch == watch {
             inode.watch = nil
+            watchCount -= 1
             push(InotifyEvent(watch: watch, mask: .ignored))
         }
     }
@@ -190,6 +197,7 @@ final class SimulatedKernel {
         guard let watch = inode.watch else { return }
         send(inode, .deleteSelf)
         inode.watch = nil
+        watchCount -= 1
         push(InotifyEvent(watch: watch, mask: .ignored))
     }
 
@@ -218,14 +226,14 @@ struct SimulatedEffects: TreeEffects {
     let kernel: SimulatedKernel
 
     mutating func enter(
-        _ path: RelativePath, interest: DirectoryListing.Interest, each: ([ListedEntry]) -> Void
+        _ path: RelativePath, interest: DirectoryListing.Interest, watching: Bool, each: ([ListedEntry]) -> Void
     ) -> Entrance {
         kernel.pass()
         guard let inode = kernel.resolve(path), inode.isDirectory else { return .gone }
         kernel.pass()
         // Gone while it is open: the kernel refuses nothing, but there is nothing in it.
         if !kernel.allDirectories().contains(where: { $0 === inode }) { return .gone }
-        let watch = kernel.addWatch(inode)
+        let watch = watching ? kernel.addWatch(inode) : nil
         kernel.pass()
         var names = inode.children.keys.sorted()
         while !names.isEmpty {
@@ -240,7 +248,7 @@ struct SimulatedEffects: TreeEffects {
             each(entries)
             kernel.pass()
         }
-        return .entered(watch, nil, isWhole: true)
+        return .entered(watch, watching && watch == nil ? .watchLimit : nil, isWhole: true)
     }
 
     mutating func removeWatch(_ watch: WatchDescriptor) { kernel.removeWatch(watch) }

@@ -22,6 +22,18 @@ struct SimulatedCatalogue {
         names[path] = kernel.resolve(path).map { kernel.status($0).fingerprint }
     }
 
+    /// Compares one directory's entries with what is known of them; what vanished takes along what was below it.
+    mutating func compare(_ directory: RelativePath, _ kernel: SimulatedKernel) {
+        let present = Set(kernel.resolve(directory)?.children.keys.map { directory.appending([$0]) } ?? [])
+        for path in names.keys where !path.isRoot && path != directory && path.isWithin(directory) {
+            let top = directory.appending(path.components[directory.components.count])
+            // A file that is stored where a directory was ends what was below that.
+            let isBelowFile = path != top && kernel.resolve(top)?.isDirectory == false
+            if !present.contains(top) || isBelowFile { names[path] = nil }
+        }
+        for path in present { look(at: path, kernel) }
+    }
+
     mutating func reconcile(_ kernel: SimulatedKernel) {
         reconciles += 1
         names = kernel.tree().mapValues { kernel.status($0).fingerprint }
@@ -132,6 +144,78 @@ struct WatchDigestTests {
             overflows += kernel.overflows
         }
         #expect(overflows > 50, "events were dropped")
+    }
+
+    /// Looks at every directory that is not watched, as often as something new turns up.
+    private func glance(
+        _ digest: inout WatchDigest, _ catalogue: inout SimulatedCatalogue, _ kernel: SimulatedKernel,
+        _ effects: inout SimulatedEffects
+    ) {
+        var number: Int32 = 0
+        while let node = digest.tree.firstNode(from: number, onlyUncertain: true) {
+            number = node.rawValue + 1
+            let look = digest.glance(
+                at: node, now: FileTime(nanoseconds: .max), inodesAreStable: true, watching: true, &effects)
+            catalogue.take(digest.findings.drain(), kernel)
+            guard let look, look.differs else { continue }
+            catalogue.compare(look.path, kernel)
+            var signature = ListingSignature(now: FileTime(nanoseconds: .max), inodesAreStable: true)
+            for (leaf, child) in kernel.resolve(look.path)?.children ?? [:] {
+                signature.add(ListedEntry(leaf: [leaf], finding: .status(kernel.status(child))))
+            }
+            digest.trustGlance(at: look.path, signature.value)
+        }
+    }
+
+    @Test("The same with too few watches, also while their number changes: the rest is found by looking")
+    func watchLimit() {
+        for seed in Self.seeds(from: 40_001) {
+            let kernel = SimulatedKernel(seed: seed)
+            kernel.restlessness = 5
+            kernel.watchLimit = Int(seed % 7)
+            var digest = WatchDigest(filter: Self.filter)
+            var effects = SimulatedEffects(kernel: kernel)
+            var catalogue = SimulatedCatalogue()
+            for _ in 0..<20 { kernel.happen() }
+            _ = digest.place(&effects)
+            catalogue.reconcile(kernel)
+            for step in 0..<150 {
+                kernel.happen()
+                if step % 40 == 0 { kernel.watchLimit = Int(kernel.random.next() % 12) }
+                if kernel.random.next() % 4 == 0 {
+                    for _ in 0..<(kernel.random.next() % 12) where kernel.queued > 0 {
+                        digest.digest(kernel.readEvent(), &effects)
+                    }
+                    if kernel.random.next() % 2 == 0 { digest.endBatch(&effects) }
+                }
+                if kernel.random.next() % 16 == 0 { catalogue.take(digest.findings.drain(), kernel) }
+                if kernel.random.next() % 24 == 0 { glance(&digest, &catalogue, kernel, &effects) }
+            }
+            kernel.restlessness = 0
+            // One pass finds what a former one has missed; a chain of directories takes some.
+            for _ in 0..<6 {
+                while kernel.queued > 0 { digest.digest(kernel.readEvent(), &effects) }
+                digest.endBatch(&effects)
+                catalogue.take(digest.findings.drain(), kernel)
+                glance(&digest, &catalogue, kernel, &effects)
+            }
+            let tree = kernel.tree()
+            #expect(Set(catalogue.names.keys) == Set(tree.keys), "every path, and no other; seed \(seed)")
+            for (path, inode) in tree where !inode.isDirectory {
+                #expect(
+                    catalogue.names[path]?.inode == inode.number && catalogue.names[path]?.size == inode.version,
+                    "the newest write to \(path) was seen; seed \(seed)")
+            }
+            for (path, inode) in tree where inode.isDirectory {
+                #expect(inode.watch.map { digest.path(of: $0) == path } ?? true, "\(path); seed \(seed)")
+            }
+            #expect(
+                digest.directoryCount == tree.values.filter(\.isDirectory).count + 1, "no node is left; seed \(seed)")
+            // With watches enough for all, all are watched after the next pass.
+            kernel.watchLimit = .max
+            glance(&digest, &catalogue, kernel, &effects)
+            #expect(digest.watchCount == digest.directoryCount, "seed \(seed)")
+        }
     }
 
     @Test("The same when more changes wait than the set may hold")

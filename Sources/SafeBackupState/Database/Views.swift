@@ -38,7 +38,8 @@ enum Views {
                 ELSE 'in sync' END AS state,
             ifnull(t.files, 0) AS files, ifnull(t.bytes, 0) AS bytes, ifnull(t.pending, 0) AS pending,
             ifnull(t.leased, 0) AS leased, ifnull(t.stuck, 0) AS stuck, ifnull(t.fuzzy, 0) AS fuzzy,
-            (SELECT count(*) FROM not_saved u WHERE u.source_id = s.id) AS not_saved,
+            (SELECT count(*) FROM not_saved u WHERE u.source_id = s.id) AS not_saved, s.excluded AS excluded,
+            s.directories AS directories, s.watched AS watched, s.coverage AS coverage,
             \(time("s.last_reconcile_at")) AS reconciled, \(time("p.first_save_at")) AS first_saved,
             \(time("d.last_proof_at")) AS seen
         FROM pair p JOIN source s ON s.id = p.source_id JOIN destination d ON d.id = p.destination_id
