@@ -72,19 +72,27 @@ struct CoverageAssessment {
     }
 }
 
-/// How often what is not watched is looked at: at most 3 % of a core and a quarter of the disk's (or server's) time,
-/// every two seconds if that allows it. Pure.
+/// What a pass of looks took.
+struct LookCost: Sendable, Hashable {
+    /// CPU time of the looks.
+    var looking = Duration.zero
+    /// Time of the comparisons of what differed.
+    var comparing = Duration.zero
+    /// From the pass's beginning to its end.
+    var elapsed = Duration.zero
+}
+
+/// How often what is not watched is looked at: every two seconds, if that takes at most 3 % of a core, a tenth of one
+/// while there are changes to compare, and a quarter of the disk's (or server's) time; else as rarely as that asks for.
+/// Pure.
 struct LookPace: Sendable, Hashable {
     /// In seconds, few and far between, so that what `status` says does not change with each pass.
     private static let steps = [2, 3, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1_800, 3_600]
 
     private(set) var interval = Duration.seconds(2)
 
-    /// - Parameters:
-    ///   - busy: CPU time of a pass.
-    ///   - elapsed: from its beginning to its end.
-    mutating func noteEnd(busy: Duration, elapsed: Duration) {
-        let need = max(busy * 33, elapsed * 4)
+    mutating func noteEnd(_ cost: LookCost) {
+        let need = max(cost.looking * 33 + cost.comparing * 10, cost.elapsed * 4)
         let step = Self.steps.first { need <= .seconds($0) } ?? Self.steps[Self.steps.count - 1]
         interval = .seconds(step)
     }

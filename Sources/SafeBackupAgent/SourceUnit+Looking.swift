@@ -18,9 +18,7 @@ extension SourceUnit {
             var assessment = CoverageAssessment(coverage: watcher.coverage, type: type(of: root))
             let isNeeded = assessment.coverage.needsLook || assessment.looksEverywhere
             if isNeeded, hasWalked, ContinuousClock.now >= due {
-                let began = ContinuousClock.now
-                let busy = try await lookAround(root, watcher, everywhere: assessment.looksEverywhere, isOver)
-                pace.noteEnd(busy: busy, elapsed: ContinuousClock.now - began)
+                pace.noteEnd(try await lookAround(root, watcher, everywhere: assessment.looksEverywhere, isOver))
                 due = .now + pace.interval
                 hasLooked = true
                 assessment.coverage = watcher.coverage
@@ -58,26 +56,28 @@ extension SourceUnit {
         try await state.durably { (store) throws(SafeBackupError) in try store.setCoverage(id, nil) }
     }
 
-    /// One pass. Returns what it cost: the CPU time of the looks, and all the time of the comparisons.
+    /// One pass. Returns what it cost.
     private func lookAround(
         _ root: SourceRoot, _ watcher: Watcher, everywhere: Bool, _ isOver: @Sendable () -> Bool
-    ) async throws(SafeBackupError) -> Duration {
-        var busy = Duration.zero
+    ) async throws(SafeBackupError) -> LookCost {
+        var cost = LookCost()
+        let passBegan = ContinuousClock.now
         var next: Int32? = 0
         while let number = next, !isOver() {
             let part = await watcher.glance(
                 from: number, everywhere: everywhere,
                 now: FileTime(clock.now),
                 inodesAreStable: root.identity.type.hasStableInodes)
-            busy += part.busy
+            cost.looking += part.busy
             let began = ContinuousClock.now
             if !part.differing.isEmpty {
                 await watcher.noteComparison(try await compareEntries(of: part.differing, root))
             }
-            busy += ContinuousClock.now - began
+            cost.comparing += ContinuousClock.now - began
             next = part.next
         }
-        return busy
+        cost.elapsed = ContinuousClock.now - passBegan
+        return cost
     }
 
     /// Compares the entries of single directories with the catalogue, and queues what differs.
