@@ -18,7 +18,7 @@ import Testing
 ///         closed   e/
 ///
 /// `Do` and `Output` may come several times. A directory ends with a slash. `closed|found f`: either, because it depends
-/// on who is faster; `?modified f`: perhaps this. Bytes are written as in `printf %b`. Besides the kinds of
+/// on who is faster; `?modified d*`: perhaps some of these, with anything for the star. Bytes are written as in `printf %b`. Besides the kinds of
 /// `Change` there are the reasons why an entry is not saved.
 struct WatchScript: Sendable, CustomTestStringConvertible {
     struct Step: Sendable {
@@ -139,6 +139,12 @@ struct WatchScript: Sendable, CustomTestStringConvertible {
         }.joined()
     }
 
+    /// A star stands for anything.
+    private static func matches(_ line: String, _ pattern: String) -> Bool {
+        guard let star = pattern.firstIndex(of: "*") else { return line == pattern }
+        return line.hasPrefix(pattern[..<star]) && line.hasSuffix(pattern[pattern.index(after: star)...])
+    }
+
     private static func differences(of told: Set<String>, from expected: [String]) -> [String] {
         var rest = told
         var differences: [String] = []
@@ -146,9 +152,10 @@ struct WatchScript: Sendable, CustomTestStringConvertible {
             let isOptional = line.hasPrefix("?")
             let words = line.drop { $0 == "?" }.split(separator: " ")
             guard words.count == 2 else { return ["'\(line)' is no output"] }
-            let found = words[0].split(separator: "|").map { "\($0) \(words[1])" }.filter(rest.contains)
+            let patterns = words[0].split(separator: "|").map { "\($0) \(words[1])" }
+            let found = patterns.flatMap { pattern in rest.filter { Self.matches($0, pattern) } }
             if found.isEmpty && !isOptional { differences.append("'\(line)' was not told") }
-            rest.subtract(found.prefix(1))
+            rest.subtract(isOptional ? found[...] : found.prefix(1))
         }
         return differences + rest.sorted().map { "'\($0)' was told" }
     }
