@@ -14,11 +14,11 @@ struct ReconcileSchedule: Sendable {
         case periodic
     }
 
-    /// No loss for this long: the storm is over.
-    static let calm = Duration.milliseconds(100)
     /// The first walk of a storm does not wait longer for its end; each further one twice as long.
     static let firstPatience = Duration.seconds(1)
     static let longestPatience = Duration.seconds(60)
+    /// No loss for this part of the patience: the storm is over.
+    private static let calm = 10
 
     private let period: Duration
     private var patience = Self.firstPatience
@@ -53,6 +53,6 @@ struct ReconcileSchedule: Sendable {
     var next: (at: Instant, reason: Reason) {
         guard let losses else { return (lastEnd + period, .periodic) }
         let rested = lastEnd + min(lastDuration, Self.longestPatience)
-        return (max(min(losses.last + Self.calm, losses.first + patience), rested), .desynced)
+        return (max(min(losses.last + patience / Self.calm, losses.first + patience), rested), .desynced)
     }
 }
