@@ -102,9 +102,11 @@ final class Bench {
 
     /// Starts the agent and waits until all its watches are in place.
     func startAgent(
-        fault: String? = nil, sourceLocation: SourceLocation = #_sourceLocation
+        fault: String? = nil, environment: [String: String] = [:], _ more: [FilePath] = [],
+        sourceLocation: SourceLocation = #_sourceLocation
     ) async throws -> Program {
-        let agent = try spawn(arguments(), environment: fault.map { ["SAFEBACKUP_FAULT": $0] } ?? [:])
+        let fault = fault.map { ["SAFEBACKUP_FAULT": $0] } ?? [:]
+        let agent = try spawn(arguments(more), environment: environment.merging(fault) { $1 })
         let isReady = try await eventually { agent.outputText.contains("ready\n") || agent.poll() != nil }
         try #require(
             isReady && agent.poll() == nil, "the agent did not get ready:\n\(agent.errorTail)",
@@ -246,6 +248,14 @@ struct Status: Decodable {
         var desynced: Bool
         var files: Int
         var bytes: Int
+        var excluded: Int?
+        var coverage: Coverage?
+    }
+    struct Coverage: Decodable {
+        var extent: String
+        var directories: Int
+        var watched: Int
+        var message: String?
     }
     struct Destination: Decodable {
         var location: String
