@@ -14,6 +14,7 @@ extension SourceUnit {
         var (pace, hasLooked) = (LookPace(), false)
         var due = ContinuousClock.now + pace.interval
         var noted: SourceCoverage?
+        var rest = Rest()
         while !isOver() {
             var assessment = CoverageAssessment(coverage: watcher.coverage, type: type(of: root))
             let isNeeded = assessment.coverage.needsLook || assessment.looksEverywhere
@@ -26,7 +27,29 @@ extension SourceUnit {
             assessment.interval = hasLooked ? pace.interval : nil
             // While a directory is just being entered again, nothing is said that the next look takes back.
             if hasLooked || !isNeeded || noted == nil { noted = try await note(assessment.result, after: noted) }
+            try await release(&rest)
             await over.wait(atMost: min(.seconds(2), max(due - .now, .milliseconds(50))))
+        }
+    }
+
+    /// What was there at the last look whether anything happens.
+    private struct Rest {
+        var sequence: Int64?
+        var asked = ContinuousClock.now
+        var isReleased = false
+    }
+
+    /// What a walk or a save needed is given back when nothing was queued or saved for ten seconds.
+    private func release(_ rest: inout Rest) async throws(SafeBackupError) {
+        if ContinuousClock.now - rest.asked < .seconds(10) { return }
+        rest.asked = .now
+        let sequence = try await state.durably { (store) throws(SafeBackupError) in try store.newestSequence() }
+        if sequence != rest.sequence {
+            rest = Rest(sequence: sequence)
+        } else if !rest.isReleased && hasWalked {
+            rest.isReleased = true
+            try await state.durably { (store) throws(SafeBackupError) in try store.releaseMemory() }
+            await io.run { trimMemory() }
         }
     }
 

@@ -82,6 +82,11 @@ extension StateStore {
         return false
     }
 
+    /// Lets go of the pages that SQLite keeps for the next query. For a time of rest; they are read again when needed.
+    package func releaseMemory() throws(SafeBackupError) {
+        try read { (connection) throws(SafeBackupError) in try connection.execute("PRAGMA shrink_memory") }
+    }
+
     /// What is noted with its number is forgotten by the next complete walk that does not see it.
     func newestReconcile(_ source: SourceID, _ connection: Connection) throws(SafeBackupError) -> ReconcileID {
         let statement = try connection.statement("SELECT max(id) FROM reconcile WHERE source_id = ?")
