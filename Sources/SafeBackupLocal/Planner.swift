@@ -138,8 +138,7 @@ struct Planner {
         for path in location.ancestors + [location] {
             let names: Set<[UInt8]>
             do {
-                guard let listed = try listing(path.parent) else { return }
-                names = listed
+                names = try listing(path.parent)
             } catch {
                 throw Failure.destination(error, "list", path.parent)
             }
@@ -154,17 +153,22 @@ struct Planner {
                         + "takes them for one; rename one of them",
                     disposition: .permanent)
             }
+            // The next job of the group must not fold onto this one.
+            listings[path.parent]?.insert(path.leaf)
         }
     }
 
-    private mutating func listing(_ path: RelativePath) throws(Errno) -> Set<[UInt8]>? {
+    private mutating func listing(_ path: RelativePath) throws(Errno) -> Set<[UInt8]> {
         if let known = listings[path] { return known }
         let directory: Descriptor
         do {
             directory = try root.base.openDirectory(path)
         } catch {
-            if [.noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels].contains(error) { return nil }
-            throw error
+            guard [.noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels].contains(error) else {
+                throw error
+            }
+            listings[path] = []
+            return []
         }
         var names: Set<[UInt8]> = []
         try directory.forEachEntry { name, _ in names.insert(name) }

@@ -163,7 +163,15 @@ struct Recovery {
 
     private mutating func look(at path: RelativePath) throws(Errno) -> FileStatus? {
         do {
-            return try Self.status(of: path.leaf, in: directories.directory(path.parent))
+            let parent = try directories.directory(path.parent)
+            guard let status = try Self.status(of: path.leaf, in: parent) else { return nil }
+            // Another name's entry may answer to this one, where the file system folds names; it is not this job's.
+            if root.layout.foldsCase {
+                var isListed = false
+                try parent.forEachEntry { name, _ in if name == path.leaf { isListed = true } }
+                if !isListed { return nil }
+            }
+            return status
         } catch {
             // The way there is no way of directories: nothing of ours is under this name.
             if error == .noSuchFileOrDirectory || error == .notDirectory || error == .tooManySymbolicLinkLevels {
