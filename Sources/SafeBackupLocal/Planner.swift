@@ -48,7 +48,7 @@ struct Planner {
             throw Failure.destination(error, "look at", job.location)
         }
         if root.layout.foldsCase { try checkFolding(job.location, exists: plan.final != .absent) }
-        if case .absent = plan.final, job.action != .delete, job.live == nil, space.isScarce {
+        if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
             throw Failure.full(job.location, space.available)
         }
         return plan
