@@ -30,9 +30,13 @@ extension DestinationUnit {
             busy.insert(index)
         }
         for (source, members) in Dictionary(grouping: jobs.indices, by: { jobs[$0].source }) {
-            guard batch.movedSources.contains(source), let root = sources[source]?.openRoot,
-                root.identity.type.hasStableInodes
-            else { continue }
+            guard batch.movedSources.contains(source) else { continue }
+            guard let root = sources[source]?.openRoot else {
+                // Just being opened, or about to be held.
+                busy.formUnion(members)
+                continue
+            }
+            if !root.identity.type.hasStableInodes { continue }
             let members = members.filter { !busy.contains($0) }
             try await findOrigins(of: &jobs, members, below: root, &busy)
         }

@@ -85,9 +85,9 @@ package struct CopyRecord: Sendable, Hashable {
 package struct MoveOrigin: Sendable, Hashable {
     /// The path that the file had.
     package var path: RelativePath
-    /// Its name there: live, or ended as deleted a short time ago.
+    /// Its name there: live, or ended a short time ago.
     package var name: NameRecord
-    /// Lies at that path's own location.
+    /// Lies at that path's own location, or at a version name if another file was stored at that path since.
     package var copy: CopyRecord
     /// Inode, birth time, size and mtime say that it is the same file, unchanged; else the digest must say it.
     package var isProven: Bool

@@ -130,7 +130,9 @@ struct Planner {
         guard let occupant = job.occupant, final.holds(occupant, live: job.live, root) else { return .foreign }
         let isGood = !occupant.isFuzzy && !occupant.isDamaged
         if isGood && job.attempts + 1 >= tornLimit { return .lastGood }
-        return space.keepsVersions && policy.keeps(newest: job.newestVersionAt, now: now) ? .kept : .inTheWay
+        // What a rename lands on may itself have been renamed, and be looked for a moment later.
+        let isKept = job.origin != nil || policy.keeps(newest: job.newestVersionAt, now: now)
+        return space.keepsVersions && isKept ? .kept : .inTheWay
     }
 
     /// Refuses a name that folds onto another entry's: storing it would replace that entry.

@@ -150,7 +150,7 @@ extension StateStore {
                 attempts = ?, last_error_code = ?, last_error = ?, leased_generation = NULL, leased_action = NULL,
                 leased_at = NULL, leased_upto = NULL, stage_name = NULL, version = NULL, version_reason = NULL,
                 obstruction = NULL, obstruction_version = NULL, final_kind = NULL, final_inode = NULL,
-                final_size = NULL, final_mtime_ns = NULL, origin_path = NULL
+                final_size = NULL, final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
             WHERE sequence = ?
             """
         ).bind(nextNumber()).bind(ended.leasedAt ?? now)
@@ -228,7 +228,7 @@ extension StateStore {
                 settle_by = CASE WHEN generation = ? THEN NULL ELSE settle_by END, leased_generation = NULL,
                 leased_action = NULL, leased_at = NULL, leased_upto = NULL, stage_name = NULL, version = NULL,
                 version_reason = NULL, obstruction = NULL, obstruction_version = NULL, final_kind = NULL,
-                final_inode = NULL, final_size = NULL, final_mtime_ns = NULL, origin_path = NULL
+                final_inode = NULL, final_size = NULL, final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
             WHERE sequence = ?
             """
         ).bind(text: newState.rawValue).bind(notBefore).bind(backoff).bind(attempts).bind(text: error.code.rawValue)
@@ -439,7 +439,7 @@ extension StateStore {
                 leased_generation = NULL, leased_action = NULL, leased_at = NULL, leased_upto = NULL,
                 stage_name = NULL, version = NULL, version_reason = NULL, obstruction = NULL,
                 obstruction_version = NULL, final_kind = NULL, final_inode = NULL, final_size = NULL,
-                final_mtime_ns = NULL, origin_path = NULL
+                final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
             WHERE sequence = ? AND state = 'leased' AND destination_id = ?
             """
         ).bind(hashFirst).bind(now).bind(job.sequence).bind(pair.destination.rawValue).run()

@@ -24,16 +24,16 @@ package struct MoveCandidate: Sendable, Hashable {
 
 /// Copies that follow their file to another path.
 extension StateStore {
-    /// How long after its end as deleted a name is still looked at. A rename is known as an absence and as a new path;
-    /// which of the two is acted on first, and how long before the other, nobody can say.
-    private static let deletedFor = Duration.seconds(3_600)
+    /// How long after its end a name is still looked at. A rename is known as an absence, or as another file, at one
+    /// path and as a new file at another; which of the two is acted on first, and how long before, nobody can say.
+    private static let endedFor = Duration.seconds(3_600)
 
     /// For each question, the names of other paths with its inode, whose copy is good and was saved with its size and
-    /// mtime: live ones first. Whether such a path still has the file is for the caller to see.
+    /// mtime: live ones first, then those that ended a short time ago. Whether such a path still has the file is for the caller to see.
     package func origins(
         _ destination: DestinationID, _ questions: [MoveQuestion]
     ) throws(SafeBackupError) -> [[MoveCandidate]] {
-        let since = clock.now + (.zero - Self.deletedFor)
+        let since = clock.now + (.zero - Self.endedFor)
         return try read { (connection) throws(SafeBackupError) in
             var answers: [[MoveCandidate]] = []
             answers.reserveCapacity(questions.count)
@@ -53,14 +53,17 @@ extension StateStore {
             """
             SELECT n.parent, n.leaf, n.born_ns, n.id, n.copy_id, n.kind, n.inode, n.size, n.mtime_ns, n.ctime_ns, n.mode,
                 n.uid, n.gid, n.xattrs, n.link_target, n.fuzzy, n.racy,
-                c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged
+                c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged,
+                c.role = 'current'
             FROM name n INDEXED BY name_inode CROSS JOIN copy c ON c.id = n.copy_id
             WHERE n.source_id = ?1 AND n.destination_id = ?2 AND n.inode = ?3 AND n.copy_id IS NOT NULL
                 AND n.size = ?4 AND n.mtime_ns = ?5 AND n.kind = ?6 AND n.fuzzy = 0
-                AND c.role = 'current' AND c.kind = n.kind AND c.removing IS NULL AND c.fuzzy = 0 AND c.damaged = 0
+                AND c.kind = n.kind AND c.removing IS NULL AND c.fuzzy = 0 AND c.damaged = 0
                 AND c.inode IS NOT NULL AND c.digest IS NOT NULL
-                AND (n.ended_at IS NULL OR n.end_reason = 'deleted' AND n.ended_at >= ?7
-                    AND NOT EXISTS (SELECT 1 FROM name m WHERE m.copy_id = n.copy_id AND m.id > n.id))
+                AND (n.ended_at IS NULL AND c.role = 'current'
+                    OR n.ended_at >= ?7 AND (n.end_reason = 'deleted' AND c.role = 'current'
+                            OR n.end_reason = 'replaced' AND c.role = 'kept')
+                        AND NOT EXISTS (SELECT 1 FROM name m WHERE m.copy_id = n.copy_id AND m.id > n.id))
             ORDER BY n.ended_at IS NOT NULL, n.id DESC LIMIT 8
             """)
         select.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(bits: status.fingerprint.inode)
@@ -74,7 +77,8 @@ extension StateStore {
                 let born = select.fileTime()
                 let origin = MoveOrigin(
                     path: path, name: NameRecord.read(select), copy: CopyRecord.read(select), isProven: false)
-                guard path != question.path, origin.copy.location == prefix.appending(path) else { continue }
+                let isInPlace = select.bool()
+                if isInPlace && (path == question.path || origin.copy.location != prefix.appending(path)) { continue }
                 var candidate = MoveCandidate(origin: origin, isBusy: false)
                 if let born, let now = status.birthTime {
                     // The inode was given to another file since.
@@ -130,11 +134,11 @@ extension StateStore {
         if let live = try connection.liveName(pair, origin.path), live.copy == origin.copy.id {
             try end(live, pair, .moved, now: now, connection)
         } else {
-            // It was thought to be deleted.
+            // It was thought to be deleted, or another one took its path before it was found again.
             try connection.statement(
                 """
                 UPDATE name SET end_reason = 'moved' WHERE id = (SELECT max(id) FROM name WHERE copy_id = ?)
-                    AND end_reason = 'deleted'
+                    AND end_reason IN ('deleted', 'replaced')
                 """
             ).bind(origin.copy.id).run()
         }
@@ -292,11 +296,15 @@ package struct VacatedDirectory: Sendable, Hashable {
 }
 
 extension Connection {
-    /// What a leased move takes its copy from, as the catalogue has it; `nil` if it has none there.
-    func origin(
-        _ path: RelativePath, _ prefix: RelativePath, _ pair: PairKey
-    ) throws(SafeBackupError) -> MoveOrigin? {
-        guard let copy = try copy(in: pair.destination, at: prefix.appending(path)) else { return nil }
+    /// What a leased move takes to its path, as the catalogue has it; `nil` if it has it no more.
+    func origin(_ path: RelativePath, _ copy: Int64) throws(SafeBackupError) -> MoveOrigin? {
+        let copies = try statement(
+            """
+            SELECT id, location, kind, digest, size, stored_at, inode, mtime_ns, fuzzy, damaged FROM copy WHERE id = ?
+            """)
+        defer { copies.reset() }
+        guard try copies.bind(copy).step() else { return nil }
+        let copy = CopyRecord.read(copies)
         let select = try statement(
             """
             SELECT id, copy_id, kind, inode, size, mtime_ns, ctime_ns, mode, uid, gid, xattrs, link_target, fuzzy, racy

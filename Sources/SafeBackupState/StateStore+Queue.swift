@@ -365,7 +365,7 @@ extension StateStore {
                 UPDATE job SET state = 'leased', leased_generation = ?1, leased_action = ?2, leased_at = ?3,
                     leased_upto = ?4, stage_name = ?5, version = ?6, version_reason = ?7, obstruction = ?8,
                     obstruction_version = ?9, final_kind = ?10, final_inode = ?11, final_size = ?12, final_mtime_ns = ?13,
-                    origin_path = ?16,
+                    origin_path = ?16, origin_copy = ?17,
                     settle_by = CASE WHEN generation = ?1 THEN NULL ELSE settle_by END, backoff_until = NULL
                 WHERE sequence = ?14 AND state = 'pending' AND destination_id = ?15
                 """)
@@ -380,7 +380,8 @@ extension StateStore {
                 case .present(let kind, let inode, let size, let mtime):
                     update.bind(text: kind.rawValue).bind(bits: inode).bind(size).bind(mtime)
                 }
-                try update.bind(job.sequence).bind(destination.rawValue).bind(path: job.origin?.path.bytes).run()
+                try update.bind(job.sequence).bind(destination.rawValue).bind(path: job.origin?.path.bytes)
+                    .bind(job.origin?.copy.id).run()
                 if connection.changes == 0 { continue }
                 note(PairKey(source: job.source, destination: destination)) {
                     $0.pending -= 1
@@ -398,7 +399,7 @@ extension StateStore {
             let statement = try connection.statement(
                 """
                 SELECT source_id, path, sequence, leased_generation, leased_action, attempts, hash_first, origin_path,
-                    stage_name, version, version_reason, obstruction, obstruction_version, final_kind, final_inode,
+                    origin_copy, stage_name, version, version_reason, obstruction, obstruction_version, final_kind, final_inode,
                     final_size, final_mtime_ns
                 FROM job WHERE state = 'leased' AND state <> 'pending' AND destination_id = ? ORDER BY sequence LIMIT ?
                 """)
@@ -413,11 +414,9 @@ extension StateStore {
                     sequence: statement.int(), generation: statement.int(),
                     action: JobAction(rawValue: statement.text()) ?? .store, attempts: Int(statement.int()),
                     hashFirst: statement.bool())
-                let origin = statement.pathOrNull()
+                let (origin, copy) = (statement.pathOrNull(), statement.intOrNull())
                 try connection.look(&job, pair)
-                job.origin = try origin.flatMap { path throws(SafeBackupError) in
-                    try connection.origin(path, try prefix(pair, connection), pair)
-                }
+                if let origin, let copy { job.origin = try connection.origin(origin, copy) }
                 leases.append(LeasedJob(job: job, plan: LeasePlan.read(statement)))
             }
             return leases
@@ -436,7 +435,7 @@ extension StateStore {
                     leased_generation = NULL, leased_action = NULL, leased_at = NULL, leased_upto = NULL,
                     stage_name = NULL, version = NULL, version_reason = NULL, obstruction = NULL,
                     obstruction_version = NULL, final_kind = NULL, final_inode = NULL, final_size = NULL,
-                    final_mtime_ns = NULL, origin_path = NULL
+                    final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
                 WHERE sequence = ? AND state = 'leased' AND destination_id = ?
                 """)
             for (job, notBefore) in jobs {

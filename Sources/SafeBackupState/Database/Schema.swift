@@ -85,7 +85,7 @@ enum Schema {
         ) STRICT, WITHOUT ROWID;
 
         -- Bring this path of this source to this destination. state: 'pending', 'leased' or 'stuck'. action: 'store'
-        -- or 'delete', as advice; leased_action also 'move' (of origin_path's copy). generation: the path's newest change. not_before: the
+        -- or 'delete', as advice; leased_action also 'move' (from origin_path). generation: the path's newest change. not_before: the
         -- earliest next try, and of a stuck job its next daily one. settle_by: further changes move not_before no later
         -- than this; NULL: none came since the last try. backoff_until: further changes move not_before no earlier than
         -- this (a torn read, or the destination's own trouble). attempts: failures so far.
@@ -253,6 +253,9 @@ enum Schema {
         -- The index also holds ended names: a file that was renamed is often known to be gone before it is found again.
         ALTER TABLE name ADD COLUMN born_ns INTEGER;
         CREATE INDEX name_inode ON name (source_id, destination_id, inode) WHERE copy_id IS NOT NULL;
+
+        -- origin_copy: the copy that a leased move takes to the path; origin_path had it before.
+        ALTER TABLE job ADD COLUMN origin_copy INTEGER;
 
         -- A directory of the source, which a destination may still have although nothing lies below it any more: its
         -- copies moved away, or it was deleted. It is removed there when it is empty and no live name is its own.
