@@ -159,6 +159,11 @@ enum MoveSearch {
             var left: [Bool?] = []
             var unsure: [Int] = []
             for (index, look) in looks.enumerated() {
+                if look.path == look.question.path {
+                    // It came back to where another file had been meanwhile, and its copy is at a version name.
+                    left.append(true)
+                    continue
+                }
                 let there = Self.inode(at: look.path, &directories)
                 switch there {
                 case .another: left.append(true)

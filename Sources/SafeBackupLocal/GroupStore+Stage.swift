@@ -148,6 +148,7 @@ extension GroupStore {
             let after = try source.status()
             return size == found.status.size && after.fingerprint == found.status.fingerprint ? (digest, metadata) : nil
         } catch {
+            if error == .canceled { throw Failure.interrupted(path) }
             throw Failure.source(error, path)
         }
     }
