@@ -48,7 +48,7 @@ struct Planner {
             throw Failure.destination(error, "look at", job.location)
         }
         if root.layout.foldsCase { try checkFolding(job.location, exists: plan.final != .absent) }
-        if case .absent = plan.final, job.action != .delete, job.live == nil, space.isScarce {
+        if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
             throw Failure.full(job.location, space.available)
         }
         return plan
@@ -130,7 +130,9 @@ struct Planner {
         guard let occupant = job.occupant, final.holds(occupant, live: job.live, root) else { return .foreign }
         let isGood = !occupant.isFuzzy && !occupant.isDamaged
         if isGood && job.attempts + 1 >= tornLimit { return .lastGood }
-        return space.keepsVersions && policy.keeps(newest: job.newestVersionAt, now: now) ? .kept : .inTheWay
+        // What a rename lands on may itself have been renamed, and be looked for a moment later.
+        let isKept = job.origin != nil || policy.keeps(newest: job.newestVersionAt, now: now)
+        return space.keepsVersions && isKept ? .kept : .inTheWay
     }
 
     /// Refuses a name that folds onto another entry's: storing it would replace that entry.
