@@ -176,6 +176,10 @@ package final class Agent: Sendable {
             guard settings.isOnce, error.isHolding else { throw error }
             return .held(error)
         }
+        let (sourceID, patterns) = (pair.source.id, settings.excludes.patterns)
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.setExcludeRules(sourceID, patterns)
+        }
 
         let drains = Locked<[DestinationUnit]>([])
         let source = SourceUnit(
