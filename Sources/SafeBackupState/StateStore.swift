@@ -21,6 +21,8 @@ package actor StateStore {
     private var counter: Int64 = 0
     /// What the running transaction changes in the tally.
     private var tallies: [PairKey: Tally] = [:]
+    /// What may still be told of single paths.
+    var journalBudget = JournalBudget()
     /// The registry's pairs; read again after every change and every failure.
     private var knownPairs: [PairKey: PairRecord]?
 

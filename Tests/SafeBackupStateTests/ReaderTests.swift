@@ -313,17 +313,4 @@ extension StateStore {
         }
         #expect(try await scene.store.destinations().first?.hold?.at == began)
     }
-
-    @Test("The journal keeps the newest 10,000 events")
-    func journal() async throws {
-        try await scene.store.write { (connection) throws(SafeBackupError) in
-            try connection.execute(
-                """
-                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10500)
-                INSERT INTO journal (at, level, event, message) SELECT i, 'info', 'e', 'm' FROM n
-                """)
-        }
-        try await scene.store.record(level: "info", event: "last", message: "m")
-        #expect(try fixture.rows("SELECT count(*), max(event) FROM journal") == ["10000|last"])
-    }
 }
