@@ -41,6 +41,11 @@ package enum ReportText {
         return text
     }
 
+    /// At least so many columns; for words of ours.
+    static func padded(_ text: String, _ width: Int) -> String {
+        text + String(repeating: " ", count: max(0, width - text.count))
+    }
+
     /// In the largest unit that leaves at least 1: `1.2 s`, `45 s`, `3 min`, `5 h`, `12 days`.
     static func span(_ duration: Duration) -> String {
         let seconds = max(Int64(0), duration.components.seconds)

@@ -15,7 +15,8 @@ struct SafeBackup: AsyncParsableCommand {
             """,
         version: Release.version,
         subcommands: [
-            RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self, CheckIgnoreCommand.self,
+            RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self, ExposureCommand.self,
+            QueueCommand.self, CheckIgnoreCommand.self,
         ])
 }
 

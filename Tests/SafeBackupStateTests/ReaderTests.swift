@@ -156,7 +156,7 @@ extension StateStore {
         #expect(try fixture.rows("SELECT DISTINCT path FROM v_history WHERE path LIKE 'x''%'") == ["x'642FFF'"])
         #expect(
             try fixture.rows("SELECT reason, files, bytes FROM v_exposure ORDER BY 1")
-                == ["nameTooLong|1|3", "waiting|1|4"])
+                == ["queued|1|4", "stuck|1|3"])
     }
 
     /// How much more the database does for a call on a large state than on a small one.
