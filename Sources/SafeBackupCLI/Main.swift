@@ -16,7 +16,7 @@ struct SafeBackup: AsyncParsableCommand {
         version: Release.version,
         subcommands: [
             RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self, ExposureCommand.self,
-            QueueCommand.self, CheckIgnoreCommand.self,
+            QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self,
         ])
 }
 
