@@ -62,7 +62,7 @@ enum ExposureQuery {
             ifnull(sum(j.size) FILTER (WHERE NOT j.is_directory), 0) AS bytes,
             count(*) FILTER (WHERE NOT j.is_directory AND j.size IS NULL) AS unknown_size,
             min(j.first_seen_at) AS oldest_at
-        FROM pair p JOIN job j ON j.destination_id = p.destination_id AND j.source_id = p.source_id
+        FROM job j NOT INDEXED CROSS JOIN pair p ON p.source_id = j.source_id AND p.destination_id = j.destination_id
             JOIN source s ON s.id = j.source_id JOIN destination d ON d.id = j.destination_id
         WHERE p.active = 1 AND j.action <> 'delete' GROUP BY 1, 2, 3
         UNION ALL
@@ -105,10 +105,11 @@ extension StateReader {
         _ source: SourceID, _ destination: DestinationID, after sequence: Int64, limit: Int, now: Timestamp
     ) throws(SafeBackupError) -> [(sequence: Int64, path: RelativePath, reason: String)] {
         try read { (connection) throws(SafeBackupError) in
+            // By its rowid the table is read once over all pages; by an index each page would read and sort all of it.
             let statement = try connection.prepare(
                 """
-                SELECT j.sequence, j.path, \(ExposureQuery.phase(now: "?1")) FROM job j
-                    JOIN source s ON s.id = j.source_id JOIN destination d ON d.id = j.destination_id
+                SELECT j.sequence, j.path, \(ExposureQuery.phase(now: "?1")) FROM job j NOT INDEXED
+                    CROSS JOIN source s ON s.id = j.source_id JOIN destination d ON d.id = j.destination_id
                 WHERE j.sequence > ?2 AND j.source_id = ?3 AND j.destination_id = ?4 AND j.size IS NULL
                     AND NOT j.is_directory AND j.action <> 'delete' ORDER BY j.sequence LIMIT ?5
                 """)
