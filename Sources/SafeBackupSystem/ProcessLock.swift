@@ -22,7 +22,7 @@ package final class ProcessLock: Sendable {
             throw .failed(error)
         }
         do throws(Errno) {
-            var looks = 5
+            var looks = 20
             // Whoever asks for the holder has a shared lock for a moment: that is no other agent.
             while try !Self.tryLock(descriptor) {
                 looks -= 1
