@@ -62,6 +62,7 @@ struct RequestDesk: Sendable {
                     answer = .failed(error.message)
                 }
                 try store.answer(request.id, answer)
+                try store.recordRequest(request.verb, request.arguments, answer)
             }
             return requests.count
         }

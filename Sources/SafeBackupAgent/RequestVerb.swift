@@ -41,6 +41,8 @@ package enum RequestVerb {
     private static func answer(
         _ verb: String, _ arguments: [[UInt8]], _ store: isolated StateStore
     ) throws(SafeBackupError) -> String {
-        try RequestDesk.answer(verb, arguments, in: store)
+        let text = try RequestDesk.answer(verb, arguments, in: store)
+        try store.recordRequest(verb, arguments, .done(text))
+        return text
     }
 }

@@ -80,17 +80,23 @@ package struct StateDirectory: Sendable {
         }
     }
 
-    /// Throws `invalidConfiguration` where no agent ever had its state: most often a mistyped `--state`.
-    package func requireState() throws(SafeBackupError) {
+    /// Whether an agent ever had its state here; `true` too when nobody may look.
+    package var hasState: Bool {
         do throws(Errno) {
             _ = try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status(of: Array("queue.db".utf8))
+            return true
         } catch {
-            guard error == .noSuchFileOrDirectory || error == .notDirectory else { return }
-            throw SafeBackupError(
-                .invalidConfiguration,
-                "No agent has run with the state directory \(printable(path.bytes)); give the --state that 'safebackup "
-                    + "run' had, or run it first", disposition: .permanent)
+            return error != .noSuchFileOrDirectory && error != .notDirectory
         }
+    }
+
+    /// Throws `invalidConfiguration` where no agent ever had its state: most often a mistyped `--state`.
+    package func requireState() throws(SafeBackupError) {
+        if hasState { return }
+        throw SafeBackupError(
+            .invalidConfiguration,
+            "No agent has run with the state directory \(printable(path.bytes)); give the --state that 'safebackup "
+                + "run' had, or run it first", disposition: .permanent)
     }
 
     /// One agent at a time: the lock is held as long as the returned object lives. `stateLocked` names the process

@@ -109,6 +109,7 @@ extension StateStore {
             let isTrue = try store(entry, job, pair, ended, now: now, &result, connection)
             if !isTrue { try requeue(job, pair, now: now, connection) }
             if entry.hasOtherLinks { try queueOtherLinks(of: entry, job, pair, now: now, connection) }
+            if entry.isFuzzy { try journalFuzzy(job, pair, now: now, connection) }
             let isKeptNow = entry.displaced.contains { $0.from == job.location && $0.reason == .kept }
             // A last good copy that is not needed as such any more is a kept version too.
             if isKeptNow && job.keptVersions >= versionLimit || job.live?.isFuzzy == true {
@@ -186,13 +187,15 @@ extension StateStore {
         _ job: DueJob, _ pair: PairKey, _ error: SafeBackupError, _ verdict: BackoffPolicy.Verdict, now: Timestamp,
         _ result: inout CompletionResult, _ connection: Connection
     ) throws(SafeBackupError) {
-        let select = try connection.statement("SELECT state, size, generation, not_before FROM job WHERE sequence = ?")
+        let select = try connection.statement(
+            "SELECT state, size, generation, not_before, last_error_code FROM job WHERE sequence = ?")
         defer { select.reset() }
         guard try select.bind(job.sequence).step() else { return }
         let state = JobState(rawValue: select.text()) ?? .pending
         let size = select.intOrNull()
         let isNewer = select.int() != job.generation
         let knownNotBefore = select.timestamp()
+        let lastCode = select.textOrNull()
 
         var newState = JobState.pending
         var attempts = Int64(job.attempts)
@@ -238,6 +241,8 @@ extension StateStore {
             $0.count(newState, size: size, sign: 1)
         }
         if newState == .stuck { result.stuck += 1 } else { result.pending += 1 }
+        try journalFailure(
+            job, pair, error, isStuck: newState == .stuck, before: lastCode, now: now, connection)
     }
 
     // MARK: - The catalogue

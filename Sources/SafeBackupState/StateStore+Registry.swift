@@ -141,6 +141,7 @@ extension StateStore {
     package func hold(_ source: SourceID, _ error: SafeBackupError) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
+            try journalHold(source: source, error, now: now, connection)
             try connection.statement(
                 """
                 UPDATE source SET held_at = CASE WHEN held_reason IS ?1 THEN held_at ELSE ?3 END,
@@ -154,6 +155,7 @@ extension StateStore {
     package func hold(_ destination: DestinationID, _ error: SafeBackupError) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
+            try journalHold(destination: destination, error, now: now, connection)
             try connection.statement(
                 """
                 UPDATE destination SET held_at = CASE WHEN held_reason IS ?1 THEN held_at ELSE ?3 END,
@@ -165,6 +167,7 @@ extension StateStore {
 
     package func clearHold(_ source: SourceID) throws(SafeBackupError) {
         try write { (connection) throws(SafeBackupError) in
+            try journalRelease(source: source, connection)
             try connection.statement(
                 "UPDATE source SET held_reason = NULL, held_message = NULL, held_at = NULL WHERE id = ?"
             ).bind(source.rawValue).run()
@@ -173,6 +176,7 @@ extension StateStore {
 
     package func clearHold(_ destination: DestinationID) throws(SafeBackupError) {
         try write { (connection) throws(SafeBackupError) in
+            try journalRelease(destination: destination, connection)
             try connection.statement(
                 "UPDATE destination SET held_reason = NULL, held_message = NULL, held_at = NULL WHERE id = ?"
             ).bind(destination.rawValue).run()
@@ -191,22 +195,16 @@ extension StateStore {
 
     /// Whether changes of the source may have been missed.
     package func markDesynced(_ source: SourceID, _ isDesynced: Bool) throws(SafeBackupError) {
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement("UPDATE source SET desynced = ? WHERE id = ?")
-                .bind(isDesynced).bind(source.rawValue).run()
-        }
-    }
-
-    // MARK: - Journal
-
-    /// Adds an event for people, and drops the oldest beyond 10,000.
-    package func record(level: String, event: String, message: String) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
-            try connection.statement("INSERT INTO journal (at, level, event, message) VALUES (?, ?, ?, ?)")
-                .bind(now).bind(text: level).bind(text: event).bind(text: message).run()
-            try connection.statement("DELETE FROM journal WHERE id <= ?")
-                .bind(connection.insertedRow - 10_000).run()
+            let update = try connection.statement("UPDATE source SET desynced = ?1 WHERE id = ?2 AND desynced <> ?1")
+            try update.bind(isDesynced).bind(source.rawValue).run()
+            if !isDesynced || connection.changes == 0 { return }
+            try journal(
+                JournalEntry(
+                    at: now, level: .warning, event: "desynced",
+                    message: "Changes may have been missed; the source is walked and compared", source: source),
+                connection)
         }
     }
 }

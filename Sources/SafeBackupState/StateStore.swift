@@ -24,6 +24,8 @@ package actor StateStore {
     /// Whether a pair had names when it was first asked about, or one was told to have vanished since: only then can a
     /// copy have to move. Not so during a first save, which is spared the search.
     private var movable: [PairKey: Bool] = [:]
+    /// What may still be told of single paths.
+    var journalBudget = JournalBudget()
     /// The registry's pairs; read again after every change and every failure.
     private var knownPairs: [PairKey: PairRecord]?
 

@@ -279,7 +279,24 @@ enum Schema {
         -- paused_at: a person stopped it.
         ALTER TABLE destination ADD COLUMN paused_at INTEGER;
 
-        -- path: what the event is about, where it is one path.
+        -- What the event is about, where it is one path, one source, one destination.
         ALTER TABLE journal ADD COLUMN path ANY;
+        ALTER TABLE journal ADD COLUMN source_id INTEGER;
+        ALTER TABLE journal ADD COLUMN destination_id INTEGER;
+        CREATE INDEX journal_path ON journal (path) WHERE path IS NOT NULL;
+
+        -- The rules that leave entries of a source out, in their order, as the agent was last started with. origin: the
+        -- file that the pattern stands in, NULL for an option of the command line; line: its line, or which option.
+        CREATE TABLE exclude_rule (
+            source_id INTEGER NOT NULL,
+            position INTEGER NOT NULL,
+            origin ANY,
+            line INTEGER NOT NULL,
+            pattern ANY NOT NULL,
+            PRIMARY KEY (source_id, position)
+        ) STRICT, WITHOUT ROWID;
+
+        -- Few names are fuzzy: to find them without a look at every name.
+        CREATE INDEX name_fuzzy ON name (source_id, destination_id) WHERE fuzzy = 1 AND ended_at IS NULL;
         """
 }
