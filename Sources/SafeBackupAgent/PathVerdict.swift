@@ -35,6 +35,7 @@ struct PathVerdict: Equatable {
         case saving
         case settling
         case queued
+        /// A person stopped it.
         case paused
         /// A directory that is saved, with something below it that is not.
         case partly
@@ -63,10 +64,10 @@ struct PathVerdict: Equatable {
         self.text = text
     }
 
-    /// 0: saved, or about to be; 4: held; 3: anything else.
+    /// 0: saved, or about to be without anybody's help; 4: held; 3: anything else.
     var exitCode: Int32 {
         switch code {
-        case .saved, .deleted, .moved, .saving, .settling, .queued, .paused: 0
+        case .saved, .deleted, .moved, .saving, .settling, .queued: 0
         case .held: 4
         default: 3
         }
