@@ -20,10 +20,10 @@ package final class DestinationUnit: Sendable {
     let id: DestinationID
     let local: LocalDestination
     private let sentinel: String
-    private let state: StateAccess
-    private let sources: [SourceID: SourceUnit]
-    private let io: ThreadExecutor
-    private let clock: WallClock
+    let state: StateAccess
+    let sources: [SourceID: SourceUnit]
+    let io: ThreadExecutor
+    let clock: WallClock
     private let stop: StopSignal
     private let backoff: BackoffPolicy
     private let limits: GroupLimits
@@ -36,6 +36,8 @@ package final class DestinationUnit: Sendable {
     private let lanesInUse = Atomic(0)
     /// When each reason for another try was logged last.
     private let told = Locked<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
+    /// Paths whose copies are being moved away: nothing is stored there meanwhile.
+    let origins = Locked<Set<MovingPath>>([])
     /// What the log said last about the hold.
     private let heldFor = Locked<SafeBackupError.Code?>(nil)
 
@@ -102,9 +104,11 @@ package final class DestinationUnit: Sendable {
     func attach() async throws(SafeBackupError) {
         try await local.attach(expecting: sentinel)
         let id = id
+        // All at once: where a copy moved may be another lease's matter, and there are no more than the lanes carried.
+        let leaseLimit = 2 * limits.lanes * limits.jobs
         while true {
             let leases = try await state.durably { (store) throws(SafeBackupError) in
-                try store.leases(id, limit: 1_000)
+                try store.leases(id, limit: leaseLimit)
             }
             if leases.isEmpty { break }
             let recovered = try await local.recover(leases)
@@ -176,6 +180,7 @@ package final class DestinationUnit: Sendable {
                         }
                         continue
                     }
+                    if inUse == 0 { try await self.removeVacated() }
                     if inUse == 0, try await isDone() { return nil }
                     if inUse == 0 { try await self.local.verify() }
                     await self.wake.wait(atMost: self.untilNext(batch.nextDue))
@@ -220,6 +225,7 @@ package final class DestinationUnit: Sendable {
             case .unknown(let error): completions.append(failed(job, error))
             }
         }
+        stores = try await findOrigins(of: stores, in: batch)
         if !stores.isEmpty {
             // In the order of the walk, so that neighbours share their open directories.
             var plans = await plan(stores)
@@ -231,6 +237,7 @@ package final class DestinationUnit: Sendable {
                 // They may have moved away what the first plans saw.
                 plans = await plan(stores)
             }
+            if isAlone { Self.dropOrigins(of: &stores, below: plans) }
             var leased: [LeasedJob] = []
             for (job, plan) in zip(stores, plans) {
                 switch plan {
@@ -245,6 +252,7 @@ package final class DestinationUnit: Sendable {
             let (id, leases) = (id, leased)
             if leases.isEmpty { return ([], isAlone) }
             let taken = try await state.durably { (store) throws(SafeBackupError) in try store.lease(id, leases) }
+            noteOrigins(of: taken)
             Faults.reach("leased")
             return (taken, isAlone)
         }
@@ -310,6 +318,7 @@ package final class DestinationUnit: Sendable {
 
     /// One group from lease to catalogue.
     private func carry(_ group: [LeasedJob], newestName: Int64) async {
+        defer { forgetOrigins(of: group) }
         var trees: [SourceID: ConfinedDirectory] = [:]
         for lease in group where trees[lease.job.source] == nil {
             trees[lease.job.source] = sources[lease.job.source]?.openRoot?.tree

@@ -25,7 +25,7 @@ struct PairSetup: Sendable {
     ///   what is known is not there and nothing can be begun without it.
     func establish() async throws(SafeBackupError) -> Pair {
         let (settings, clock) = (settings, clock)
-        let machine = try await io.run { () throws(SafeBackupError) in try settings.state.machineIdentifier() }
+        let machine = try await io.run { () throws(SafeBackupError) in try StateDirectory.machineIdentifier() }
         let local = LocalDestination(path: settings.destination, io: io, clock: clock)
         let known = try await state.durably { (store) throws(SafeBackupError) in
             (
