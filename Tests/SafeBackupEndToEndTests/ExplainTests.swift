@@ -46,6 +46,8 @@ extension EndToEnd {
             var sha256: String?
             var location: String?
             var locationHex: String?
+            var movedFrom: String?
+            var movedTo: String?
         }
 
         private struct Versions: Decodable {
@@ -295,6 +297,23 @@ extension EndToEnd {
             #expect(why.ending == .exit(0) && why.answer.results.first?.verdict.code == "deleted")
             let nothing = try await text(bench, ["versions", "no/such"])
             #expect(nothing.ending == .exit(3) && nothing.text == "Nothing in the backup has, or had, this path\n")
+        }
+
+        @Test("A renamed file is followed from either of its paths")
+        func moved() async throws {
+            let bench = try Bench()
+            try bench.write("first", "content\n")
+            try await bench.saveOnce()
+            try command(["mv", bench.at("first"), bench.at("second")])
+            try await bench.saveOnce()
+            let new = try await ask(Versions.self, bench, ["versions", "second"])
+            #expect(new.answer.results.first?.versions.map(\.movedFrom) == ["first"])
+            let old = try await ask(Versions.self, bench, ["versions", "first"])
+            #expect(old.answer.results.first?.versions.map(\.movedTo) == ["second"])
+            #expect(old.answer.results.first?.versions.map(\.endReason) == ["moved"])
+            let why = try await ask(Why.self, bench, ["why", "first"])
+            #expect(why.ending == .exit(0) && why.answer.results.first?.verdict.code == "moved")
+            #expect(why.answer.results.first?.verdict.text.hasSuffix("to second.") == true)
         }
 
         private func bytes(_ hex: String) -> [UInt8] {
