@@ -167,6 +167,8 @@ import Testing
         expect(facts, .held, 4, "Nothing in the backup has, or had, this path")
         facts.finding = .absent
         expect(facts, .unknown, 3, "Nothing is known of it")
+        facts.link = try RelativePath("d")
+        expect(facts, .notSaved, 3, "Not saved: its directory d is a symbolic link, which is saved as a link")
         var moved = try version(endedAt: now + .seconds(-5), reason: "moved")
         moved.movedTo = try RelativePath("e")
         facts.versions = [moved]
