@@ -62,7 +62,12 @@ struct RequestDesk: Sendable {
                     answer = .failed(error.message)
                 }
                 try store.answer(request.id, answer)
-                try store.recordRequest(request.verb, request.arguments, answer)
+                switch answer {
+                case .done(let text):
+                    try store.recordRequest(request.verb, request.arguments, answer: text, isRefused: false)
+                case .failed(let text):
+                    try store.recordRequest(request.verb, request.arguments, answer: text, isRefused: true)
+                }
             }
             return requests.count
         }

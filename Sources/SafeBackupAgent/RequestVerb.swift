@@ -42,7 +42,7 @@ package enum RequestVerb {
         _ verb: String, _ arguments: [[UInt8]], _ store: isolated StateStore
     ) throws(SafeBackupError) -> String {
         let text = try RequestDesk.answer(verb, arguments, in: store)
-        try store.recordRequest(verb, arguments, .done(text))
+        try store.recordRequest(verb, arguments, answer: text, isRefused: false)
         return text
     }
 }

@@ -94,19 +94,15 @@ extension StateStore {
 
     /// A request of a person was answered.
     package func recordRequest(
-        _ verb: String, _ arguments: [[UInt8]], _ answer: Answer
+        _ verb: String, _ arguments: [[UInt8]], answer: String, isRefused: Bool
     ) throws(SafeBackupError) {
-        var level = JournalEntry.Level.notice
-        let text: String
-        switch answer {
-        case .done(let answer): text = answer
-        case .failed(let answer): (level, text) = (.warning, "Refused: \(answer)")
-        }
         // An argument list may be as long as a command line; the first ones tell enough.
         var asked = arguments.prefix(8).map { printable($0.prefix(200)) }
         if arguments.count > 8 { asked.append("and \(arguments.count - 8) more") }
         let request = asked.isEmpty ? "" : " (\(asked.joined(separator: ", ")))"
-        try record(level: level.rawValue, event: verb, message: text + request)
+        try record(
+            level: isRefused ? "warning" : "notice", event: verb,
+            message: (isRefused ? "Refused: " : "") + answer + request)
     }
 
     // MARK: - Jobs

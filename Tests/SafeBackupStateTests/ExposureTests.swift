@@ -130,7 +130,7 @@ import Testing
         let first = scene.clock.now
         scene.clock.advance(.seconds(5))
         // What a verb asked, with no agent, is no sign of one.
-        try await scene.store.recordRequest("retry", [], .done("0 jobs"))
+        try await scene.store.recordRequest("retry", [], answer: "0 jobs", isRefused: false)
         #expect(try reader.lastSignOfLife() == first)
         let walk = try await scene.store.beginReconcile(scene.source, reason: "start")
         scene.clock.advance(.seconds(5))

@@ -105,9 +105,10 @@ import Testing
 
     @Test("A request is told with what was asked for, whatever bytes and however much it is")
     func requests() async throws {
-        try await scene.store.recordRequest("retry", [], .done("3 jobs are tried again now"))
+        try await scene.store.recordRequest("retry", [], answer: "3 jobs are tried again now", isRefused: false)
         try await scene.store.recordRequest(
-            "retry", [[0x61, 0x0A, 0xFF]] + (0..<20).map { [UInt8](repeating: 0x62, count: $0) }, .failed("no"))
+            "retry", [[0x61, 0x0A, 0xFF]] + (0..<20).map { [UInt8](repeating: 0x62, count: $0) }, answer: "no",
+            isRefused: true)
         let told = try StateReader(in: fixture.directory).remarkableEvents(limit: 2).map(\.message)
         #expect(told[1] == "3 jobs are tried again now")
         #expect(told[0].hasPrefix("Refused: no (a\\x0a\\xff, , b") && told[0].hasSuffix("and 13 more)"))
