@@ -264,8 +264,13 @@ enum Schema {
         ALTER TABLE source ADD COLUMN paused_at INTEGER;
         ALTER TABLE source ADD COLUMN excluded INTEGER;
 
-        -- paused_at: a person stopped it.
+        -- accepted: the reason of a hold that a person released, until the walk that it permits has ended.
+        ALTER TABLE source ADD COLUMN accepted TEXT;
+
+        -- paused_at: a person stopped it. accepted: the id of a new sentinel that a person agreed to, until everything
+        -- that lay under the old one is recorded as lost.
         ALTER TABLE destination ADD COLUMN paused_at INTEGER;
+        ALTER TABLE destination ADD COLUMN accepted TEXT;
 
         -- path: what the event is about, where it is one path.
         ALTER TABLE journal ADD COLUMN path ANY;
