@@ -18,6 +18,8 @@ package struct AgentSettings: Sendable {
     var isSameDevice: Bool
     package var settle: SettlePolicy
     package var backoff: BackoffPolicy
+    /// After this time without work nothing below the destination stays open, so that it can be unmounted.
+    package var idleTime = Duration.seconds(10)
 
     package init(
         preflight: Preflight, state: StateDirectory, excludes: ExcludeRules, isOnce: Bool
@@ -186,14 +188,13 @@ package final class Agent: Sendable {
             state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
             queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
         let destination = DestinationUnit(
-            id: pair.destination.id, local: pair.local, sentinel: pair.sentinel, state: state,
+            id: pair.destination.id, local: pair.local, state: state,
             sources: [source.id: source], io: io, clock: clock, stop: stop, backoff: settings.backoff,
-            limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, logger: logger,
-            progress: progress)
+            limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, idleTime: settings.idleTime,
+            logger: logger, progress: progress)
         drains.withLock { $0 = [destination] }
         let keeper = CatalogueKeeper(
-            destination: pair.destination.id, source: source, local: pair.local,
-            stateDirectory: settings.state.path,
+            unit: destination, source: source, stateDirectory: settings.state.path,
             state: state, io: io, clock: clock, logger: logger)
         stop.onRequest { pair.local.interrupt() }
         if settings.isOnce {
@@ -250,7 +251,7 @@ package final class Agent: Sendable {
             guard failure.isHolding else { throw failure }
             let id = source.id
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.hold(id, failure)
+                _ = try store.hold(.source(id), failure)
             }
             await destination.local.detach()
             return .held(failure)
@@ -271,7 +272,7 @@ package final class Agent: Sendable {
     ) async throws(SafeBackupError) -> AgentResult {
         guard error.disposition == .destinationUnavailable else { throw error }
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.hold(destination, error)
+            _ = try store.hold(.destination(destination), error)
         }
         return .held(error)
     }

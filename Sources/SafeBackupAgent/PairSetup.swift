@@ -165,13 +165,7 @@ struct PairSetup: Sendable {
         do throws(SafeBackupError) {
             let (identity, device) = try await io.run { () throws(SafeBackupError) in
                 let root = try SourceRoot(path: path, known: nil)
-                do throws(Errno) {
-                    return (root.identity, try root.tree.root.status().device)
-                } catch {
-                    throw SafeBackupError(
-                        .sourceFailed, "The source \(printable(path.bytes)) cannot be read: \(error.explanation)",
-                        disposition: .transient, systemError: error.rawValue)
-                }
+                return (root.identity, root.status.device)
             }
             return SourceSeed(
                 path: path.bytes, uuid: sentinelEntry?.id ?? randomIdentifier(), identity: identity, device: device)

@@ -46,6 +46,7 @@ extension GroupStore {
             if error == .noSuchFileOrDirectory || error == .notDirectory { return .finished(.gone) }
             throw Failure.source(error, path)
         }
+        if status.isMountRoot { throw .otherFileSystem(path) }
         let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
         Faults.reach("looked")
         switch status.kind {

@@ -26,6 +26,7 @@ final class SourceTree {
         } catch {
             switch error {
             case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return nil
+            case .improperLink: throw .otherFileSystem(path)
             default: throw Failure.source(error, path)
             }
         }

@@ -180,7 +180,8 @@ extension StateStore {
 
     // MARK: - Due
 
-    /// Pending jobs whose time has come, of active pairs and of sources that are not held; none of a held destination.
+    /// Pending jobs whose time has come, of active pairs and of sources that are neither held nor paused; none of a destination
+    /// that is.
     /// The first one comes even if it is larger than `byteLimit`. Changes nothing but stuck jobs whose daily try has
     /// come, and times that a jump of the clock has put out of reach.
     package func due(
@@ -191,7 +192,7 @@ extension StateStore {
         return try read { (connection) throws(SafeBackupError) in
             var batch = DueBatch(
                 jobs: [], newestName: try connection.number("SELECT value FROM counter") ?? 0, nextDue: nil)
-            if try isHeld(destination, connection) { return batch }
+            if try isStopped(destination, connection) { return batch }
             var waiting: [Waiting] = []
             for pair in try runnable(destination, connection) {
                 try collect(pair, limit: limit, now: now, into: &waiting, &batch.nextDue, connection)
@@ -227,21 +228,23 @@ extension StateStore {
         var notBefore: Timestamp
     }
 
-    private func isHeld(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
-        let statement = try connection.statement("SELECT held_reason IS NOT NULL FROM destination WHERE id = ?")
+    /// Held or paused.
+    private func isStopped(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
+        let statement = try connection.statement(
+            "SELECT held_reason IS NOT NULL OR paused_at IS NOT NULL FROM destination WHERE id = ?")
         defer { statement.reset() }
         statement.bind(destination.rawValue)
         return try statement.step() ? statement.bool() : true
     }
 
-    /// The destination's active pairs with a source that is not held.
+    /// The destination's active pairs with a source that is neither held nor paused.
     private func runnable(
         _ destination: DestinationID, _ connection: Connection
     ) throws(SafeBackupError) -> [PairKey] {
         let statement = try connection.statement(
             """
             SELECT s.id FROM pair p JOIN source s ON s.id = p.source_id
-            WHERE p.destination_id = ? AND p.active = 1 AND s.held_reason IS NULL
+            WHERE p.destination_id = ? AND p.active = 1 AND s.held_reason IS NULL AND s.paused_at IS NULL
             """)
         defer { statement.reset() }
         statement.bind(destination.rawValue)
@@ -343,7 +346,7 @@ extension StateStore {
     // MARK: - Leases
 
     /// Marks jobs as leased, with what was planned for them; gives those that were still pending, and whose source and
-    /// destination are neither held nor inactive now. When this returns, a power cut leaves `leases` able to tell what
+    /// destination are neither held, paused nor inactive now. When this returns, a power cut leaves `leases` able to tell what
     /// was about to be written.
     @discardableResult
     package func lease(
@@ -353,7 +356,7 @@ extension StateStore {
         return try write { (connection) throws(SafeBackupError) in
             var taken: [LeasedJob] = []
             // A hold may have come since the jobs were due.
-            if try isHeld(destination, connection) { return taken }
+            if try isStopped(destination, connection) { return taken }
             let sources = Set(try runnable(destination, connection).map(\.source))
             taken.reserveCapacity(jobs.count)
             let update = try connection.statement(
