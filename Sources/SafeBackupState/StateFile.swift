@@ -69,6 +69,8 @@ struct StateFile {
     ) throws(SafeBackupError) -> (Connection, OpenReport) {
         let isCreated = try makeFile(in: folder)
         let connection = try Connection(Self.path(in: directory), .readWrite, vfs: options.vfs)
+        // The first read already writes the log's index; an empty file has none.
+        if try size(of: Self.leaf, in: folder) > 0 { try connection.reserveLogIndex() }
         // A newer release's file must stay as it is, its write-ahead log included.
         try connection.setCheckpointOnClose(false)
         let version = try connection.number("PRAGMA user_version") ?? 0
@@ -191,6 +193,7 @@ struct StateFile {
                     + "give one on a local disk by --state",
                 disposition: .permanent)
         }
+        try connection.reserveLogIndex()
         try connection.execute(
             """
             PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;

@@ -86,11 +86,13 @@ package final class Watcher: Sendable {
         }
         precondition(isFirst, "a watcher is started once")
         // No event comes before the first watch, and those that come meanwhile wait for the thread that places them.
-        async let placed = started.tree.run { loop.placeWatches() }
-        started.reading.submit { [tree = started.tree] in
-            loop.read { tree.submit { loop.digestEvents() } }
+        let placed: Result<WatchReport, SafeBackupError> = await withCheckedContinuation { continuation in
+            started.tree.submit { continuation.resume(returning: loop.placeWatches()) }
+            started.reading.submit { [tree = started.tree] in
+                loop.read { tree.submit { loop.digestEvents() } }
+            }
         }
-        switch await placed {
+        switch placed {
         case .success(let report): return report
         case .failure(let error):
             await stop()

@@ -54,10 +54,10 @@ extension EndToEnd {
 
         @Test(
             "A full state disk stops no agent, and nothing is missed when there is room", .needsLoopDevice,
-            .timeLimit(.minutes(4)))
-        func fullState() async throws {
+            .timeLimit(.minutes(4)), arguments: [4096, 1024])
+        func fullState(blockSize: Int) async throws {
             let bench = try Bench()
-            let disk = try bench.makeDisk("disk", mebibytes: 24)
+            let disk = try bench.makeDisk("disk", mebibytes: 24, blockSize: blockSize)
             bench.state = disk.mountPoint.appending("state")
             try bench.write("first", "first\n")
             let agent = try await bench.startAgent()
@@ -77,10 +77,12 @@ extension EndToEnd {
             try bench.expectSaved()
         }
 
-        @Test("A full or read-only state disk at the start: exit 1, and the directory is named", .needsLoopDevice)
-        func stateUnwritable() async throws {
+        @Test(
+            "A full or read-only state disk at the start: exit 1, and the directory is named", .needsLoopDevice,
+            arguments: [4096, 1024])
+        func stateUnwritable(blockSize: Int) async throws {
             let bench = try Bench()
-            let disk = try bench.makeDisk("disk", mebibytes: 24)
+            let disk = try bench.makeDisk("disk", mebibytes: 24, blockSize: blockSize)
             bench.state = disk.mountPoint.appending("state")
             try bench.write("file", "content\n")
             let filler = try fill(disk.mountPoint, leaving: 0)

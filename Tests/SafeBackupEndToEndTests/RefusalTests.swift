@@ -46,6 +46,21 @@ extension EndToEnd {
             #expect(version.ending == .exit(0) && !version.outputText.isEmpty)
         }
 
+        @Test("An OpenSSL without SHA-256 is a mistake of configuration that names it, and nothing is written")
+        func noDigest() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            let configuration = bench.root.appending("openssl.cnf")
+            // Only the provider that has no algorithm at all is active.
+            let script = #"printf 'openssl_conf=a\n[a]\nproviders=b\n[b]\nnull=c\n[c]\nactivate=1\n' >"$0""#
+            try command(["bash", "-c", FilePath(script), configuration])
+            let program = try await bench.run(
+                bench.arguments(["--once"]), environment: ["OPENSSL_CONF": configuration.string])
+            #expect(program.ending == .exit(2), "\(program.errorTail)")
+            #expect(program.errorText.contains("OPENSSL_CONF"), "\(program.errorTail)")
+            #expect(throws: Errno.noSuchFileOrDirectory) { try Descriptor.open(bench.backup, O_RDONLY) }
+        }
+
         @Test("A source that is not there is named, and nothing is made in its place", arguments: [true, false])
         func missingSource(once: Bool) async throws {
             let bench = try Bench()

@@ -93,6 +93,13 @@ final class Connection {
         if code != SQLITE_OK { throw failure(code, "keep the write-ahead log") }
     }
 
+    /// Takes the room on the disk that the write-ahead log's index will need, so that a full disk is an error of ours and
+    /// not the end of the process: 128 MiB of log. To be called on a file that has a log, before it is read.
+    func reserveLogIndex() throws(SafeBackupError) {
+        let code = safebackup_sqlite3_reserve_index(handle, 8)
+        if code != SQLITE_OK { throw failure(code, "take room for the write-ahead log's index") }
+    }
+
     /// SQL can no longer damage the file on purpose.
     func defend() throws(SafeBackupError) {
         let code = safebackup_sqlite3_enable_defensive(handle)

@@ -46,8 +46,8 @@ final class Bench {
     }
 
     /// A disk of the test's own, mounted below `root` until the end.
-    func makeDisk(_ name: String, mebibytes: Int) throws -> LoopDisk {
-        let disk = try LoopDisk(in: root, named: name, mebibytes: mebibytes)
+    func makeDisk(_ name: String, mebibytes: Int, blockSize: Int = 4096) throws -> LoopDisk {
+        let disk = try LoopDisk(in: root, named: name, mebibytes: mebibytes, blockSize: blockSize)
         disks.append(disk)
         return disk
     }

@@ -11,13 +11,15 @@ final class LoopDisk {
     let mountPoint: FilePath
     private var isMounted = false
 
-    /// Makes and mounts a new one. `mebibytes` is its size.
-    init(in directory: FilePath, named name: String, mebibytes: Int) throws {
+    /// Makes and mounts a new one. `mebibytes` is its size, `blockSize` in bytes.
+    init(in directory: FilePath, named name: String, mebibytes: Int, blockSize: Int = 4096) throws {
         image = directory.appending("\(name).image")
         mountPoint = directory.appending(name)
         try command(["truncate", "-s", FilePath("\(mebibytes)M"), image])
         // No reserved blocks: a full disk is then full for root too.
-        try command(["mkfs.ext4", "-q", "-F", "-m", "0", "-b", "4096", "-E", "lazy_itable_init=0", image])
+        try command([
+            "mkfs.ext4", "-q", "-F", "-m", "0", "-b", FilePath("\(blockSize)"), "-E", "lazy_itable_init=0", image,
+        ])
         try command(["mkdir", "-p", mountPoint])
         try mount()
         try command(["rm", "-rf", mountPoint.appending("lost+found")])
