@@ -285,6 +285,10 @@ package final class Agent: Sendable {
     ) async throws(SafeBackupError) -> AgentResult {
         let failure = Locked<SafeBackupError?>(nil)
         let requests = RequestDesk(state: state, directory: settings.state, io: io, stop: stop, logger: logger) {
+            if $0 == .accepted {
+                source.lookAgain()
+                destination.sourceWasAccepted()
+            }
             destination.kick()
         }
         await withTaskGroup(of: SafeBackupError?.self) { tasks in

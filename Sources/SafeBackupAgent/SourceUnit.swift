@@ -40,6 +40,8 @@ package final class SourceUnit: Sendable {
     /// Every job that the last complete walk knew has a sequence up to this.
     private let walkedUpTo = Shared<Int64?>(nil)
     private let holding: Holding
+    /// How often somebody asked to look again; a walk that began before does not count as a full one.
+    private let doubts = Locked(0)
 
     init(
         record: SourceRecord, destinations: [DestinationID], settings: Settings, state: StateAccess,
@@ -69,6 +71,8 @@ package final class SourceUnit: Sendable {
     /// Looks at once whether the root is there and the one that is known, and compares the source with the catalogue:
     /// somebody found it changed, or a person accepted something.
     func lookAgain() {
+        doubts.withLock { $0 += 1 }
+        walkedUpTo.set(nil)
         rootDoubted.signal()
         pausing.signal()
         reconcileWanted.signal()
@@ -131,22 +135,28 @@ package final class SourceUnit: Sendable {
     /// A source that was emptied stays held until something is there again that was saved: a stranger is no sign that
     /// the rest is gone on purpose.
     private func expectKnownEntry(in root: SourceRoot) async throws(SafeBackupError) {
-        let (id, filter) = (id, filter(for: root))
+        let filter = filter(for: root)
         let leaves = try await io.run { () throws(SafeBackupError) -> [[UInt8]] in
             var leaves: [[UInt8]] = []
             var scanner = Scanner(root: try root.opened(), filter: filter, depth: .entries)
             while let listed = try scanner.next() {
-                leaves += listed.flatMap(\.entries).filter(\.isSaved).map(\.leaf)
+                leaves += listed.flatMap(\.entries).map(\.leaf)
                 // One of the first thousands is enough.
                 if leaves.count > 4_096 { break }
             }
             return leaves
         }
-        let isKnown = try await state.durably { (store) throws(SafeBackupError) in
+        let isKnown = try await holdsKnown(leaves)
+        if !isKnown { throw emptied() }
+    }
+
+    /// Whether nothing was saved, or one of these leaves at the top was; also what is not saved now keeps its name.
+    private func holdsKnown(_ leaves: [[UInt8]]) async throws(SafeBackupError) -> Bool {
+        let id = id
+        return try await state.durably { (store) throws(SafeBackupError) in
             if try !store.hasLiveNames(id) { return true }
             return try store.hasLiveName(of: id, among: leaves)
         }
-        if !isKnown { throw emptied() }
     }
 
     private func emptied() -> SafeBackupError {
@@ -326,7 +336,7 @@ package final class SourceUnit: Sendable {
 
     /// Walks the tree, compares it with the catalogue one directory at a time, and queues what differs.
     private func reconcile(_ root: SourceRoot, reason: String) async throws(SafeBackupError) {
-        let id = id
+        let (id, doubtsBefore) = (id, doubts.withLock { $0 })
         let tree = try await io.run { () throws(SafeBackupError) in try root.opened() }
         let (number, mayBeEmpty) = try await state.durably { (store) throws(SafeBackupError) in
             let isAccepted = try store.sources().contains { $0.id == id && $0.accepted != nil }
@@ -342,7 +352,7 @@ package final class SourceUnit: Sendable {
         while let listed = ahead {
             if stop.isRequested { return }
             if isFirst, !mayBeEmpty, let top = listed.first(where: { $0.path.isRoot }), top.isWhole,
-                !top.entries.contains(where: \.isSaved)
+                !top.entries.contains(where: \.isSaved), try await !holdsKnown(top.entries.map(\.leaf))
             {
                 throw emptied()
             }
@@ -376,7 +386,7 @@ package final class SourceUnit: Sendable {
             _ = try store.finishReconcile(number, complete: complete)
             return try store.newestSequence()
         }
-        walkedUpTo.set(last)
+        if doubts.withLock({ $0 }) == doubtsBefore { walkedUpTo.set(last) }
         queued()
         logger.info(
             "The source was compared with the catalogue",

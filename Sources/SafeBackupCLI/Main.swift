@@ -14,7 +14,10 @@ struct SafeBackup: AsyncParsableCommand {
             4 held (see 'safebackup status'), 5 another agent has the state, 130 second interrupt.
             """,
         version: Release.version,
-        subcommands: [RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self])
+        subcommands: [
+            RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self, AcceptCommand.self,
+            PauseCommand.self, ResumeCommand.self,
+        ])
 }
 
 /// The options that every verb has.

@@ -25,7 +25,8 @@ final class LoopDisk {
         try command(["rm", "-rf", mountPoint.appending("lost+found")])
     }
 
-    private func mount() throws {
+    func mount() throws {
+        if isMounted { return }
         // No commit by time: what is on the disk is then what the program itself had flushed.
         try command(["mount", "-o", "loop,commit=300", image, mountPoint])
         isMounted = true
