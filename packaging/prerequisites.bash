@@ -3,10 +3,18 @@
 
 # The Debian packages (also Ubuntu's names) that building needs.
 # shellcheck disable=SC2034 # used by those who source this
-build_packages=(g++ git libc6-dev libsqlite3-dev libssl-dev pkg-config)
+build_packages=(ca-certificates g++ git libc6-dev libsqlite3-dev libssl-dev pkg-config)
+
+# What Swift's own programs load, on a machine that has nothing else.
+toolchain_packages=(libcurl4-openssl-dev libncurses6 libsqlite3-dev libxml2-dev zlib1g-dev)
 
 # The first release of Swift that builds this package.
 required_swift=6.2
+
+# Nothing when Swift cannot run.
+swift_version() {
+    swift --version 2>/dev/null </dev/null | sed -n 's/.*Swift version \([0-9][0-9.]*\).*/\1/p' | head -n 1
+}
 
 # Says where Swift is to be had unless `swift` of a sufficient version is on the PATH.
 require_swift() {
@@ -18,7 +26,11 @@ Install it as https://www.swift.org/install/linux/ says, open a new shell, and r
 MESSAGE
         return 1
     fi
-    version=$(swift --version 2>/dev/null </dev/null | sed -n 's/.*Swift version \([0-9][0-9.]*\).*/\1/p' | head -n 1)
+    version=$(swift_version)
+    if [[ -z $version ]]; then
+        install_packages "${toolchain_packages[@]}" || return 1
+        version=$(swift_version)
+    fi
     if [[ -z $version ]]; then
         echo "'swift --version' does not answer. Is the tool chain at $(command -v swift) complete?" >&2
         return 1

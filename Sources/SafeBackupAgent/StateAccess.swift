@@ -9,7 +9,8 @@ struct StateAccess: Sendable {
     let stop: StopSignal
     let logger: Logger
 
-    /// - Throws: `stateDamaged` at once; `stateFailed` only after a stop was requested.
+    /// - Throws: `stateDamaged` at once; `stateFailed` only after a stop was requested, or where trying again is in
+    ///   vain (`permanent`).
     func durably<R: Sendable>(
         _ body: @Sendable (isolated StateStore) throws(SafeBackupError) -> R
     ) async throws(SafeBackupError) -> R {
@@ -30,7 +31,7 @@ struct StateAccess: Sendable {
             } catch {
                 failure = error
             }
-            if failure.code != .stateFailed || stop.isRequested { throw failure }
+            if failure.code != .stateFailed || failure.disposition == .permanent || stop.isRequested { throw failure }
             if isFirst || wait >= .seconds(30) {
                 logger.error(
                     "The state cannot be written; saving goes on when it can",

@@ -136,6 +136,36 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: directory.string).count == 3)
     }
 
+    @Test("A row that is refused as double is damage where the index is wrong, and else an error that no retry mends")
+    func contradiction() throws {
+        let file = fixture.root.appending("contradiction.db")
+        try Data().write(to: URL(fileURLWithPath: file.string))
+        func connection() throws -> Connection { try Connection(file, .readWrite) }
+        try connection().execute("CREATE TABLE t (a TEXT); CREATE UNIQUE INDEX i ON t (a); INSERT INTO t VALUES ('x')")
+        func insert() throws -> (SafeBackupError?, Connection.Health) {
+            let open = try connection()
+            do throws(SafeBackupError) {
+                try open.prepare("INSERT INTO t VALUES ('x')").run()
+                return (nil, open.health)
+            } catch {
+                return (error, open.health)
+            }
+        }
+        let double = try insert()
+        #expect(double.0?.code == .stateFailed && double.0?.disposition == .permanent && double.1 == .good)
+
+        // The row goes while its index is not known.
+        try connection().execute(
+            """
+            PRAGMA writable_schema = ON; CREATE TABLE hidden AS SELECT * FROM sqlite_schema WHERE name = 'i';
+            DELETE FROM sqlite_schema WHERE name = 'i'
+            """)
+        try connection().execute("DELETE FROM t")
+        try connection().execute("PRAGMA writable_schema = ON; INSERT INTO sqlite_schema SELECT * FROM hidden")
+        let wrong = try insert()
+        #expect(wrong.0?.code == .stateDamaged && wrong.1 == .damaged, "\(String(describing: wrong.0))")
+    }
+
     @Test("An older state is copied aside and then migrated, with everything in it")
     func migration() async throws {
         let scene = try await fixture.scene()

@@ -209,6 +209,22 @@ final class Connection {
 
     // MARK: - Failures
 
+    /// Whether tables and indexes tell the same; reads the whole file. A check that itself fails decides nothing.
+    private func isConsistent() -> Bool {
+        var answer: [String] = []
+        withUnsafeMutablePointer(to: &answer) { answer in
+            // Ignored because what the check does not tell is an ordinary failure.
+            _ = sqlite3_exec(
+                handle, "PRAGMA integrity_check(1)",
+                { context, count, values, _ in
+                    guard count > 0, let values, let text = values[0] else { return 0 }
+                    context?.assumingMemoryBound(to: [String].self).pointee.append(String(cString: text))
+                    return 0
+                }, answer, nil)
+        }
+        return answer.isEmpty || answer == ["ok"]
+    }
+
     /// What a result code of SQLite means, remembered in `health`.
     func failure(_ code: Int32, _ task: String) -> SafeBackupError {
         let explanation = String(cString: sqlite3_errmsg(handle))
@@ -222,6 +238,9 @@ final class Connection {
             health = code == ioErrorShortRead ? .damaged : max(health, .failed)
         case SQLITE_FULL, SQLITE_CANTOPEN, SQLITE_READONLY, SQLITE_NOMEM, SQLITE_PROTOCOL, SQLITE_PERM:
             health = max(health, .failed)
+        case SQLITE_CONSTRAINT:
+            // None of our statements offers a row twice; an index that contradicts its table sees it so.
+            if !isConsistent() { health = .damaged }
         default:
             break
         }
@@ -230,6 +249,12 @@ final class Connection {
             return SafeBackupError(
                 .stateDamaged, "\(name) is damaged (could not \(task): \(explanation), SQLite \(code))\(step)",
                 disposition: .permanent, systemError: number)
+        }
+        if code & 0xFF == SQLITE_CONSTRAINT {
+            return SafeBackupError(
+                .stateFailed,
+                "\(name) could not \(task): \(explanation) (SQLite \(code)); this is an error of the program, please "
+                    + "report it: trying again does not help", disposition: .permanent)
         }
         let step =
             switch code & 0xFF {
