@@ -56,6 +56,8 @@ package enum AgentResult: Sendable {
     case incomplete(UnsavedReport)
     /// `--once` found the source or the destination held.
     case held(SafeBackupError)
+    /// `--once` found the source or the destination paused; so many jobs wait.
+    case paused(Int)
 }
 
 /// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
@@ -209,6 +211,7 @@ package final class Agent: Sendable {
         _ source: SourceUnit, _ destination: DestinationUnit, _ keeper: CatalogueKeeper, _ state: StateAccess,
         _ stop: StopSignal
     ) async throws(SafeBackupError) -> AgentResult {
+        if try await isPaused(source, destination, state) { return try await walkPaused(source, state) }
         do throws(SafeBackupError) {
             try await destination.attach()
         } catch {
@@ -265,6 +268,31 @@ package final class Agent: Sendable {
             UnsavedReport(try store.unsavedReport(limit: UnsavedReport.limit))
         }
         return unsaved.isComplete ? .complete : .incomplete(unsaved)
+    }
+
+    private func isPaused(
+        _ source: SourceUnit, _ destination: DestinationUnit, _ state: StateAccess
+    ) async throws(SafeBackupError) -> Bool {
+        let (from, to) = (source.id, destination.id)
+        return try await state.durably { (store) throws(SafeBackupError) in
+            let isSourcePaused = try store.sources().contains { $0.id == from && $0.pausedAt != nil }
+            let isDestinationPaused = try store.destinations().contains { $0.id == to && $0.pausedAt != nil }
+            return isSourcePaused || isDestinationPaused
+        }
+    }
+
+    /// What differs is queued, as by a running agent; nothing is saved, and the destination is not touched.
+    private func walkPaused(_ source: SourceUnit, _ state: StateAccess) async throws(SafeBackupError) -> AgentResult {
+        do throws(SafeBackupError) {
+            try await source.walkOnce()
+        } catch {
+            guard error.isHolding else { throw error }
+            let id = source.id
+            try await state.durably { (store) throws(SafeBackupError) in _ = try store.hold(.source(id), error) }
+            return .held(error)
+        }
+        let counts = try await state.durably { (store) throws(SafeBackupError) in try store.counts() }
+        return .paused(counts.pending + counts.leased)
     }
 
     private func held(

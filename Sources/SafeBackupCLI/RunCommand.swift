@@ -81,6 +81,9 @@ struct RunCommand: AsyncParsableCommand {
         case .incomplete(let unsaved):
             for line in unsaved.lines { Console.error(line) }
             throw ExitCode(3)
+        case .paused(let jobs):
+            Console.error("safebackup: paused: \(jobs) changes wait; 'safebackup resume' saves them")
+            if jobs > 0 { throw ExitCode(3) }
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
             throw ExitCode(4)
