@@ -86,6 +86,7 @@ struct StateFile {
         let wasClean = isEmpty ? false : try isMarkedClean(connection)
         if !isEmpty && !wasClean { try check(connection) }
         try migrate(connection, from: version, isEmpty: isEmpty, in: folder)
+        if !isEmpty { try compareSchema(connection) }
         if wasClean {
             // From here on only a close makes the state clean again.
             try connection.statement("DELETE FROM meta WHERE key = 'clean'").run()
@@ -217,6 +218,30 @@ struct StateFile {
         _ = try connection.checkpoint()
         let verdict = try connection.string("PRAGMA quick_check(1)")
         guard verdict == "ok" else { throw damaged(verdict ?? "its check gave no answer") }
+    }
+
+    /// Throws `stateDamaged` where a table or an index is not as the migrations make it: no check of SQLite's own knows
+    /// what our columns are called, and every statement would fail without end.
+    private func compareSchema(_ connection: Connection) throws(SafeBackupError) {
+        let model = try Connection(":memory:", .scratch)
+        try migrations.run(on: model, from: 0, release: options.release)
+        let expected = try Self.outline(model)
+        let missing = expected.subtracting(try Self.outline(connection))
+        if let first = missing.min() { throw damaged("its schema has changed (\(first))") }
+    }
+
+    /// Every column of tables and indexes, without the text that made them, which another SQLite may write otherwise.
+    private static func outline(_ connection: Connection) throws(SafeBackupError) -> Set<String> {
+        let statement = try connection.prepare(
+            """
+            SELECT m.name || '.' || c.name || ' ' || c.type || ' ' || c."notnull" || ' ' || c.pk
+            FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'table'
+            UNION ALL SELECT m.name || '(' || c.seqno || ') ' || ifnull(c.name, '') || ' ' || c."desc"
+            FROM sqlite_schema m JOIN pragma_index_xinfo(m.name) c WHERE m.type = 'index'
+            """)
+        var outline: Set<String> = []
+        while try statement.step() { outline.insert(statement.text()) }
+        return outline
     }
 
     private func migrate(

@@ -136,6 +136,27 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: directory.string).count == 3)
     }
 
+    @Test(
+        "A schema that has changed under us is damage, found when the state is opened",
+        arguments: [("first_seen_at", "first_seem_at"), ("backoff_until INTEGER", "backoff_until INTEGES")])
+    func changedSchema(from: String, to: String) async throws {
+        let scene = try await fixture.scene()
+        try await scene.save("f", file(1))
+        try await scene.store.close()
+        let text = String(decoding: try fixture.bytes(), as: UTF8.self)
+        try #require(text.contains(from))
+        // Byte for byte, as a failing disk would; the page's own structure stays whole.
+        var bytes = try fixture.bytes()
+        let pattern = Array(from.utf8)
+        for start in 0..<(bytes.count - pattern.count) where Array(bytes[start..<start + pattern.count]) == pattern {
+            bytes.replaceSubrange(start..<start + pattern.count, with: Array(to.utf8))
+        }
+        try fixture.write(bytes)
+        let (store, report) = try await fixture.open()
+        #expect(report.damagedMovedTo != nil)
+        #expect(try await store.counts().files == 0)
+    }
+
     @Test("A row that is refused as double is damage where the index is wrong, and else an error that no retry mends")
     func contradiction() throws {
         let file = fixture.root.appending("contradiction.db")

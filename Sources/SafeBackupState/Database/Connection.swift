@@ -250,7 +250,7 @@ final class Connection {
                 .stateDamaged, "\(name) is damaged (could not \(task): \(explanation), SQLite \(code))\(step)",
                 disposition: .permanent, systemError: number)
         }
-        if code & 0xFF == SQLITE_CONSTRAINT {
+        if code & 0xFF == SQLITE_CONSTRAINT || code & 0xFF == SQLITE_ERROR {
             return SafeBackupError(
                 .stateFailed,
                 "\(name) could not \(task): \(explanation) (SQLite \(code)); this is an error of the program, please "
