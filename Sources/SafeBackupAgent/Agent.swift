@@ -37,6 +37,7 @@ package struct AgentSettings: Sendable {
             backoff.initial = .milliseconds(100)
             backoff.maximum = .seconds(2)
             backoff.attemptLimit = 5
+            settle.limit = .seconds(5)
         }
     }
 }

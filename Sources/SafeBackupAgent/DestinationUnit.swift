@@ -299,7 +299,8 @@ package final class DestinationUnit: Sendable {
         let outcomes = await local.store(readable, from: trees)
         do throws(SafeBackupError) {
             if readable.count < group.count {
-                try await release(group.filter { trees[$0.job.source] == nil }, after: .seconds(2))
+                let later = clock.now + .seconds(2)
+                try await release(group.filter { trees[$0.job.source] == nil }.map { ($0.job, later) })
             }
             try await settle(readable, outcomes, newestName: newestName)
         } catch {
@@ -329,9 +330,9 @@ package final class DestinationUnit: Sendable {
     }
 
     /// Nothing was written for these jobs, and nothing has failed: they wait.
-    private func release(_ leases: [LeasedJob], after wait: Duration) async throws(SafeBackupError) {
-        let (id, time) = (id, clock.now + wait)
-        let jobs = leases.map { ($0.job, time) }
+    private func release(_ jobs: [(DueJob, Timestamp)]) async throws(SafeBackupError) {
+        if jobs.isEmpty { return }
+        let id = id
         try await state.durably { (store) throws(SafeBackupError) in try store.release(id, jobs) }
     }
 
@@ -340,6 +341,7 @@ package final class DestinationUnit: Sendable {
     ) async throws(SafeBackupError) {
         var completions: [Completion] = []
         var gone: [DueJob] = []
+        var unsettled: [DueJob] = []
         var failures: [(LeasedJob, SafeBackupError)] = []
         var (files, bytes) = (0, Int64(0))
         for (lease, outcome) in zip(group, outcomes) {
@@ -354,6 +356,7 @@ package final class DestinationUnit: Sendable {
                     bytes += copy.size
                 }
             case .gone: gone.append(lease.job)
+            case .failed(let error) where error.code == .unsettled: unsettled.append(lease.job)
             case .failed(let error): failures.append((lease, error))
             }
         }
@@ -368,6 +371,8 @@ package final class DestinationUnit: Sendable {
             }
         }
         try await finish(completions)
+        let (now, probe) = (clock.now, local.writerProbe)
+        try await release(unsettled.map { ($0, probe?.retry(firstSeen: $0.firstSeenAt, now: now) ?? now) })
         if files > 0 { progress.saved(files: files, bytes: bytes) }
         if failures.isEmpty { return }
         // Something may have been under way: the disk decides before anything is tried again.

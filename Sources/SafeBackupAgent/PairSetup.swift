@@ -3,6 +3,7 @@ import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupState
 import SafeBackupSystem
+import SafeBackupWatch
 import SystemPackage
 
 /// Brings a source, a destination and what the state knows of them together, before anything is drained: a new
@@ -26,7 +27,9 @@ struct PairSetup: Sendable {
     func establish() async throws(SafeBackupError) -> Pair {
         let (settings, clock) = (settings, clock)
         let machine = try await io.run { () throws(SafeBackupError) in try settings.state.machineIdentifier() }
-        let local = LocalDestination(path: settings.destination, io: io, clock: clock)
+        let local = LocalDestination(
+            path: settings.destination, io: io, clock: clock,
+            writerProbe: WriterProbe(quiet: settings.settle.quiet, limit: settings.settle.limit))
         let known = try await state.durably { (store) throws(SafeBackupError) in
             (
                 try store.sources().first { $0.path == settings.source.bytes },

@@ -80,6 +80,7 @@ extension GroupStore {
             return .finished(.stored(entry(.kept, found, live.metadata)))
         }
         let source = try open(found, job.path)
+        try settle(job, source, found)
         if let copy, copy.size == now.size,
             job.hashFirst || live.map({ $0.isRacy || found.tree.isSameContent(now, $0.fingerprint) }) ?? false,
             let (digest, metadata) = try read(source, found, job.path), digest == copy.digest,
@@ -119,6 +120,14 @@ extension GroupStore {
             default: throw Failure.source(error, path)
             }
         }
+    }
+
+    /// Lets a file wait that is still being written, as long as it may.
+    private func settle(_ job: DueJob, _ source: Descriptor, _ found: Found) throws(SafeBackupError) {
+        guard found.tree.hasLeases, let writerProbe,
+            writerProbe.asks(mtime: found.status.fingerprint.mtime, firstSeen: job.firstSeenAt, now: found.at)
+        else { return }
+        if source.hasWriter() == true { throw Failure.unsettled(job.path) }
     }
 
     private func metadata(_ found: Found, _ source: Descriptor, _ path: RelativePath) throws(SafeBackupError)

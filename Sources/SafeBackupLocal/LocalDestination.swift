@@ -26,6 +26,8 @@ package final class LocalDestination: Destination {
     private let clock: WallClock
     private let policy: VersionPolicy
     private let tornLimit: Int
+    /// Whether files wait for their writers.
+    package let writerProbe: WriterProbe?
     private let isStopping = Atomic(false)
     private let attached = Locked<AttachedRoot?>(nil)
     /// The directory that was attached last.
@@ -36,13 +38,14 @@ package final class LocalDestination: Destination {
 
     package init(
         path: FilePath, io: ThreadExecutor, clock: WallClock = .system, policy: VersionPolicy = VersionPolicy(),
-        tornLimit: Int = BackoffPolicy().tornLimit
+        tornLimit: Int = BackoffPolicy().tornLimit, writerProbe: WriterProbe? = nil
     ) {
         self.path = path
         self.io = io
         self.clock = clock
         self.policy = policy
         self.tornLimit = tornLimit
+        self.writerProbe = writerProbe
     }
 
     // MARK: Attaching
@@ -270,7 +273,7 @@ package final class LocalDestination: Destination {
             var store: GroupStore
             do {
                 store = try GroupStore(
-                    in: root, from: sources, tornLimit: tornLimit, clock: clock,
+                    in: root, from: sources, tornLimit: tornLimit, writerProbe: writerProbe, clock: clock,
                     isInterrupted: { self.isStopping.load(ordering: .relaxed) })
             } catch {
                 throw Failure.destination(error, "open", .root)

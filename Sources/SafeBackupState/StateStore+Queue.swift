@@ -263,7 +263,7 @@ extension StateStore {
         let prefix = try prefix(pair, connection)
         let statement = try connection.statement(
             """
-            SELECT sequence, path, generation, action, attempts, hash_first, size, not_before FROM job
+            SELECT sequence, path, generation, action, attempts, first_seen_at, hash_first, size, not_before FROM job
             WHERE state = 'pending' AND destination_id = ? AND source_id = ? ORDER BY not_before, sequence LIMIT ?
             """)
         defer { statement.reset() }
@@ -274,7 +274,7 @@ extension StateStore {
             let job = DueJob(
                 source: pair.source, path: path, location: prefix.appending(path), sequence: sequence,
                 generation: statement.int(), action: JobAction(rawValue: statement.text()) ?? .store,
-                attempts: Int(statement.int()), hashFirst: statement.bool())
+                attempts: Int(statement.int()), firstSeenAt: statement.timestamp(), hashFirst: statement.bool())
             let size = statement.intOrNull() ?? 0
             let notBefore = statement.timestamp()
             if notBefore > now {
@@ -395,7 +395,7 @@ extension StateStore {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
                 """
-                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, hash_first, stage_name,
+                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, first_seen_at, hash_first, stage_name,
                     version, version_reason, obstruction, obstruction_version, final_kind, final_inode, final_size,
                     final_mtime_ns
                 FROM job WHERE state = 'leased' AND state <> 'pending' AND destination_id = ? ORDER BY sequence LIMIT ?
@@ -410,7 +410,7 @@ extension StateStore {
                     source: pair.source, path: path, location: try prefix(pair, connection).appending(path),
                     sequence: statement.int(), generation: statement.int(),
                     action: JobAction(rawValue: statement.text()) ?? .store, attempts: Int(statement.int()),
-                    hashFirst: statement.bool())
+                    firstSeenAt: statement.timestamp(), hashFirst: statement.bool())
                 try connection.look(&job, pair)
                 leases.append(LeasedJob(job: job, plan: LeasePlan.read(statement)))
             }
