@@ -110,11 +110,20 @@ package final class Agent: Sendable {
         let store = opened.0
         current.withLock { $0 = store }
         defer { current.withLock { $0 = nil } }
+        await note(
+            "started",
+            "Release \(Release.version) saves \(printable(settings.source.bytes)) to "
+                + "\(printable(settings.destination.bytes))\(settings.isOnce ? ", once" : "")", in: store)
         let result: Result<AgentResult, SafeBackupError>
         do throws(SafeBackupError) {
             result = .success(try await runRounds(with: store, opened.1, ready: ready))
         } catch {
             result = .failure(error)
+        }
+        switch result {
+        case .success(.held(let error)): await note("stopped", "Held: \(error.message)", level: "warning", in: store)
+        case .success: await note("stopped", settings.isOnce ? "The run has ended" : "As it was asked to", in: store)
+        case .failure(let error): await note("stopped", "By a failure: \(error.message)", level: "error", in: store)
         }
         do throws(SafeBackupError) {
             try await store.close()
@@ -123,6 +132,18 @@ package final class Agent: Sendable {
             logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
         }
         return try result.get()
+    }
+
+    /// An event of the agent itself, for the journal.
+    private func note(
+        _ event: String, _ message: String, level: String = "notice", in store: StateStore
+    ) async {
+        do throws(SafeBackupError) {
+            try await store.record(level: level, event: event, message: message)
+        } catch {
+            // What the state's failure means is decided by whoever needs the state next.
+            logger.debug("An event could not be written to the journal", metadata: ["error": "\(error.message)"])
+        }
     }
 
     /// One round, and another each time the state turns out to be damaged: it is begun anew and rebuilt.
@@ -169,6 +190,10 @@ package final class Agent: Sendable {
             logger.error(
                 "The state was damaged; it was moved aside and is rebuilt from the destination and a walk",
                 metadata: ["moved.to": "\(printable(moved.bytes))"])
+            await note(
+                "stateRebuilt",
+                "The state was damaged; it lies at \(printable(moved.bytes)) now, and is rebuilt from the destination's "
+                    + "catalogue and a walk", level: "error", in: store)
         }
         let state = StateAccess(store: store, stop: stop, logger: logger)
         // Whoever starts the agent has perhaps mended what made jobs stuck while it was down.
@@ -180,6 +205,10 @@ package final class Agent: Sendable {
         } catch {
             guard settings.isOnce, error.isHolding else { throw error }
             return .held(error)
+        }
+        let (sourceID, patterns) = (pair.source.id, settings.excludes.patterns)
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.setExcludeRules(sourceID, patterns)
         }
 
         let drains = Locked<[DestinationUnit]>([])

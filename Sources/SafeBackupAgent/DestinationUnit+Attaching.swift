@@ -23,9 +23,11 @@ extension DestinationUnit {
     /// Ends or undoes what was under way when an agent, or a disk, went away.
     private func recover() async throws(SafeBackupError) {
         let id = id
+        // All at once: where a copy moved may be another lease's matter, and there are no more than the lanes carried.
+        let leaseLimit = 2 * limits.lanes * limits.jobs
         while true {
             let leases = try await state.durably { (store) throws(SafeBackupError) in
-                try store.leases(id, limit: 1_000)
+                try store.leases(id, limit: leaseLimit)
             }
             if leases.isEmpty { break }
             let recovered = try await local.recover(leases)

@@ -25,7 +25,7 @@ package final class DestinationUnit: Sendable {
     let clock: WallClock
     let stop: StopSignal
     private let backoff: BackoffPolicy
-    private let limits: GroupLimits
+    let limits: GroupLimits
     private let requeuesFuzzy: Bool
     /// After this time without work nothing below the destination stays open.
     let idleTime: Duration
@@ -37,6 +37,8 @@ package final class DestinationUnit: Sendable {
     private let lanesInUse = Atomic(0)
     /// When each reason for another try was logged last.
     private let told = Locked<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
+    /// Paths whose copies are being moved away: nothing is stored there meanwhile.
+    let origins = Locked<Set<MovingPath>>([])
     let holding: Holding
     let door = DestinationDoor()
     /// Keeps a second agent away also while nothing is open.
@@ -154,6 +156,7 @@ package final class DestinationUnit: Sendable {
                         }
                         continue
                     }
+                    if inUse == 0 { try await self.removeVacated() }
                     if inUse == 0, try await isDone() { return nil }
                     if inUse == 0 { try await self.local.verify() }
                     await self.wake.wait(atMost: self.untilNextOrIdle(batch.nextDue))
@@ -204,6 +207,7 @@ package final class DestinationUnit: Sendable {
             case .unknown(let error): completions.append(failed(job, error))
             }
         }
+        stores = try await findOrigins(of: stores, in: batch)
         if !stores.isEmpty {
             // In the order of the walk, so that neighbours share their open directories.
             var plans = await plan(stores)
@@ -215,6 +219,7 @@ package final class DestinationUnit: Sendable {
                 // They may have moved away what the first plans saw.
                 plans = await plan(stores)
             }
+            if isAlone { Self.dropOrigins(of: &stores, below: plans) }
             var leased: [LeasedJob] = []
             for (job, plan) in zip(stores, plans) {
                 switch plan {
@@ -229,6 +234,7 @@ package final class DestinationUnit: Sendable {
             let (id, leases) = (id, leased)
             if leases.isEmpty { return ([], isAlone) }
             let taken = try await state.durably { (store) throws(SafeBackupError) in try store.lease(id, leases) }
+            noteOrigins(of: taken)
             Faults.reach("leased")
             return (taken, isAlone)
         }
@@ -294,6 +300,7 @@ package final class DestinationUnit: Sendable {
 
     /// One group from lease to catalogue.
     private func carry(_ group: [LeasedJob], newestName: Int64) async {
+        defer { forgetOrigins(of: group) }
         let (trees, readable) = await openSources(of: group)
         progress.storing(readable.first?.job.path)
         let outcomes = await local.store(readable, from: trees)

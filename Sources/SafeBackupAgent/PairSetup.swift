@@ -26,7 +26,7 @@ struct PairSetup: Sendable {
     ///   what is known is not there and nothing can be begun without it.
     func establish() async throws(SafeBackupError) -> Pair {
         let (settings, clock) = (settings, clock)
-        let machine = try await io.run { () throws(SafeBackupError) in try settings.state.machineIdentifier() }
+        let machine = try await io.run { () throws(SafeBackupError) in try StateDirectory.machineIdentifier() }
         let local = LocalDestination(
             path: settings.destination, io: io, clock: clock,
             writerProbe: WriterProbe(quiet: settings.settle.quiet, limit: settings.settle.limit))
@@ -83,8 +83,9 @@ struct PairSetup: Sendable {
         try await local.attach(expecting: sentinel.id)
         let files = try await local.catalogues()
         let id = pair.destination.id
+        let shown = settings.destination.appending(".safebackup").appending("catalogue")
         let imported = try await state.durably { (store) throws(SafeBackupError) in
-            try Self.importNewest(of: files, into: id, store)
+            try Self.importNewest(of: files, shownIn: shown, into: id, store)
         }
         for refusal in imported.refused {
             logger.warning("A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
@@ -101,7 +102,7 @@ struct PairSetup: Sendable {
 
     /// Tries the copies from the newest on; the older of the two is whole even if the newer one is damaged.
     private static func importNewest(
-        of files: [FilePath], into destination: DestinationID, _ store: isolated StateStore
+        of files: [FilePath], shownIn directory: FilePath, into destination: DestinationID, _ store: isolated StateStore
     ) throws(SafeBackupError) -> (report: ImportReport?, refused: [String]) {
         var refused: [String] = []
         for file in files {
@@ -110,10 +111,20 @@ struct PairSetup: Sendable {
             } catch {
                 // A failing state, as against a failing file, ends the attempt.
                 if error.code == .stateFailed { throw error }
-                refused.append(error.message)
+                // The file was opened through a descriptor; a person looks for it by its own name.
+                let name = printable(directory.appending(file.components.suffix(1)).bytes)
+                refused.append(Self.replacing(file.string, by: name, in: error.message))
             }
         }
         return (nil, refused)
+    }
+
+    private static func replacing(_ old: String, by new: String, in text: String) -> String {
+        let (text, old) = (Array(text.utf8), Array(old.utf8))
+        guard let start = text.indices.first(where: { text[$0...].starts(with: old) }) else {
+            return String(decoding: text, as: UTF8.self)
+        }
+        return String(decoding: text[..<start] + Array(new.utf8) + text[(start + old.count)...], as: UTF8.self)
     }
 
     /// Checks that a known destination lists this source, and lists it if there is room for it.

@@ -66,7 +66,10 @@ struct RequestDesk: Sendable {
                 answer = .failed(error.message)
             }
             let given = answer
-            try await state.durably { (store) throws(SafeBackupError) in try store.answer(request.id, given) }
+            try await state.durably { (store) throws(SafeBackupError) in
+                try store.answer(request.id, given)
+                try store.recordRequest(request.verb, RequestWork.told(request.verb, request.arguments), given)
+            }
             logger.info("A request was answered", metadata: ["verb": "\(request.verb)"])
         }
     }

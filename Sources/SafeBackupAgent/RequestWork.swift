@@ -32,6 +32,11 @@ struct RequestWork: Sendable {
         }
     }
 
+    /// The arguments that mean something to a person.
+    static func told(_ verb: String, _ arguments: [[UInt8]]) -> [[UInt8]] {
+        verb == "accept" ? Array(arguments.prefix(1)) : arguments
+    }
+
     // MARK: Retry
 
     /// Paths are absolute, below a source, or relative to one; none means all.
@@ -111,8 +116,7 @@ struct RequestWork: Sendable {
     /// Intent, new sentinel, catalogue, in this order: after a crash the sentinel tells how far it came.
     private func replace(_ destination: DestinationID) async throws(SafeBackupError) {
         let new = randomIdentifier()
-        let directory = directory
-        let machine = try await io.run { () throws(SafeBackupError) in try directory.machineIdentifier() }
+        let machine = try await io.run { () throws(SafeBackupError) in try StateDirectory.machineIdentifier() }
         let (record, entries) = try await state.durably { (store) throws(SafeBackupError) in
             try store.beginReplacement(of: destination, sentinel: new)
             let pairs = try store.pairs().filter { $0.destination == destination }

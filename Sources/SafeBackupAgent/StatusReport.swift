@@ -1,4 +1,3 @@
-import FoundationEssentials
 package import SafeBackupCore
 import SafeBackupState
 import SafeBackupSystem
@@ -63,34 +62,48 @@ package struct StatusReport: Sendable, Encodable {
     package struct Agent: Sendable, Encodable {
         package var running: Bool
         package var pid: Int32?
+        /// Without an agent: the newest thing that one is known to have done.
+        package var lastSignOfLifeAt: String?
     }
 
     /// A path that is not, or not wholly, saved.
     package struct Problem: Sendable, Encodable {
         package var path: String
+        package var pathHex: String?
+        package var sourcePath: String
         package var state: String
         package var code: String
         package var message: String?
         package var since: String
     }
 
+    /// What happened, as the journal has it.
+    package struct Event: Sendable, Encodable {
+        package var at: String
+        package var level: String
+        package var event: String
+        package var message: String
+    }
+
     package var agent: Agent
     package var sources: [Source]
     package var destinations: [Destination]
     package var problems: [Problem]
+    /// The newest that are more than the course of things, newest first.
+    package var events: [Event]
 
     /// Something of the user's fails, or may not be read.
     private var hasUnsaved = false
 
-    private enum CodingKeys: String, CodingKey { case agent, sources, destinations, problems }
+    private enum CodingKeys: String, CodingKey { case agent, sources, destinations, problems, events }
 
     /// Reads the state beside a running agent, or without one.
     package init(_ directory: StateDirectory) throws(SafeBackupError) {
         try directory.requireState()
         let reader = try StateReader(in: directory.path)
         let status = try reader.status()
-        let holder = directory.holder()
-        agent = Agent(running: holder.isHeld, pid: holder.process)
+        agent = Agent(directory)
+        if !agent.running { agent.lastSignOfLifeAt = try reader.lastSignOfLife()?.iso8601 }
         sources = status.sources.map { source in
             Source(
                 path: printable(source.record.path), isActive: source.record.isActive, files: source.files,
@@ -112,21 +125,19 @@ package struct StatusReport: Sendable, Encodable {
         hasUnsaved = !UnsavedReport(unsaved).isComplete
         problems = unsaved.map { entry in
             Problem(
-                path: entry.path.description, state: entry.state.rawValue, code: entry.code, message: entry.message,
+                path: entry.path.description, pathHex: ReportText.hex(ifNeeded: entry.path),
+                sourcePath: printable(
+                    status.sources.first { $0.record.id == entry.source }?.record.path ?? []),
+                state: entry.state.rawValue, code: entry.code,
+                message: entry.message ?? SkipReason(rawValue: entry.code).map { "It \($0.explanation)" },
                 since: entry.since.iso8601)
+        }
+        events = try reader.remarkableEvents(limit: 20).map {
+            Event(at: $0.at.iso8601, level: $0.level.rawValue, event: $0.event, message: $0.message)
         }
     }
 
-    package func json() throws(SafeBackupError) -> String {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        do {
-            return String(decoding: try encoder.encode(self), as: UTF8.self)
-        } catch {
-            throw SafeBackupError(
-                .stateFailed, "The status cannot be written as JSON: \(error)", disposition: .permanent)
-        }
-    }
+    package func json() throws(SafeBackupError) -> String { try ReportText.json(self) }
 
     /// 4 when something is held, 3 when something is stuck or fuzzy, or waits because it is paused, else 0.
     package var exitCode: Int32 {
@@ -150,7 +161,8 @@ package struct StatusReport: Sendable, Encodable {
         if agent.running {
             lines.append("Agent: running" + (agent.pid.map { ", process \($0)" } ?? ""))
         } else {
-            lines.append("Agent: not running; changes are found by its next start")
+            let since = agent.lastSignOfLifeAt.map { "; what changed since \($0) is not known" } ?? ""
+            lines.append("Agent: not running\(since); changes are found by its next start")
         }
         for source in sources {
             lines.append("")
@@ -195,6 +207,12 @@ package struct StatusReport: Sendable, Encodable {
             for problem in problems where problem.code != SafeBackupError.Code.destinationFull.rawValue {
                 lines.append("  \(problem.state)  \(problem.path)  \(problem.message ?? problem.code)")
             }
+            lines.append("  ('safebackup why PATH' tells everything that is known of one)")
+        }
+        if !events.isEmpty {
+            lines.append("")
+            lines.append("Lately:")
+            for event in events.prefix(5) { lines.append("  \(event.at)  \(event.event)  \(event.message)") }
         }
         return lines.joined(separator: "\n")
     }

@@ -24,8 +24,7 @@ struct RunCommand: AsyncParsableCommand {
 
     @OptionGroup var state: StateOption
 
-    @Option(name: .long, help: "Leave out what matches, in gitignore syntax; may be given several times.")
-    var exclude: [ArgumentBytes] = []
+    @OptionGroup var excludes: ExcludeOptions
 
     @Flag(name: .long, help: "Save what differs and end, instead of watching.")
     var once = false
@@ -39,6 +38,7 @@ struct RunCommand: AsyncParsableCommand {
 
     func run() async throws {
         let directory = try state.directory()
+        let rules = try ExcludeRules(try excludes.patterns() ?? [])
         let preflight = try Preflight(source: source.bytes, destination: destination.bytes, state: directory.path)
         let isTerminal = isatty(1) == 1
         let logger = Console.logger(level: verbose ? .debug : isTerminal ? .warning : .info)
@@ -50,8 +50,7 @@ struct RunCommand: AsyncParsableCommand {
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
         var settings = AgentSettings(
-            preflight: preflight, state: directory, excludes: try ExcludeRules(patterns: exclude.map(\.bytes)),
-            isOnce: once)
+            preflight: preflight, state: directory, excludes: rules, isOnce: once)
         settings.idleTime = .milliseconds(idleMilliseconds)
         let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
         let signals = Task {

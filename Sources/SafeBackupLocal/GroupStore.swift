@@ -3,7 +3,11 @@ import SafeBackupSystem
 import SystemPackage
 
 /// Stores one group of leased jobs on the calling thread:
-/// stage → link older copies to their version names → flush → rename over the final names → flush.
+/// stage → link older copies to their version names → flush → rename over the final names → flush → remove the names
+/// that moved copies had.
+///
+/// A copy that moves is staged as a second link of itself, so that in each group all links are made before the first
+/// rename: swaps and chains need no order.
 ///
 /// After a crash at any point each final name holds its old entry or the new one, whole, or nothing while the old one
 /// is at the version name that its lease records; `Recovery` tells which.
@@ -31,6 +35,8 @@ struct GroupStore {
         case moving(VersionReason)
         /// It is at its version name, and the final name is free.
         case moved(VersionReason)
+        /// Another job of this group moves it elsewhere: it is in staging too.
+        case taken
     }
 
     let root: AttachedRoot
@@ -49,6 +55,8 @@ struct GroupStore {
     private var leftStages: [[UInt8]] = []
     private var progress: [Progress] = []
     private var older: [Older] = []
+    /// By the locations that copies are moved away from: the copies, and the jobs that move them, once staged.
+    var takers: [RelativePath: (index: Int, copy: CopyRecord)] = [:]
 
     /// Opens what the group needs; the descriptors that report failed writes must be older than the first write.
     init(
@@ -77,8 +85,9 @@ struct GroupStore {
             removeLeftStages()
             flush.end()
         }
-        for lease in group {
+        for (index, lease) in group.enumerated() {
             progress.append(stage(lease))
+            if isMove(index), let copy = lease.job.origin?.copy { takers[copy.location] = (index, copy) }
             Faults.reach("staged")
         }
         for index in group.indices {
@@ -118,7 +127,11 @@ struct GroupStore {
             switch progress[index] {
             case .finished, .flushing: return
             case .directory:
-                if kind != .directory { older[index] = .moving(.inTheWay) }
+                if isTaken(lease) {
+                    older[index] = .taken
+                } else if kind != .directory {
+                    older[index] = .moving(.inTheWay)
+                }
             case .staged(let entry):
                 older[index] = try keepOlder(lease, kind: kind, newer: entry)
             }
@@ -131,6 +144,10 @@ struct GroupStore {
         _ lease: LeasedJob, kind: EntryKind, newer: StoredEntry
     ) throws(SafeBackupError) -> Older {
         let location = lease.job.location
+        if isTaken(lease) {
+            guard lease.plan.final.isStill(try look(at: location), root) else { throw Failure.surprise(location) }
+            return .taken
+        }
         guard let reason = Self.reason(lease.plan, kind: kind, newer: newer) else {
             guard lease.plan.final.isStill(try look(at: location), root) else { throw Failure.surprise(location) }
             return .dropped
@@ -208,6 +225,7 @@ struct GroupStore {
             order.sort { group[$0].job.location < group[$1].job.location }
         }
         if movesDirectory { failBelowMovedDirectories(group) }
+        failTogether(group)
         return root.gate.enter(alone: movesDirectory) {
             if root.gate.moves != moves {
                 directories = DirectoryCache(root.base)
@@ -218,12 +236,14 @@ struct GroupStore {
                 Faults.reach("renamed")
             }
             Faults.reach("renamed")
+            failTogether(group)
             do throws(Errno) {
                 try flush.flush()
-                return nil
             } catch {
                 return error
             }
+            if !takers.isEmpty { leaveOrigins(group) }
+            return nil
         }
     }
 
@@ -234,7 +254,10 @@ struct GroupStore {
                 continue
             }
             let moved = group[mover].job.location
-            for index in group.indices where index != mover && group[index].job.location.isWithin(moved) {
+            for index in group.indices where index != mover {
+                let isBelow = group[index].job.location.isWithin(moved)
+                let comesFromBelow = isMove(index) && group[index].job.origin?.copy.location.isWithin(moved) == true
+                guard isBelow || comesFromBelow else { continue }
                 if case .finished(.failed) = progress[index] { continue }
                 if case .finished(.gone) = progress[index] { continue }
                 abandon(index, group[index], .failed(Failure.surprise(group[index].job.location)))
@@ -271,7 +294,7 @@ struct GroupStore {
         switch older[index] {
         case .absent:
             try move(stage, from: root.staging, to: parent, location.leaf)
-        case .dropped, .linked:
+        case .dropped, .linked, .taken:
             if mustLookAgain, !lease.plan.final.isStill(try parent.status(of: location.leaf), root) {
                 throw .noSuchFileOrDirectory
             }
@@ -294,6 +317,7 @@ struct GroupStore {
         if case .moving(let reason) = older[index] {
             entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
         }
+        if case .taken = older[index] { try removeTaken(location) }
         let directory = try makeDirectory(location)
         let hasChanged = try writer.apply(
             entry.metadata, mtime: entry.fingerprint.mtime, to: directory, current: try directory.status(),
@@ -313,7 +337,11 @@ struct GroupStore {
             guard error == .notDirectory || error == .tooManySymbolicLinkLevels,
                 let obstruction = lease.plan.obstruction, let version = lease.plan.obstructionVersion
             else { throw error }
-            entry.displaced.append(try displace(obstruction, to: version))
+            if takers[obstruction] != nil {
+                try removeTaken(obstruction)
+            } else {
+                entry.displaced.append(try displace(obstruction, to: version))
+            }
             parent = try makeDirectory(path)
         }
         return parent
@@ -391,13 +419,14 @@ struct GroupStore {
     /// Ends a job without a result: its stage goes, and what was under its final name is there again where possible.
     /// What cannot be undone here is told by `Recovery`.
     private mutating func abandon(_ index: Int, _ lease: LeasedJob, _ outcome: JobOutcome) {
+        // A link may be its copy's only name by now: recovery tells.
+        if !isMove(index) { removeStage(lease) }
         progress[index] = .finished(outcome)
-        removeStage(lease)
         guard let version = lease.plan.version else { return }
         let location = lease.job.location
         do throws(Errno) {
             switch older[index] {
-            case .absent, .dropped, .moving: break
+            case .absent, .dropped, .moving, .taken: break
             case .linked: try removeVersion(version, ifSameAs: location)
             case .moved:
                 try directories.directory(version.parent).moveToFreeName(
@@ -444,10 +473,100 @@ struct GroupStore {
                 outcomes.append(outcome)
                 continue
             }
-            removeStage(group[index])
+            if !isMove(index) { removeStage(group[index]) }
             outcomes.append(.failed(Failure.destination(error, "flush", group[index].job.location)))
         }
         return outcomes
+    }
+}
+
+// MARK: - Moves
+
+extension GroupStore {
+    /// The job's stage is a link to a copy that moves.
+    private func isMove(_ index: Int) -> Bool {
+        if case .staged(let entry) = progress[index] { return entry.content == .moved }
+        return false
+    }
+
+    /// What is under the job's final name is a copy that another job of this group moves elsewhere.
+    private func isTaken(_ lease: LeasedJob) -> Bool {
+        guard let taker = takers[lease.job.location], isMove(taker.index),
+            case .present(_, let inode, _, _) = lease.plan.final
+        else { return false }
+        return inode == taker.copy.inode
+    }
+
+    /// Moves, and what is stored in the place of moved copies, need each other: when one of them failed, recovery has to
+    /// see all of them together.
+    private mutating func failTogether(_ group: [LeasedJob]) {
+        if takers.isEmpty { return }
+        let indices = together(group)
+        let hasFailed = indices.contains { index in
+            if case .finished(.failed) = progress[index] { return true }
+            return false
+        }
+        if hasFailed { fail(indices, group) }
+    }
+
+    private func together(_ group: [LeasedJob]) -> [Int] {
+        let movers = Set(takers.values.map(\.index))
+        return group.indices.filter { index in
+            movers.contains(index) || takers[group[index].job.location] != nil
+                || group[index].plan.obstruction.map { takers[$0] != nil } ?? false
+        }
+    }
+
+    private mutating func fail(_ indices: [Int], _ group: [LeasedJob]) {
+        for index in indices {
+            if case .finished(.failed) = progress[index] { continue }
+            if !isMove(index) { removeStage(group[index]) }
+            progress[index] = .finished(.failed(Failure.surprise(group[index].job.location)))
+        }
+    }
+
+    /// Removes the names that the moved copies had, where they still lie there, and makes that durable.
+    private mutating func leaveOrigins(_ group: [LeasedJob]) {
+        do throws(Errno) {
+            for index in group.indices where isMove(index) {
+                guard let copy = group[index].job.origin?.copy else { continue }
+                try leave(copy)
+                Faults.reach("unlinked")
+            }
+            try flush.flush()
+        } catch {
+            // They are under their new names all the same; recovery removes the old ones.
+            fail(together(group), group)
+        }
+    }
+
+    private mutating func leave(_ copy: CopyRecord) throws(Errno) {
+        let location = copy.location
+        do {
+            let parent = try directories.directory(location.parent)
+            // Another copy may have been stored there, or moved there.
+            let status = try parent.status(of: location.leaf)
+            guard status.kind == copy.kind, status.fingerprint.inode == copy.inode else { return }
+            try parent.remove(location.leaf)
+            try flush.changed(parent, at: location.parent)
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return
+            default: throw error
+            }
+        }
+    }
+
+    /// Makes room where a copy lies that is in staging too, and will be under its new name.
+    private mutating func removeTaken(_ location: RelativePath) throws(Errno) {
+        let parent = try directories.directory(location.parent)
+        let status = try parent.status(of: location.leaf)
+        guard status.kind != .directory, status.fingerprint.inode == takers[location]?.copy.inode else {
+            throw .fileExists
+        }
+        try parent.remove(location.leaf)
+        directories.forget(location)
+        try flush.changed(parent, at: location.parent)
     }
 }
 

@@ -244,6 +244,11 @@ package final class LocalDestination: Destination {
         try await io.run { () throws(SafeBackupError) in try self.removeNow(versions: versions) }
     }
 
+    /// See `removeEmptyNow`.
+    package func removeEmpty(_ directories: [RelativePath]) async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.removeEmptyNow(directories) }
+    }
+
     package func read(_ location: RelativePath) async throws(SafeBackupError) -> Descriptor {
         try await io.run { () throws(SafeBackupError) in try self.readNow(location) }
     }
@@ -289,7 +294,7 @@ package final class LocalDestination: Destination {
         try root.check()
         var recovery: Recovery
         do {
-            recovery = try Recovery(root)
+            recovery = try Recovery(root, now: clock.now)
         } catch {
             throw Failure.destination(error, "open", .root)
         }
@@ -300,6 +305,14 @@ package final class LocalDestination: Destination {
         let root = try attachedRoot()
         try root.check()
         try Removal.remove(versions: versions, in: root)
+    }
+
+    /// Removes the directories of these that are empty, in the order given; others stay, and one that is gone is no
+    /// error. Durable when it returns. Not to be called while a group is in flight.
+    package func removeEmptyNow(_ directories: [RelativePath]) throws(SafeBackupError) {
+        let root = try attachedRoot()
+        try root.check()
+        try Removal.removeEmpty(directories, in: root)
     }
 
     /// Throws `damaged` when nothing, or no file, is there.

@@ -101,10 +101,19 @@ package final class StateReader: CatalogueReading {
     /// See `Connection.work`.
     var work: Int { connection.work }
 
-    package func status() throws(SafeBackupError) -> StateStatus {
+    /// Runs `body` on one view of the database, which is given up when this returns.
+    func read<R>(_ body: (Connection) throws(SafeBackupError) -> R) throws(SafeBackupError) -> R {
         try connection.statement("BEGIN").run()
         // Ignored beyond its effect: nothing was changed, and the next BEGIN tells if the connection is broken.
         defer { connection.rollBack() }
+        return try body(connection)
+    }
+
+    package func status() throws(SafeBackupError) -> StateStatus {
+        try read { (connection) throws(SafeBackupError) in try status(connection) }
+    }
+
+    private func status(_ connection: Connection) throws(SafeBackupError) -> StateStatus {
         let tallies = try Tally.all(connection)
         let pairs = try PairRecord.all(connection)
         var status = StateStatus(

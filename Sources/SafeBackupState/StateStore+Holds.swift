@@ -37,7 +37,7 @@ extension StateStore {
                     held_reason = ?1, held_message = ?2 WHERE id = ?4
                 """
             ).bind(text: error.code.rawValue).bind(text: error.message).bind(now).bind(side.row).run()
-            if isNew { try record("error", event: "held", error.message, now: now, connection) }
+            if isNew { try journal(side, .error, "held", "\(error.message) (\(error.code))", now: now, connection) }
             return isNew
         }
     }
@@ -51,7 +51,9 @@ extension StateStore {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
             try Self.release(side, connection)
-            try record("info", event: "released", standing.message, now: now, connection)
+            try journal(
+                side, .notice, "released", "The \(side.table) is no longer held (\(standing.reason))", now: now,
+                connection)
         }
         return standing
     }
@@ -68,9 +70,22 @@ extension StateStore {
                 """)
             try update.bind(isPaused).bind(now).bind(side.row).run()
             if connection.changes == 0 { return false }
-            try record("info", event: isPaused ? "paused" : "resumed", "By a person", now: now, connection)
+            let message = isPaused ? "Nothing of it is saved until 'safebackup resume'" : "It goes on"
+            try journal(side, .notice, isPaused ? "paused" : "resumed", message, now: now, connection)
             return true
         }
+    }
+
+    private func journal(
+        _ side: PairSide, _ level: JournalEntry.Level, _ event: String, _ message: String, now: Timestamp,
+        _ connection: Connection
+    ) throws(SafeBackupError) {
+        var entry = JournalEntry(at: now, level: level, event: event, message: message)
+        switch side {
+        case .source(let id): entry.source = id
+        case .destination(let id): entry.destination = id
+        }
+        try journal(entry, connection)
     }
 
     private static func hold(of side: PairSide, _ connection: Connection) throws(SafeBackupError) -> Hold? {
@@ -102,7 +117,8 @@ extension StateStore {
             try connection.statement("UPDATE source SET accepted = ?, desynced = 1 WHERE id = ?")
                 .bind(text: reason.rawValue).bind(source.rawValue).run()
             try Self.release(.source(source), connection)
-            try record("warning", event: "accepted", "The source: \(reason)", now: now, connection)
+            let message = identity == nil ? "That it was emptied" : "Another directory as the source's root"
+            try journal(.source(source), .notice, "accepted", message, now: now, connection)
         }
     }
 
@@ -134,6 +150,7 @@ extension StateStore {
                 "DELETE FROM copy WHERE destination_id = ?1",
                 "DELETE FROM job WHERE destination_id = ?1",
                 "DELETE FROM tally WHERE destination_id = ?1",
+                "DELETE FROM vacated WHERE destination_id = ?1",
                 "UPDATE pair SET first_save_at = NULL WHERE destination_id = ?1",
                 "UPDATE source SET desynced = 1 WHERE id IN (SELECT source_id FROM pair WHERE destination_id = ?1)",
             ] {
@@ -143,8 +160,9 @@ extension StateStore {
             }
             try Self.release(.destination(destination), connection)
             forgetPairs()
-            try record(
-                "warning", event: "accepted", "The destination was replaced; its copies are recorded as lost", now: now,
+            try journal(
+                .destination(destination), .notice, "accepted",
+                "Another directory as the destination; what lay in the former one is recorded as lost", now: now,
                 connection)
         }
     }

@@ -53,6 +53,8 @@ package struct DueBatch: Sendable, Hashable {
     package var newestName: Int64
     /// When the next job that is not in the batch is due: at once, if the batch was cut short; `nil` if there is none.
     package var nextDue: Timestamp?
+    /// The sources of which something may have been moved.
+    package var movedSources: Set<SourceID> = []
 }
 
 extension StateStore {
@@ -96,6 +98,7 @@ extension StateStore {
         let notBefore = limit.map { min(change.notBefore, $0) } ?? change.notBefore
         let size = change.action == .delete ? nil : change.size
         let number = nextNumber()
+        if change.action == .delete { noteVanished(pair) }
         try connection.statement(
             """
             INSERT INTO job (sequence, source_id, destination_id, path, state, action, generation, size, is_directory,
@@ -195,6 +198,7 @@ extension StateStore {
             if try isStopped(destination, connection) { return batch }
             var waiting: [Waiting] = []
             for pair in try runnable(destination, connection) {
+                if try mayHaveMoved(pair, connection) { batch.movedSources.insert(pair.source) }
                 try collect(pair, limit: limit, now: now, into: &waiting, &batch.nextDue, connection)
             }
             waiting.sort { ($0.notBefore, $0.job.sequence) < ($1.notBefore, $1.job.sequence) }
@@ -364,6 +368,7 @@ extension StateStore {
                 UPDATE job SET state = 'leased', leased_generation = ?1, leased_action = ?2, leased_at = ?3,
                     leased_upto = ?4, stage_name = ?5, version = ?6, version_reason = ?7, obstruction = ?8,
                     obstruction_version = ?9, final_kind = ?10, final_inode = ?11, final_size = ?12, final_mtime_ns = ?13,
+                    origin_path = ?16, origin_copy = ?17,
                     settle_by = CASE WHEN generation = ?1 THEN NULL ELSE settle_by END, backoff_until = NULL
                 WHERE sequence = ?14 AND state = 'pending' AND destination_id = ?15
                 """)
@@ -378,7 +383,8 @@ extension StateStore {
                 case .present(let kind, let inode, let size, let mtime):
                     update.bind(text: kind.rawValue).bind(bits: inode).bind(size).bind(mtime)
                 }
-                try update.bind(job.sequence).bind(destination.rawValue).run()
+                try update.bind(job.sequence).bind(destination.rawValue).bind(path: job.origin?.path.bytes)
+                    .bind(job.origin?.copy.id).run()
                 if connection.changes == 0 { continue }
                 note(PairKey(source: job.source, destination: destination)) {
                     $0.pending -= 1
@@ -395,9 +401,9 @@ extension StateStore {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
                 """
-                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, first_seen_at, hash_first, stage_name,
-                    version, version_reason, obstruction, obstruction_version, final_kind, final_inode, final_size,
-                    final_mtime_ns
+                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, first_seen_at, hash_first,
+                    origin_path, origin_copy, stage_name, version, version_reason, obstruction, obstruction_version,
+                    final_kind, final_inode, final_size, final_mtime_ns
                 FROM job WHERE state = 'leased' AND state <> 'pending' AND destination_id = ? ORDER BY sequence LIMIT ?
                 """)
             defer { statement.reset() }
@@ -411,7 +417,9 @@ extension StateStore {
                     sequence: statement.int(), generation: statement.int(),
                     action: JobAction(rawValue: statement.text()) ?? .store, attempts: Int(statement.int()),
                     firstSeenAt: statement.timestamp(), hashFirst: statement.bool())
+                let (origin, copy) = (statement.pathOrNull(), statement.intOrNull())
                 try connection.look(&job, pair)
+                if let origin, let copy { job.origin = try connection.origin(origin, copy) }
                 leases.append(LeasedJob(job: job, plan: LeasePlan.read(statement)))
             }
             return leases
@@ -430,7 +438,7 @@ extension StateStore {
                     leased_generation = NULL, leased_action = NULL, leased_at = NULL, leased_upto = NULL,
                     stage_name = NULL, version = NULL, version_reason = NULL, obstruction = NULL,
                     obstruction_version = NULL, final_kind = NULL, final_inode = NULL, final_size = NULL,
-                    final_mtime_ns = NULL
+                    final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
                 WHERE sequence = ? AND state = 'leased' AND destination_id = ?
                 """)
             for (job, notBefore) in jobs {

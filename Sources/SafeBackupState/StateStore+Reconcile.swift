@@ -110,6 +110,7 @@ extension StateStore {
             try connection.statement(
                 "UPDATE reconcile SET ended_at = ?, complete = ?, queued = queued + ?, drift = ? WHERE id = ?"
             ).bind(now).bind(isComplete).bind(Int64(counts.queued)).bind(Int64(drift)).bind(id.rawValue).run()
+            try journalReconcile(id, source, isComplete, drift, now: now, connection)
             // A year of daily walks is history enough.
             try connection.statement(
                 """

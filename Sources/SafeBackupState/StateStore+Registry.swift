@@ -137,28 +137,16 @@ extension StateStore {
 
     /// Whether changes of the source may have been missed.
     package func markDesynced(_ source: SourceID, _ isDesynced: Bool) throws(SafeBackupError) {
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement("UPDATE source SET desynced = ? WHERE id = ?")
-                .bind(isDesynced).bind(source.rawValue).run()
-        }
-    }
-
-    // MARK: - Journal
-
-    /// Adds an event for people, and drops the oldest beyond 10,000.
-    package func record(level: String, event: String, message: String) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
-            try record(level, event: event, message, now: now, connection)
+            let update = try connection.statement("UPDATE source SET desynced = ?1 WHERE id = ?2 AND desynced <> ?1")
+            try update.bind(isDesynced).bind(source.rawValue).run()
+            if !isDesynced || connection.changes == 0 { return }
+            try journal(
+                JournalEntry(
+                    at: now, level: .warning, event: "desynced",
+                    message: "Changes may have been missed; the source is walked and compared", source: source),
+                connection)
         }
-    }
-
-    /// As above, in the transaction of the caller.
-    func record(
-        _ level: String, event: String, _ message: String, now: Timestamp, _ connection: Connection
-    ) throws(SafeBackupError) {
-        try connection.statement("INSERT INTO journal (at, level, event, message) VALUES (?, ?, ?, ?)")
-            .bind(now).bind(text: level).bind(text: event).bind(text: message).run()
-        try connection.statement("DELETE FROM journal WHERE id <= ?").bind(connection.insertedRow - 10_000).run()
     }
 }

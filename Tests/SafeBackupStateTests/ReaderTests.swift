@@ -156,7 +156,7 @@ extension StateStore {
         #expect(try fixture.rows("SELECT DISTINCT path FROM v_history WHERE path LIKE 'x''%'") == ["x'642FFF'"])
         #expect(
             try fixture.rows("SELECT reason, files, bytes FROM v_exposure ORDER BY 1")
-                == ["nameTooLong|1|3", "waiting|1|4"])
+                == ["queued|1|4", "stuck|1|3"])
     }
 
     /// How much more the database does for a call on a large state than on a small one.
@@ -313,18 +313,5 @@ extension StateStore {
             scene.clock.advance(.seconds(60))
         }
         #expect(try await scene.store.destinations().first?.hold?.at == began)
-    }
-
-    @Test("The journal keeps the newest 10,000 events")
-    func journal() async throws {
-        try await scene.store.write { (connection) throws(SafeBackupError) in
-            try connection.execute(
-                """
-                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10500)
-                INSERT INTO journal (at, level, event, message) SELECT i, 'info', 'e', 'm' FROM n
-                """)
-        }
-        try await scene.store.record(level: "info", event: "last", message: "m")
-        #expect(try fixture.rows("SELECT count(*), max(event) FROM journal") == ["10000|last"])
     }
 }

@@ -22,6 +22,22 @@ struct ProcessTests {
         }
     }
 
+    @Test("Who looks for the holder of a lock keeps nobody from taking it", .timeLimit(.minutes(1)))
+    func lookAtLock() async throws {
+        let temporary = try TemporaryDirectory()
+        let path = temporary.path.appending("lock")
+        _ = try ProcessLock(at: path)
+        let looker = Task.detached {
+            while !Task.isCancelled { _ = try ProcessLock.holder(of: path) }
+        }
+        for _ in 0..<300 {
+            let lock = try ProcessLock(at: path)
+            withExtendedLifetime(lock) {}
+        }
+        looker.cancel()
+        try await looker.value
+    }
+
     @Test("A second process's lock is refused and names the first", .timeLimit(.minutes(1)))
     func lock() throws {
         let temporary = try TemporaryDirectory()

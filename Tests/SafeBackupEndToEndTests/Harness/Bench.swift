@@ -48,8 +48,10 @@ final class Bench {
     }
 
     /// A disk of the test's own, mounted below `root` until the end.
-    func makeDisk(_ name: String, mebibytes: Int, blockSize: Int = 4096) throws -> LoopDisk {
-        let disk = try LoopDisk(in: root, named: name, mebibytes: mebibytes, blockSize: blockSize)
+    func makeDisk(
+        _ name: String, mebibytes: Int, blockSize: Int = 4096, _ fileSystem: LoopDisk.FileSystem = .ext4
+    ) throws -> LoopDisk {
+        let disk = try LoopDisk(in: root, named: name, mebibytes: mebibytes, blockSize: blockSize, fileSystem)
         disks.append(disk)
         return disk
     }
