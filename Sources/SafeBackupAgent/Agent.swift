@@ -18,6 +18,8 @@ package struct AgentSettings: Sendable {
     var isSameDevice: Bool
     package var settle: SettlePolicy
     package var backoff: BackoffPolicy
+    /// After this time without work nothing below the destination stays open, so that it can be unmounted.
+    package var idleTime = Duration.seconds(10)
 
     package init(
         preflight: Preflight, state: StateDirectory, excludes: ExcludeRules, isOnce: Bool
@@ -35,6 +37,7 @@ package struct AgentSettings: Sendable {
             backoff.initial = .milliseconds(100)
             backoff.maximum = .seconds(2)
             backoff.attemptLimit = 5
+            settle.limit = .seconds(5)
         }
     }
 }
@@ -54,6 +57,8 @@ package enum AgentResult: Sendable {
     case incomplete(UnsavedReport)
     /// `--once` found the source or the destination held.
     case held(SafeBackupError)
+    /// `--once` found the source or the destination paused; so many jobs wait.
+    case paused(Int)
 }
 
 /// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
@@ -216,14 +221,13 @@ package final class Agent: Sendable {
             state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
             queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
         let destination = DestinationUnit(
-            id: pair.destination.id, local: pair.local, sentinel: pair.sentinel, state: state,
+            id: pair.destination.id, local: pair.local, state: state,
             sources: [source.id: source], io: io, clock: clock, stop: stop, backoff: settings.backoff,
-            limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, logger: logger,
-            progress: progress)
+            limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, idleTime: settings.idleTime,
+            logger: logger, progress: progress)
         drains.withLock { $0 = [destination] }
         let keeper = CatalogueKeeper(
-            destination: pair.destination.id, source: source, local: pair.local,
-            stateDirectory: settings.state.path,
+            unit: destination, source: source, stateDirectory: settings.state.path,
             state: state, io: io, clock: clock, logger: logger)
         stop.onRequest { pair.local.interrupt() }
         if settings.isOnce {
@@ -238,6 +242,7 @@ package final class Agent: Sendable {
         _ source: SourceUnit, _ destination: DestinationUnit, _ keeper: CatalogueKeeper, _ state: StateAccess,
         _ stop: StopSignal
     ) async throws(SafeBackupError) -> AgentResult {
+        if try await isPaused(source, destination, state) { return try await walkPaused(source, state) }
         do throws(SafeBackupError) {
             try await destination.attach()
         } catch {
@@ -280,7 +285,7 @@ package final class Agent: Sendable {
             guard failure.isHolding else { throw failure }
             let id = source.id
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.hold(id, failure)
+                _ = try store.hold(.source(id), failure)
             }
             await destination.local.detach()
             return .held(failure)
@@ -296,12 +301,37 @@ package final class Agent: Sendable {
         return unsaved.isComplete ? .complete : .incomplete(unsaved)
     }
 
+    private func isPaused(
+        _ source: SourceUnit, _ destination: DestinationUnit, _ state: StateAccess
+    ) async throws(SafeBackupError) -> Bool {
+        let (from, to) = (source.id, destination.id)
+        return try await state.durably { (store) throws(SafeBackupError) in
+            let isSourcePaused = try store.sources().contains { $0.id == from && $0.pausedAt != nil }
+            let isDestinationPaused = try store.destinations().contains { $0.id == to && $0.pausedAt != nil }
+            return isSourcePaused || isDestinationPaused
+        }
+    }
+
+    /// What differs is queued, as by a running agent; nothing is saved, and the destination is not touched.
+    private func walkPaused(_ source: SourceUnit, _ state: StateAccess) async throws(SafeBackupError) -> AgentResult {
+        do throws(SafeBackupError) {
+            try await source.walkOnce()
+        } catch {
+            guard error.isHolding else { throw error }
+            let id = source.id
+            try await state.durably { (store) throws(SafeBackupError) in _ = try store.hold(.source(id), error) }
+            return .held(error)
+        }
+        let counts = try await state.durably { (store) throws(SafeBackupError) in try store.counts() }
+        return .paused(counts.pending + counts.leased)
+    }
+
     private func held(
         _ error: SafeBackupError, destination: DestinationID, _ state: StateAccess
     ) async throws(SafeBackupError) -> AgentResult {
         guard error.disposition == .destinationUnavailable else { throw error }
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.hold(destination, error)
+            _ = try store.hold(.destination(destination), error)
         }
         return .held(error)
     }
@@ -314,6 +344,10 @@ package final class Agent: Sendable {
     ) async throws(SafeBackupError) -> AgentResult {
         let failure = Locked<SafeBackupError?>(nil)
         let requests = RequestDesk(state: state, directory: settings.state, io: io, stop: stop, logger: logger) {
+            if $0 == .accepted {
+                source.lookAgain()
+                destination.sourceWasAccepted()
+            }
             destination.kick()
         }
         await withTaskGroup(of: SafeBackupError?.self) { tasks in

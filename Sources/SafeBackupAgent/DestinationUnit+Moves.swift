@@ -31,7 +31,7 @@ extension DestinationUnit {
         }
         for (source, members) in Dictionary(grouping: jobs.indices, by: { jobs[$0].source }) {
             guard batch.movedSources.contains(source) else { continue }
-            guard let root = sources[source]?.openRoot else {
+            guard let root = sources[source]?.knownRoot else {
                 // Just being opened, or about to be held.
                 busy.formUnion(members)
                 continue
@@ -133,7 +133,13 @@ enum MoveSearch {
     static func questions(
         for jobs: [DueJob], attemptLimit: Int, below root: SourceRoot
     ) -> [(index: Int, question: MoveQuestion)] {
-        var directories = DirectoryCache(root.tree)
+        let tree: ConfinedDirectory
+        do throws(SafeBackupError) {
+            tree = try root.opened(staysOnMount: true)
+        } catch {
+            return []  // ignored because the store opens the root too, and lets the jobs wait
+        }
+        var directories = DirectoryCache(tree)
         var found: [(Int, MoveQuestion)] = []
         for (index, job) in jobs.enumerated() where job.attempts < attemptLimit {
             do throws(Errno) {
@@ -154,7 +160,7 @@ enum MoveSearch {
     /// is nowhere else; of a file with several, an absence must be confirmed as one that ends a name is.
     static func haveLeft(_ looks: [(question: MoveQuestion, path: RelativePath)], below root: SourceRoot) -> [Bool] {
         do throws(SafeBackupError) {
-            let tree = try root.verified()
+            let tree = try root.opened(staysOnMount: true)
             var directories = DirectoryCache(tree)
             var left: [Bool?] = []
             var unsure: [Int] = []

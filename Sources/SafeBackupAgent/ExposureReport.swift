@@ -237,13 +237,13 @@ package struct ExposureReport: Sendable, Encodable {
         now: Timestamp
     ) throws(SafeBackupError) {
         guard parts.contains(where: { $0.filesOfUnknownSize > 0 }) else { return }
-        let root: SourceRoot
+        let tree: ConfinedDirectory
         do throws(SafeBackupError) {
-            root = try SourceRoot(path: FilePath(bytes: source.path), known: source.identity)
+            tree = try SourceRoot(path: FilePath(bytes: source.path), known: source.identity).opened()
         } catch {
             return  // ignored because the sizes stay unknown, and are counted as such
         }
-        var directories = DirectoryCache(root.tree)
+        var directories = DirectoryCache(tree)
         var last: Int64 = 0
         var looks = 0
         while looks < lookLimit {

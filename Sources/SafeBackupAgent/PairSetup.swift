@@ -3,6 +3,7 @@ import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupState
 import SafeBackupSystem
+import SafeBackupWatch
 import SystemPackage
 
 /// Brings a source, a destination and what the state knows of them together, before anything is drained: a new
@@ -26,7 +27,9 @@ struct PairSetup: Sendable {
     func establish() async throws(SafeBackupError) -> Pair {
         let (settings, clock) = (settings, clock)
         let machine = try await io.run { () throws(SafeBackupError) in try StateDirectory.machineIdentifier() }
-        let local = LocalDestination(path: settings.destination, io: io, clock: clock)
+        let local = LocalDestination(
+            path: settings.destination, io: io, clock: clock,
+            writerProbe: WriterProbe(quiet: settings.settle.quiet, limit: settings.settle.limit))
         let known = try await state.durably { (store) throws(SafeBackupError) in
             (
                 try store.sources().first { $0.path == settings.source.bytes },
@@ -176,13 +179,7 @@ struct PairSetup: Sendable {
         do throws(SafeBackupError) {
             let (identity, device) = try await io.run { () throws(SafeBackupError) in
                 let root = try SourceRoot(path: path, known: nil)
-                do throws(Errno) {
-                    return (root.identity, try root.tree.root.status().device)
-                } catch {
-                    throw SafeBackupError(
-                        .sourceFailed, "The source \(printable(path.bytes)) cannot be read: \(error.explanation)",
-                        disposition: .transient, systemError: error.rawValue)
-                }
+                return (root.identity, root.status.device)
             }
             return SourceSeed(
                 path: path.bytes, uuid: sentinelEntry?.id ?? randomIdentifier(), identity: identity, device: device)

@@ -41,7 +41,7 @@ struct SourceLook {
                     continue  // ignored because what cannot be opened has nothing to leave out
                 }
             }
-            tree = root.tree
+            tree = try root.opened()
             filter = TreeFilter(root: root.status, rules: rules, own: identities)
             failure = nil
         } catch {

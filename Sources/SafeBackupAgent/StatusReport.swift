@@ -12,12 +12,13 @@ package struct StatusReport: Sendable, Encodable {
         package var bytes: Int64
         package var isDesynced: Bool
         package var held: Held?
+        package var pausedAt: String?
         package var lastReconcileAt: String?
         /// By reason: how many entries are not saved.
         package var notSaved: [String: Int]
 
         enum CodingKeys: String, CodingKey {
-            case path, files, bytes, held, lastReconcileAt, notSaved
+            case path, files, bytes, held, pausedAt, lastReconcileAt, notSaved
             case isActive = "active"
             case isDesynced = "desynced"
         }
@@ -27,6 +28,9 @@ package struct StatusReport: Sendable, Encodable {
         package var location: String
         package var kind: String
         package var held: Held?
+        package var pausedAt: String?
+        /// Jobs that wait because the destination is full.
+        package var full: Full?
         package var pending: Int
         package var leased: Int
         package var stuck: Int
@@ -40,6 +44,19 @@ package struct StatusReport: Sendable, Encodable {
         package var reason: String
         package var message: String
         package var since: String
+        /// `safebackup accept` can release it; else it goes when its cause is gone.
+        package var isAcceptable: Bool
+
+        enum CodingKeys: String, CodingKey {
+            case reason, message, since
+            case isAcceptable = "acceptable"
+        }
+    }
+
+    package struct Full: Sendable, Encodable {
+        package var jobs: Int
+        /// What they take, as far as it is known.
+        package var bytes: Int64
     }
 
     package struct Agent: Sendable, Encodable {
@@ -91,12 +108,15 @@ package struct StatusReport: Sendable, Encodable {
             Source(
                 path: printable(source.record.path), isActive: source.record.isActive, files: source.files,
                 bytes: source.bytes, isDesynced: source.record.isDesynced, held: source.record.hold.map(Held.init),
-                lastReconcileAt: source.record.lastReconcileAt?.iso8601, notSaved: source.notSaved)
+                pausedAt: source.record.pausedAt?.iso8601, lastReconcileAt: source.record.lastReconcileAt?.iso8601,
+                notSaved: source.notSaved)
         }
         destinations = status.destinations.map { destination in
             Destination(
                 location: printable(destination.record.location), kind: destination.record.kind,
-                held: destination.record.hold.map(Held.init), pending: destination.counts.pending,
+                held: destination.record.hold.map(Held.init), pausedAt: destination.record.pausedAt?.iso8601,
+                full: destination.waitingForRoom.map { Full(jobs: $0.jobs, bytes: $0.bytes) },
+                pending: destination.counts.pending,
                 leased: destination.counts.leased, stuck: destination.counts.stuck, fuzzy: destination.counts.fuzzy,
                 pendingBytes: destination.counts.pendingBytes, oldestPendingAt: destination.oldestPending?.iso8601,
                 catalogueExportedAt: destination.record.catalogueExportedAt?.iso8601)
@@ -119,12 +139,21 @@ package struct StatusReport: Sendable, Encodable {
 
     package func json() throws(SafeBackupError) -> String { try ReportText.json(self) }
 
-    /// 4 when something is held, 3 when something is stuck or fuzzy, else 0.
+    /// 4 when something is held, 3 when something is stuck or fuzzy, or waits because it is paused, else 0.
     package var exitCode: Int32 {
         let isHeld = sources.contains { $0.isActive && $0.held != nil } || destinations.contains { $0.held != nil }
         if isHeld { return 4 }
         if destinations.contains(where: { $0.stuck > 0 || $0.fuzzy > 0 }) { return 3 }
+        // A pause is no error; that something waits because of it must not be forgotten.
+        let isPaused = (sources.filter(\.isActive).map(\.pausedAt) + destinations.map(\.pausedAt)).contains {
+            $0 != nil
+        }
+        if isPaused && destinations.contains(where: { $0.pending + $0.leased > 0 }) { return 3 }
         return hasUnsaved ? 3 : 0
+    }
+
+    private static func pausedLine(_ since: String) -> String {
+        "  PAUSED        since \(since); 'safebackup resume' goes on"
     }
 
     package var text: String {
@@ -141,6 +170,7 @@ package struct StatusReport: Sendable, Encodable {
             lines.append("  saved         \(source.files) files, \(ByteCount(source.bytes))")
             lines.append("  last walk     \(source.lastReconcileAt ?? "never finished")")
             if source.isDesynced { lines.append("  desynced      a walk is due or running") }
+            if let paused = source.pausedAt { lines.append(Self.pausedLine(paused)) }
             if let held = source.held { lines.append(contentsOf: held.lines) }
             for (reason, count) in source.notSaved.sorted(by: { $0.key < $1.key }) {
                 lines.append("  not saved     \(count) × \(reason)")
@@ -149,7 +179,12 @@ package struct StatusReport: Sendable, Encodable {
         for destination in destinations {
             lines.append("")
             lines.append("Destination \(destination.location)")
+            if let paused = destination.pausedAt { lines.append(Self.pausedLine(paused)) }
             if let held = destination.held { lines.append(contentsOf: held.lines) }
+            if let full = destination.full {
+                lines.append(
+                    "  FULL          \(full.jobs) changes wait for \(ByteCount(full.bytes)) of room; free space there")
+            }
             let waiting = destination.pending + destination.leased
             if waiting == 0 {
                 lines.append("  queue         empty")
@@ -165,10 +200,11 @@ package struct StatusReport: Sendable, Encodable {
             lines.append(
                 "  catalogue     \(destination.catalogueExportedAt.map { "copied \($0)" } ?? "not copied yet")")
         }
-        if !problems.isEmpty {
+        if problems.contains(where: { $0.code != SafeBackupError.Code.destinationFull.rawValue }) {
             lines.append("")
             lines.append("Not saved, or not wholly:")
-            for problem in problems {
+            // What waits for room is told above, in one line.
+            for problem in problems where problem.code != SafeBackupError.Code.destinationFull.rawValue {
                 lines.append("  \(problem.state)  \(problem.path)  \(problem.message ?? problem.code)")
             }
             lines.append("  ('safebackup why PATH' tells everything that is known of one)")
@@ -184,7 +220,9 @@ package struct StatusReport: Sendable, Encodable {
 
 extension StatusReport.Held {
     init(_ hold: Hold) {
-        self.init(reason: hold.reason.rawValue, message: hold.message, since: hold.at.iso8601)
+        self.init(
+            reason: hold.reason.rawValue, message: hold.message, since: hold.at.iso8601,
+            isAcceptable: [.rootReplaced, .rootEmptied, .sentinelMissing].contains(hold.reason))
     }
 
     fileprivate var lines: [String] {

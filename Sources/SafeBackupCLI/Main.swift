@@ -16,7 +16,8 @@ struct SafeBackup: AsyncParsableCommand {
         version: Release.version,
         subcommands: [
             RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self, ExposureCommand.self,
-            QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self,
+            QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
+            PauseCommand.self, ResumeCommand.self,
         ])
 }
 

@@ -29,6 +29,10 @@ struct RunCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Save what differs and end, instead of watching.")
     var once = false
 
+    /// For tests, which cannot wait for long.
+    @Option(name: .long, help: .hidden)
+    var idleMilliseconds = 10_000
+
     @Flag(name: .shortAndLong, help: "Log every step.")
     var verbose = false
 
@@ -43,8 +47,11 @@ struct RunCommand: AsyncParsableCommand {
         ] where isInside {
             logger.notice("The \(name) lies inside the source and is left out")
         }
-        let settings = AgentSettings(
+        // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
+        _ = chdir("/")
+        var settings = AgentSettings(
             preflight: preflight, state: directory, excludes: rules, isOnce: once)
+        settings.idleTime = .milliseconds(idleMilliseconds)
         let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
         let signals = Task {
             var count = 0
@@ -73,6 +80,9 @@ struct RunCommand: AsyncParsableCommand {
         case .incomplete(let unsaved):
             for line in unsaved.lines { Console.error(line) }
             throw ExitCode(3)
+        case .paused(let jobs):
+            Console.error("safebackup: paused: \(jobs) changes wait; 'safebackup resume' saves them")
+            if jobs > 0 { throw ExitCode(3) }
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
             throw ExitCode(4)

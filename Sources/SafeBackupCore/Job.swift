@@ -111,6 +111,8 @@ package struct DueJob: Sendable, Hashable {
     package var action: JobAction
     /// Failures so far.
     package var attempts: Int
+    /// When the oldest change that is not saved yet was seen; `nil`: long ago.
+    package var firstSeenAt: Timestamp?
     /// Compare the digest with the copy's before anything is staged.
     package var hashFirst: Bool
     package var live: NameRecord?
@@ -125,9 +127,9 @@ package struct DueJob: Sendable, Hashable {
 
     package init(
         source: SourceID, path: RelativePath, location: RelativePath, sequence: Int64, generation: Int64,
-        action: JobAction, attempts: Int = 0, hashFirst: Bool = false, live: NameRecord? = nil,
-        occupant: CopyRecord? = nil, keptVersions: Int = 0, newestVersionAt: Timestamp? = nil,
-        origin: MoveOrigin? = nil
+        action: JobAction, attempts: Int = 0, firstSeenAt: Timestamp? = nil, hashFirst: Bool = false,
+        live: NameRecord? = nil, occupant: CopyRecord? = nil, keptVersions: Int = 0,
+        newestVersionAt: Timestamp? = nil, origin: MoveOrigin? = nil
     ) {
         self.source = source
         self.path = path
@@ -136,6 +138,7 @@ package struct DueJob: Sendable, Hashable {
         self.generation = generation
         self.action = action
         self.attempts = attempts
+        self.firstSeenAt = firstSeenAt
         self.hashFirst = hashFirst
         self.live = live
         self.occupant = occupant

@@ -47,6 +47,7 @@ extension GroupStore {
             if error == .noSuchFileOrDirectory || error == .notDirectory { return .finished(.gone) }
             throw Failure.source(error, path)
         }
+        if status.isMountRoot { throw .otherFileSystem(path) }
         let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
         Faults.reach("looked")
         if let origin = lease.job.origin, let moved = try stageMove(lease, found, origin) { return moved }
@@ -81,6 +82,7 @@ extension GroupStore {
             return .finished(.stored(entry(.kept, found, live.metadata)))
         }
         let source = try open(found, job.path)
+        try settle(job, source, found)
         if let copy, copy.size == now.size,
             // It came back to where it was: probably the same.
             job.hashFirst || job.live == nil && copy.mtime == now.mtime
@@ -124,6 +126,14 @@ extension GroupStore {
             default: throw Failure.source(error, path)
             }
         }
+    }
+
+    /// Lets a file wait that is still being written, as long as it may.
+    private func settle(_ job: DueJob, _ source: Descriptor, _ found: Found) throws(SafeBackupError) {
+        guard found.tree.hasLeases, let writerProbe,
+            writerProbe.asks(mtime: found.status.fingerprint.mtime, firstSeen: job.firstSeenAt, now: found.at)
+        else { return }
+        if source.hasWriter() == true { throw Failure.unsettled(job.path) }
     }
 
     func metadata(_ found: Found, _ source: Descriptor, _ path: RelativePath) throws(SafeBackupError)

@@ -41,6 +41,7 @@ struct GroupStore {
 
     let root: AttachedRoot
     let tornLimit: Int
+    let writerProbe: WriterProbe?
     let clock: WallClock
     let writer: MetadataWriter
     let copier: FileCopier
@@ -59,12 +60,14 @@ struct GroupStore {
 
     /// Opens what the group needs; the descriptors that report failed writes must be older than the first write.
     init(
-        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int, clock: WallClock,
+        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int,
+        writerProbe: WriterProbe? = nil, clock: WallClock,
         isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
         copier = FileCopier(isInterrupted: isInterrupted)
         self.root = root
         self.tornLimit = tornLimit
+        self.writerProbe = writerProbe
         self.clock = clock
         writer = MetadataWriter(capabilities: root.capabilities)
         trees = sources.mapValues { SourceTree($0) }

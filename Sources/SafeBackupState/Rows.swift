@@ -6,6 +6,8 @@ enum EndReason: String {
     case deleted
     case metadata
     case moved
+    /// Its copy lay in a destination that was replaced.
+    case lost
 }
 
 /// A kind as its column holds it. An unknown one, of a hand that edited the database, is taken as a special file, which

@@ -23,6 +23,14 @@ package struct StateStatus: Sendable, Hashable {
         package var counts: QueueCounts
         /// When the oldest change that waits was first seen.
         package var oldestPending: Timestamp?
+        /// What waits because the destination is full.
+        package var waitingForRoom: Backlog?
+    }
+
+    /// Jobs, and their bytes as far as they are known.
+    package struct Backlog: Sendable, Hashable {
+        package var jobs: Int
+        package var bytes: Int64
     }
 
     package struct Pair: Sendable, Hashable {
@@ -133,7 +141,9 @@ package final class StateReader: CatalogueReading {
             }
             let oldest = counts.pending + counts.leased == 0 ? nil : try oldestPending(record.id)
             status.destinations.append(
-                StateStatus.Destination(record: record, counts: counts, oldestPending: oldest))
+                StateStatus.Destination(
+                    record: record, counts: counts, oldestPending: oldest, waitingForRoom: try waitingForRoom(record.id)
+                ))
         }
         return status
     }
@@ -149,6 +159,19 @@ package final class StateReader: CatalogueReading {
             reasons[reason] = Int(statement.int())
         }
         return reasons
+    }
+
+    private func waitingForRoom(_ destination: DestinationID) throws(SafeBackupError) -> StateStatus.Backlog? {
+        let statement = try connection.statement(
+            """
+            SELECT count(*), ifnull(sum(size), 0) FROM job
+            WHERE destination_id = ?1 AND state = 'pending' AND last_error_code IS NOT NULL AND last_error_code = ?2
+            """)
+        defer { statement.reset() }
+        statement.bind(destination.rawValue).bind(text: SafeBackupError.Code.destinationFull.rawValue)
+        guard try statement.step() else { return nil }
+        let backlog = StateStatus.Backlog(jobs: Int(statement.int()), bytes: statement.int())
+        return backlog.jobs == 0 ? nil : backlog
     }
 
     private func oldestPending(_ destination: DestinationID) throws(SafeBackupError) -> Timestamp? {

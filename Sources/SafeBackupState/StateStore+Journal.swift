@@ -16,7 +16,7 @@ package struct JournalEntry: Sendable, Hashable {
 
     package var at: Timestamp
     package var level: Level
-    /// A stable word: `started`, `stopped`, `held`, `released`, `desynced`, `reconciled`, `stateRebuilt`, `failing`,
+    /// A stable word: `started`, `stopped`, `held`, `released`, `paused`, `resumed`, `accepted`, `desynced`, `reconciled`, `stateRebuilt`, `failing`,
     /// `stuck`, `fuzzy`, or a request's verb.
     package var event: String
     /// A sentence.
@@ -94,15 +94,19 @@ extension StateStore {
 
     /// A request of a person was answered.
     package func recordRequest(
-        _ verb: String, _ arguments: [[UInt8]], answer: String, isRefused: Bool
+        _ verb: String, _ arguments: [[UInt8]], _ answer: Answer
     ) throws(SafeBackupError) {
+        var level = JournalEntry.Level.notice
+        let text: String
+        switch answer {
+        case .done(let answer), .nothing(let answer): text = answer
+        case .failed(let answer): (level, text) = (.warning, "Refused: \(answer)")
+        }
         // An argument list may be as long as a command line; the first ones tell enough.
         var asked = arguments.prefix(8).map { printable($0.prefix(200)) }
         if arguments.count > 8 { asked.append("and \(arguments.count - 8) more") }
         let request = asked.isEmpty ? "" : " (\(asked.joined(separator: ", ")))"
-        try record(
-            level: isRefused ? "warning" : "notice", event: verb,
-            message: (isRefused ? "Refused: " : "") + answer + request)
+        try record(level: level.rawValue, event: verb, message: text + request)
     }
 
     // MARK: - Jobs
@@ -135,31 +139,6 @@ extension StateStore {
 
     // MARK: - Sources and destinations
 
-    /// A hold is about to be written; told unless it stands for the same reason.
-    func journalHold(
-        source: SourceID? = nil, destination: DestinationID? = nil, _ error: SafeBackupError, now: Timestamp,
-        _ connection: Connection
-    ) throws(SafeBackupError) {
-        if try heldReason(source, destination, connection) == error.code.rawValue { return }
-        try journal(
-            JournalEntry(
-                at: now, level: .error, event: "held", message: "\(error.message) (\(error.code))", source: source,
-                destination: destination), connection)
-    }
-
-    /// A hold is about to be cleared; told if there is one.
-    func journalRelease(
-        source: SourceID? = nil, destination: DestinationID? = nil, _ connection: Connection
-    ) throws(SafeBackupError) {
-        guard let reason = try heldReason(source, destination, connection) else { return }
-        try journal(
-            JournalEntry(
-                at: clock.now, level: .notice, event: "released",
-                message: "The \(source == nil ? "destination" : "source") is no longer held (\(reason))",
-                source: source,
-                destination: destination), connection)
-    }
-
     /// A walk ended; its row has its numbers.
     func journalReconcile(
         _ id: ReconcileID, _ source: SourceID, _ isComplete: Bool, _ drift: Int, now: Timestamp,
@@ -178,18 +157,6 @@ extension StateStore {
             JournalEntry(
                 at: now, level: isComplete && drift == 0 ? .info : .warning, event: "reconciled", message: message,
                 source: source), connection)
-    }
-
-    private func heldReason(
-        _ source: SourceID?, _ destination: DestinationID?, _ connection: Connection
-    ) throws(SafeBackupError) -> String? {
-        let statement =
-            source == nil
-            ? try connection.statement("SELECT held_reason FROM destination WHERE id = ?")
-            : try connection.statement("SELECT held_reason FROM source WHERE id = ?")
-        defer { statement.reset() }
-        statement.bind(source?.rawValue ?? destination?.rawValue)
-        return try statement.step() ? statement.textOrNull() : nil
     }
 }
 

@@ -183,7 +183,8 @@ extension StateStore {
 
     // MARK: - Due
 
-    /// Pending jobs whose time has come, of active pairs and of sources that are not held; none of a held destination.
+    /// Pending jobs whose time has come, of active pairs and of sources that are neither held nor paused; none of a destination
+    /// that is.
     /// The first one comes even if it is larger than `byteLimit`. Changes nothing but stuck jobs whose daily try has
     /// come, and times that a jump of the clock has put out of reach.
     package func due(
@@ -194,7 +195,7 @@ extension StateStore {
         return try read { (connection) throws(SafeBackupError) in
             var batch = DueBatch(
                 jobs: [], newestName: try connection.number("SELECT value FROM counter") ?? 0, nextDue: nil)
-            if try isHeld(destination, connection) { return batch }
+            if try isStopped(destination, connection) { return batch }
             var waiting: [Waiting] = []
             for pair in try runnable(destination, connection) {
                 if try mayHaveMoved(pair, connection) { batch.movedSources.insert(pair.source) }
@@ -231,21 +232,23 @@ extension StateStore {
         var notBefore: Timestamp
     }
 
-    private func isHeld(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
-        let statement = try connection.statement("SELECT held_reason IS NOT NULL FROM destination WHERE id = ?")
+    /// Held or paused.
+    private func isStopped(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
+        let statement = try connection.statement(
+            "SELECT held_reason IS NOT NULL OR paused_at IS NOT NULL FROM destination WHERE id = ?")
         defer { statement.reset() }
         statement.bind(destination.rawValue)
         return try statement.step() ? statement.bool() : true
     }
 
-    /// The destination's active pairs with a source that is not held.
+    /// The destination's active pairs with a source that is neither held nor paused.
     private func runnable(
         _ destination: DestinationID, _ connection: Connection
     ) throws(SafeBackupError) -> [PairKey] {
         let statement = try connection.statement(
             """
             SELECT s.id FROM pair p JOIN source s ON s.id = p.source_id
-            WHERE p.destination_id = ? AND p.active = 1 AND s.held_reason IS NULL
+            WHERE p.destination_id = ? AND p.active = 1 AND s.held_reason IS NULL AND s.paused_at IS NULL
             """)
         defer { statement.reset() }
         statement.bind(destination.rawValue)
@@ -264,7 +267,7 @@ extension StateStore {
         let prefix = try prefix(pair, connection)
         let statement = try connection.statement(
             """
-            SELECT sequence, path, generation, action, attempts, hash_first, size, not_before FROM job
+            SELECT sequence, path, generation, action, attempts, first_seen_at, hash_first, size, not_before FROM job
             WHERE state = 'pending' AND destination_id = ? AND source_id = ? ORDER BY not_before, sequence LIMIT ?
             """)
         defer { statement.reset() }
@@ -275,7 +278,7 @@ extension StateStore {
             let job = DueJob(
                 source: pair.source, path: path, location: prefix.appending(path), sequence: sequence,
                 generation: statement.int(), action: JobAction(rawValue: statement.text()) ?? .store,
-                attempts: Int(statement.int()), hashFirst: statement.bool())
+                attempts: Int(statement.int()), firstSeenAt: statement.timestamp(), hashFirst: statement.bool())
             let size = statement.intOrNull() ?? 0
             let notBefore = statement.timestamp()
             if notBefore > now {
@@ -347,7 +350,7 @@ extension StateStore {
     // MARK: - Leases
 
     /// Marks jobs as leased, with what was planned for them; gives those that were still pending, and whose source and
-    /// destination are neither held nor inactive now. When this returns, a power cut leaves `leases` able to tell what
+    /// destination are neither held, paused nor inactive now. When this returns, a power cut leaves `leases` able to tell what
     /// was about to be written.
     @discardableResult
     package func lease(
@@ -357,7 +360,7 @@ extension StateStore {
         return try write { (connection) throws(SafeBackupError) in
             var taken: [LeasedJob] = []
             // A hold may have come since the jobs were due.
-            if try isHeld(destination, connection) { return taken }
+            if try isStopped(destination, connection) { return taken }
             let sources = Set(try runnable(destination, connection).map(\.source))
             taken.reserveCapacity(jobs.count)
             let update = try connection.statement(
@@ -398,9 +401,9 @@ extension StateStore {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
                 """
-                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, hash_first, origin_path,
-                    origin_copy, stage_name, version, version_reason, obstruction, obstruction_version, final_kind, final_inode,
-                    final_size, final_mtime_ns
+                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, first_seen_at, hash_first,
+                    origin_path, origin_copy, stage_name, version, version_reason, obstruction, obstruction_version,
+                    final_kind, final_inode, final_size, final_mtime_ns
                 FROM job WHERE state = 'leased' AND state <> 'pending' AND destination_id = ? ORDER BY sequence LIMIT ?
                 """)
             defer { statement.reset() }
@@ -413,7 +416,7 @@ extension StateStore {
                     source: pair.source, path: path, location: try prefix(pair, connection).appending(path),
                     sequence: statement.int(), generation: statement.int(),
                     action: JobAction(rawValue: statement.text()) ?? .store, attempts: Int(statement.int()),
-                    hashFirst: statement.bool())
+                    firstSeenAt: statement.timestamp(), hashFirst: statement.bool())
                 let (origin, copy) = (statement.pathOrNull(), statement.intOrNull())
                 try connection.look(&job, pair)
                 if let origin, let copy { job.origin = try connection.origin(origin, copy) }

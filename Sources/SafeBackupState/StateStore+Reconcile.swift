@@ -84,7 +84,8 @@ extension StateStore {
     }
 
     /// Ends a walk. A complete one forgets what it did not see again of the entries that are not saved, queues a look
-    /// at names whose directory is none any more, and clears the desync that it began with.
+    /// at names whose directory is none any more, clears the desync that it began with, and uses up what a person
+    /// accepted.
     @discardableResult
     package func finishReconcile(
         _ id: ReconcileID, complete isComplete: Bool, drift: Int = 0
@@ -102,7 +103,7 @@ extension StateStore {
                 for (pair, record) in try pairTable(connection) where pair.source == source && record.isActive {
                     try queueOrphans(pair, now: now, &counts, connection)
                 }
-                try connection.statement("UPDATE source SET last_reconcile_at = ? WHERE id = ?")
+                try connection.statement("UPDATE source SET last_reconcile_at = ?, accepted = NULL WHERE id = ?")
                     .bind(now).bind(source.rawValue).run()
             }
             try connection.statement("UPDATE source SET desynced = ? WHERE id = ? AND desynced = 2")
@@ -129,6 +130,23 @@ extension StateStore {
                 "SELECT 1 FROM name WHERE source_id = ? AND ended_at IS NULL LIMIT 1")
             defer { statement.reset() }
             return try statement.bind(source.rawValue).step()
+        }
+    }
+
+    /// Whether one of these leaves is a live name at the source's top.
+    package func hasLiveName(of source: SourceID, among leaves: [[UInt8]]) throws(SafeBackupError) -> Bool {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                """
+                SELECT 1 FROM pair p CROSS JOIN name n ON n.source_id = p.source_id
+                    AND n.destination_id = p.destination_id AND n.parent = '' AND n.leaf = ?2 AND n.ended_at IS NULL
+                WHERE p.source_id = ?1 LIMIT 1
+                """)
+            for leaf in leaves {
+                defer { statement.reset() }
+                if try statement.bind(source.rawValue).bind(path: leaf).step() { return true }
+            }
+            return false
         }
     }
 

@@ -93,7 +93,7 @@ import Testing
     @Test("A source that nobody can look at is not known, and held")
     func held() async throws {
         try await walk()
-        try await store.hold(source, SafeBackupError(.rootMissing, "It is away", disposition: .transient))
+        try await store.hold(.source(source), SafeBackupError(.rootMissing, "It is away", disposition: .transient))
         let report = try report()
         #expect(gaps(report) == ["sourceHeld"] && report.exitCode == 4)
         #expect(report.text.contains("It is away"))

@@ -74,7 +74,7 @@ import Testing
         }
         #expect(try parts() == ["paused|2|0|6|0", "stuck|1|0|3|0"])
         try await scene.store.hold(
-            scene.source, SafeBackupError(.rootMissing, "Away", disposition: .transient))
+            .source(scene.source), SafeBackupError(.rootMissing, "Away", disposition: .transient))
         #expect(try parts() == ["held|2|0|6|0", "stuck|1|0|3|0"])
     }
 
@@ -130,7 +130,7 @@ import Testing
         let first = scene.clock.now
         scene.clock.advance(.seconds(5))
         // What a verb asked, with no agent, is no sign of one.
-        try await scene.store.recordRequest("retry", [], answer: "0 jobs", isRefused: false)
+        try await scene.store.recordRequest("retry", [], .done("0 jobs"))
         #expect(try reader.lastSignOfLife() == first)
         let walk = try await scene.store.beginReconcile(scene.source, reason: "start")
         scene.clock.advance(.seconds(5))

@@ -78,10 +78,10 @@ import Testing
     @Test("A hold and its end are told once, however often they are repeated; so is a desync")
     func holds() async throws {
         let missing = SafeBackupError(.rootMissing, "It is not there", disposition: .transient)
-        try await scene.store.clearHold(scene.source)
-        for _ in 0..<3 { try await scene.store.hold(scene.source, missing) }
-        for _ in 0..<2 { try await scene.store.clearHold(scene.source) }
-        try await scene.store.hold(scene.destination, full)
+        try await scene.store.clearHold(.source(scene.source))
+        for _ in 0..<3 { try await scene.store.hold(.source(scene.source), missing) }
+        for _ in 0..<2 { try await scene.store.clearHold(.source(scene.source)) }
+        try await scene.store.hold(.destination(scene.destination), full)
         try await scene.store.markDesynced(scene.source, false)
         for _ in 0..<2 { try await scene.store.markDesynced(scene.source, true) }
         let reader = try StateReader(in: fixture.directory)
@@ -105,10 +105,9 @@ import Testing
 
     @Test("A request is told with what was asked for, whatever bytes and however much it is")
     func requests() async throws {
-        try await scene.store.recordRequest("retry", [], answer: "3 jobs are tried again now", isRefused: false)
+        try await scene.store.recordRequest("retry", [], .done("3 jobs are tried again now"))
         try await scene.store.recordRequest(
-            "retry", [[0x61, 0x0A, 0xFF]] + (0..<20).map { [UInt8](repeating: 0x62, count: $0) }, answer: "no",
-            isRefused: true)
+            "retry", [[0x61, 0x0A, 0xFF]] + (0..<20).map { [UInt8](repeating: 0x62, count: $0) }, .failed("no"))
         let told = try StateReader(in: fixture.directory).remarkableEvents(limit: 2).map(\.message)
         #expect(told[1] == "3 jobs are tried again now")
         #expect(told[0].hasPrefix("Refused: no (a\\x0a\\xff, , b") && told[0].hasSuffix("and 13 more)"))

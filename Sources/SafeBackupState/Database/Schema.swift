@@ -276,8 +276,13 @@ enum Schema {
         ALTER TABLE source ADD COLUMN paused_at INTEGER;
         ALTER TABLE source ADD COLUMN excluded INTEGER;
 
-        -- paused_at: a person stopped it.
+        -- accepted: the reason of a hold that a person released, until the walk that it permits has ended.
+        ALTER TABLE source ADD COLUMN accepted TEXT;
+
+        -- paused_at: a person stopped it. accepted: the id of a new sentinel that a person agreed to, until everything
+        -- that lay under the old one is recorded as lost.
         ALTER TABLE destination ADD COLUMN paused_at INTEGER;
+        ALTER TABLE destination ADD COLUMN accepted TEXT;
 
         -- What the event is about, where it is one path, one source, one destination.
         ALTER TABLE journal ADD COLUMN path ANY;

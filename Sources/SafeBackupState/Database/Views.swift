@@ -35,6 +35,8 @@ enum Views {
             CASE WHEN p.active = 0 THEN 'inactive'
                 WHEN s.held_reason IS NOT NULL THEN 'source held: ' || s.held_reason
                 WHEN d.held_reason IS NOT NULL THEN 'destination held: ' || d.held_reason
+                WHEN s.paused_at IS NOT NULL THEN 'source paused since ' || \(time("s.paused_at"))
+                WHEN d.paused_at IS NOT NULL THEN 'destination paused since ' || \(time("d.paused_at"))
                 WHEN s.desynced THEN 'reconcile due'
                 WHEN ifnull(t.pending, 0) + ifnull(t.leased, 0) > 0 THEN 'saving'
                 WHEN ifnull(t.stuck, 0) > 0 THEN 'stuck'

@@ -41,7 +41,8 @@ final class LoopDisk {
         try command(["rm", "-rf", mountPoint.appending("lost+found")])
     }
 
-    private func mount() throws {
+    func mount() throws {
+        if isMounted { return }
         switch fileSystem {
         // No commit by time: what is on the disk is then what the program itself had flushed.
         case .ext4: try command(["mount", "-o", "loop,commit=300", image, mountPoint])
