@@ -81,7 +81,10 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupAgentTests",
-            dependencies: ["SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", "SafeBackupCLI", system],
+            dependencies: [
+                "SafeBackupAgent", "SafeBackupCore", "SafeBackupState", "SafeBackupSystem", "SafeBackupWatch",
+                "SafeBackupCLI", system,
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupEndToEndTests",

@@ -39,11 +39,12 @@ int sb_status_at(int directory, const char *path, struct sb_status *status) {
     return 0;
 }
 
-int sb_open_beneath(int directory, const char *path, int flags, uint32_t mode) {
+int sb_open_beneath(int directory, const char *path, int flags, uint32_t mode, int stays_on_mount) {
     struct open_how how = {
         .flags = (uint64_t)(uint32_t)flags,
         .mode = (flags & O_CREAT) ? mode : 0,
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+                   | (stays_on_mount ? RESOLVE_NO_XDEV : 0),
     };
     return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
 }

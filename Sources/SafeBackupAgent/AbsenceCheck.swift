@@ -1,7 +1,6 @@
-import Glibc
 package import SafeBackupCore
-package import SafeBackupSystem
-package import SystemPackage
+import SafeBackupSystem
+import SystemPackage
 
 /// What may end a name: an absence that lstat confirms after a successful listing of the parent, with the root's
 /// identity rechecked in the same attempt. Everything else leaves the name alone. Blocks: runs on an I/O thread.
@@ -30,10 +29,10 @@ package struct AbsenceCheck {
     package static func verdicts(for paths: [RelativePath], below root: SourceRoot) -> [Verdict] {
         var check = AbsenceCheck(of: paths)
         do throws(SafeBackupError) {
-            let tree = try root.verified()
+            let tree = try root.opened(staysOnMount: true)
             let verdicts = paths.map { check.verdict(for: $0, in: tree) }
             // The root could have gone away while we looked: then every absence was its own.
-            _ = try root.verified()
+            try root.verify()
             return verdicts
         } catch {
             return paths.map { _ in .unknown(error) }
@@ -96,69 +95,9 @@ package struct AbsenceCheck {
     }
 
     private static func unclear(_ path: RelativePath, _ error: Errno) -> SafeBackupError {
-        SafeBackupError(
+        if error == .improperLink { return .otherFileSystem(path) }
+        return SafeBackupError(
             .sourceFailed, "Whether \(path) still exists at the source is not clear: \(error.explanation)",
             disposition: .transient, systemError: error.rawValue)
-    }
-}
-
-/// A source's root: the path that was configured, the identity we know it by, and the directory opened there.
-package final class SourceRoot: Sendable {
-    package let path: FilePath
-    package let identity: RootIdentity
-    /// The directory that all reads of this source start from.
-    package let tree: ConfinedDirectory
-    /// The directory's own, as it is mounted now.
-    package let status: FileStatus
-
-    /// - Throws: `rootMissing` if nothing is at `path`, `rootReplaced` if it is not the directory of `known`.
-    package init(path: FilePath, known: RootIdentity?) throws(SafeBackupError) {
-        self.path = path
-        (tree, identity, status) = try Self.open(path)
-        if let known, !known.matches(identity) { throw Self.replaced(path) }
-    }
-
-    private static func open(_ path: FilePath) throws(SafeBackupError) -> (ConfinedDirectory, RootIdentity, FileStatus)
-    {
-        do throws(Errno) {
-            let tree = try ConfinedDirectory(opening: path)
-            return (tree, try RootIdentity(of: tree.root), try tree.root.status())
-        } catch {
-            switch error {
-            case .noSuchFileOrDirectory, .notDirectory:
-                throw SafeBackupError(
-                    .rootMissing,
-                    "The source \(printable(path.bytes)) is not there; nothing is removed from the backup, and saving "
-                        + "goes on by itself when it is back",
-                    disposition: .transient, systemError: error.rawValue)
-            case .permissionDenied:
-                throw SafeBackupError(
-                    .unreadable,
-                    "The source \(printable(path.bytes)) may not be read: \(error.explanation); run as a user who may",
-                    disposition: .transient, systemError: error.rawValue)
-            default:
-                throw SafeBackupError(
-                    .sourceFailed, "The source \(printable(path.bytes)) cannot be opened: \(error.explanation)",
-                    disposition: .transient, systemError: error.rawValue)
-            }
-        }
-    }
-
-    private static func replaced(_ path: FilePath) -> SafeBackupError {
-        SafeBackupError(
-            .rootReplaced,
-            "At \(printable(path.bytes)) is another directory or file system than the one that was saved before; "
-                + "nothing is saved or removed until the known one is back; if it was replaced on purpose, save it to "
-                + "another destination with another --state",
-            disposition: .transient)
-    }
-
-    /// The tree, after a look that the path still leads to it.
-    package func verified() throws(SafeBackupError) -> ConfinedDirectory {
-        let (_, now, there) = try Self.open(path)
-        guard identity.matches(now), there.device == status.device,
-            there.fingerprint.inode == status.fingerprint.inode
-        else { throw Self.replaced(path) }
-        return tree
     }
 }

@@ -20,6 +20,8 @@ package struct AgentSettings: Sendable {
     package var backoff: BackoffPolicy
     /// From the end of one walk of the source to the next, when nothing is known to be missing.
     package var reconcileInterval = Duration.seconds(86_400)
+    /// After this time without work nothing below the destination stays open, so that it can be unmounted.
+    package var idleTime = Duration.seconds(10)
 
     package init(
         preflight: Preflight, state: StateDirectory, excludes: ExcludeRules, isOnce: Bool
@@ -37,6 +39,7 @@ package struct AgentSettings: Sendable {
             backoff.initial = .milliseconds(100)
             backoff.maximum = .seconds(2)
             backoff.attemptLimit = 5
+            settle.limit = .seconds(5)
         }
     }
 }
@@ -56,6 +59,8 @@ package enum AgentResult: Sendable {
     case incomplete(UnsavedReport)
     /// `--once` found the source or the destination held.
     case held(SafeBackupError)
+    /// `--once` found the source or the destination paused; so many jobs wait.
+    case paused(Int)
 }
 
 /// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
@@ -107,11 +112,20 @@ package final class Agent: Sendable {
         let store = opened.0
         current.withLock { $0 = store }
         defer { current.withLock { $0 = nil } }
+        await note(
+            "started",
+            "Release \(Release.version) saves \(printable(settings.source.bytes)) to "
+                + "\(printable(settings.destination.bytes))\(settings.isOnce ? ", once" : "")", in: store)
         let result: Result<AgentResult, SafeBackupError>
         do throws(SafeBackupError) {
             result = .success(try await runRounds(with: store, opened.1, ready: ready))
         } catch {
             result = .failure(error)
+        }
+        switch result {
+        case .success(.held(let error)): await note("stopped", "Held: \(error.message)", level: "warning", in: store)
+        case .success: await note("stopped", settings.isOnce ? "The run has ended" : "As it was asked to", in: store)
+        case .failure(let error): await note("stopped", "By a failure: \(error.message)", level: "error", in: store)
         }
         do throws(SafeBackupError) {
             try await store.close()
@@ -120,6 +134,18 @@ package final class Agent: Sendable {
             logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
         }
         return try result.get()
+    }
+
+    /// An event of the agent itself, for the journal.
+    private func note(
+        _ event: String, _ message: String, level: String = "notice", in store: StateStore
+    ) async {
+        do throws(SafeBackupError) {
+            try await store.record(level: level, event: event, message: message)
+        } catch {
+            // What the state's failure means is decided by whoever needs the state next.
+            logger.debug("An event could not be written to the journal", metadata: ["error": "\(error.message)"])
+        }
     }
 
     /// One round, and another each time the state turns out to be damaged: it is begun anew and rebuilt.
@@ -166,6 +192,10 @@ package final class Agent: Sendable {
             logger.error(
                 "The state was damaged; it was moved aside and is rebuilt from the destination and a walk",
                 metadata: ["moved.to": "\(printable(moved.bytes))"])
+            await note(
+                "stateRebuilt",
+                "The state was damaged; it lies at \(printable(moved.bytes)) now, and is rebuilt from the destination's "
+                    + "catalogue and a walk", level: "error", in: store)
         }
         let state = StateAccess(store: store, stop: stop, logger: logger)
         // Whoever starts the agent has perhaps mended what made jobs stuck while it was down.
@@ -177,6 +207,11 @@ package final class Agent: Sendable {
         } catch {
             guard settings.isOnce, error.isHolding else { throw error }
             return .held(error)
+        }
+        let (sourceID, patterns) = (pair.source.id, settings.excludes.patterns)
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.setExcludeRules(sourceID, patterns)
+            try store.markStarted(sourceID)
         }
 
         let drains = Locked<[DestinationUnit]>([])
@@ -190,14 +225,13 @@ package final class Agent: Sendable {
             state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
             queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
         let destination = DestinationUnit(
-            id: pair.destination.id, local: pair.local, sentinel: pair.sentinel, state: state,
+            id: pair.destination.id, local: pair.local, state: state,
             sources: [source.id: source], io: io, clock: clock, stop: stop, backoff: settings.backoff,
-            limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, logger: logger,
-            progress: progress)
+            limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, idleTime: settings.idleTime,
+            logger: logger, progress: progress)
         drains.withLock { $0 = [destination] }
         let keeper = CatalogueKeeper(
-            destination: pair.destination.id, source: source, local: pair.local,
-            stateDirectory: settings.state.path,
+            unit: destination, source: source, stateDirectory: settings.state.path,
             state: state, io: io, clock: clock, logger: logger)
         stop.onRequest { pair.local.interrupt() }
         if settings.isOnce {
@@ -212,6 +246,7 @@ package final class Agent: Sendable {
         _ source: SourceUnit, _ destination: DestinationUnit, _ keeper: CatalogueKeeper, _ state: StateAccess,
         _ stop: StopSignal
     ) async throws(SafeBackupError) -> AgentResult {
+        if try await isPaused(source, destination, state) { return try await walkPaused(source, state) }
         do throws(SafeBackupError) {
             try await destination.attach()
         } catch {
@@ -254,7 +289,7 @@ package final class Agent: Sendable {
             guard failure.isHolding else { throw failure }
             let id = source.id
             try await state.durably { (store) throws(SafeBackupError) in
-                try store.hold(id, failure)
+                _ = try store.hold(.source(id), failure)
             }
             await destination.local.detach()
             return .held(failure)
@@ -270,12 +305,37 @@ package final class Agent: Sendable {
         return unsaved.isComplete ? .complete : .incomplete(unsaved)
     }
 
+    private func isPaused(
+        _ source: SourceUnit, _ destination: DestinationUnit, _ state: StateAccess
+    ) async throws(SafeBackupError) -> Bool {
+        let (from, to) = (source.id, destination.id)
+        return try await state.durably { (store) throws(SafeBackupError) in
+            let isSourcePaused = try store.sources().contains { $0.id == from && $0.pausedAt != nil }
+            let isDestinationPaused = try store.destinations().contains { $0.id == to && $0.pausedAt != nil }
+            return isSourcePaused || isDestinationPaused
+        }
+    }
+
+    /// What differs is queued, as by a running agent; nothing is saved, and the destination is not touched.
+    private func walkPaused(_ source: SourceUnit, _ state: StateAccess) async throws(SafeBackupError) -> AgentResult {
+        do throws(SafeBackupError) {
+            try await source.walkOnce()
+        } catch {
+            guard error.isHolding else { throw error }
+            let id = source.id
+            try await state.durably { (store) throws(SafeBackupError) in _ = try store.hold(.source(id), error) }
+            return .held(error)
+        }
+        let counts = try await state.durably { (store) throws(SafeBackupError) in try store.counts() }
+        return .paused(counts.pending + counts.leased)
+    }
+
     private func held(
         _ error: SafeBackupError, destination: DestinationID, _ state: StateAccess
     ) async throws(SafeBackupError) -> AgentResult {
         guard error.disposition == .destinationUnavailable else { throw error }
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.hold(destination, error)
+            _ = try store.hold(.destination(destination), error)
         }
         return .held(error)
     }
@@ -288,6 +348,10 @@ package final class Agent: Sendable {
     ) async throws(SafeBackupError) -> AgentResult {
         let failure = Locked<SafeBackupError?>(nil)
         let requests = RequestDesk(state: state, directory: settings.state, io: io, stop: stop, logger: logger) {
+            if $0 == .accepted {
+                source.lookAgain()
+                destination.sourceWasAccepted()
+            }
             destination.kick()
         }
         await withTaskGroup(of: SafeBackupError?.self) { tasks in

@@ -8,9 +8,8 @@ import SystemPackage
 /// Keeps a copy of the catalogue beside the backups: after the first full save, then at most hourly when something
 /// changed. A bare machine restores from it, and a lost state is rebuilt from it.
 struct CatalogueKeeper: Sendable {
-    let destination: DestinationID
+    let unit: DestinationUnit
     let source: SourceUnit
-    let local: LocalDestination
     let stateDirectory: FilePath
     let state: StateAccess
     let io: ThreadExecutor
@@ -55,21 +54,27 @@ struct CatalogueKeeper: Sendable {
 
     /// Writes a catalogue copy if the catalogue changed since the last, and it is time.
     func export(evenIfRecent: Bool) async throws(SafeBackupError) {
-        let (destination, source) = (destination, source)
+        let (destination, source, local) = (unit.id, source, unit.local)
         let (record, isFullySaved, newest) = try await state.durably { (store) throws(SafeBackupError) in
             (
                 try store.destinations().first { $0.id == destination },
                 try Self.noteFullSave(of: source, at: destination, store), try store.newestSequence()
             )
         }
-        guard let record, isFullySaved, local.isAttached else { return }
+        guard let record, isFullySaved else { return }
         if let exported = record.catalogueSequence, exported >= newest { return }
         if !evenIfRecent, let last = record.catalogueExportedAt {
             let age = clock.now - last
             // A clock that was set back must not stop the copies.
             if age < Self.interval && age >= .zero { return }
         }
-        let (directory, clock, local) = (stateDirectory, clock, local)
+        guard unit.door.enter() else {
+            // It is idle and closed; it is opened for this, and the next call finds it open.
+            unit.kick()
+            return
+        }
+        defer { unit.door.leave() }
+        let (directory, clock) = (stateDirectory, clock)
         let header = try await io.run { () throws(SafeBackupError) in
             try CatalogueFile.write(
                 from: directory, destination, to: try local.catalogueStagePath(), release: Release.version,

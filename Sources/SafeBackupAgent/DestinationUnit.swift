@@ -19,34 +19,45 @@ package final class DestinationUnit: Sendable {
 
     let id: DestinationID
     let local: LocalDestination
-    private let sentinel: String
-    private let state: StateAccess
-    private let sources: [SourceID: SourceUnit]
-    private let io: ThreadExecutor
-    private let clock: WallClock
-    private let stop: StopSignal
+    let state: StateAccess
+    let sources: [SourceID: SourceUnit]
+    let io: ThreadExecutor
+    let clock: WallClock
+    let stop: StopSignal
     private let backoff: BackoffPolicy
-    private let limits: GroupLimits
+    let limits: GroupLimits
     private let requeuesFuzzy: Bool
-    private let logger: Logger
+    /// After this time without work nothing below the destination stays open.
+    let idleTime: Duration
+    let logger: Logger
     private let progress: Progress
-    private let wake = TaskSignal()
+    let wake = TaskSignal()
     /// Why the drain must end and the destination be attached again.
-    private let failure = Locked<SafeBackupError?>(nil)
+    let failure = Locked<SafeBackupError?>(nil)
     private let lanesInUse = Atomic(0)
     /// When each reason for another try was logged last.
     private let told = Locked<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
-    /// What the log said last about the hold.
-    private let heldFor = Locked<SafeBackupError.Code?>(nil)
+    /// Paths whose copies are being moved away: nothing is stored there meanwhile.
+    let origins = Locked<Set<MovingPath>>([])
+    let holding: Holding
+    let door = DestinationDoor()
+    /// Keeps a second agent away also while nothing is open.
+    let claimed = Shared<(sentinel: String, claim: NameClaim?)?>(nil)
+    /// When a job was last in work.
+    let lastWork = Shared(ContinuousClock.now)
+    /// It was closed with nothing unfinished, and no look since then found anything else.
+    let isResting = Shared(false)
+    /// What the sentinel tells of the sources may be older than what the state knows.
+    let isSentinelStale = Shared(true)
 
     init(
-        id: DestinationID, local: LocalDestination, sentinel: String, state: StateAccess,
+        id: DestinationID, local: LocalDestination, state: StateAccess,
         sources: [SourceID: SourceUnit], io: ThreadExecutor, clock: WallClock, stop: StopSignal,
-        backoff: BackoffPolicy, limits: GroupLimits, requeuesFuzzy: Bool, logger: Logger, progress: Progress
+        backoff: BackoffPolicy, limits: GroupLimits, requeuesFuzzy: Bool, idleTime: Duration,
+        logger: Logger, progress: Progress
     ) {
         self.id = id
         self.local = local
-        self.sentinel = sentinel
         self.state = state
         self.sources = sources
         self.io = io
@@ -55,6 +66,8 @@ package final class DestinationUnit: Sendable {
         self.backoff = backoff
         self.limits = limits
         self.requeuesFuzzy = requeuesFuzzy
+        self.idleTime = idleTime
+        holding = Holding(.destination(id), state: state, logger: logger)
         self.logger = logger
         self.progress = progress
     }
@@ -62,21 +75,30 @@ package final class DestinationUnit: Sendable {
     /// Jobs may have become due.
     func kick() { wake.signal() }
 
+    /// A person accepted another root of a source: the sentinel is to tell it too.
+    func sourceWasAccepted() {
+        isSentinelStale.set(true)
+        wake.signal()
+    }
+
     // MARK: Life
 
-    /// Drains until the stop is requested; holds the destination while it is away.
+    /// Drains until the stop is requested; holds the destination while it is away, and lets go of it while it is idle.
     func run() async throws(SafeBackupError) {
         stop.onRequest { self.wake.signal() }
         while !stop.isRequested {
             do throws(SafeBackupError) {
+                try await rest()
+                if stop.isRequested { break }
                 try await attach()
-                try await drain { false }
+                try await drain { () throws(SafeBackupError) in try await self.closesIdle() }
             } catch {
                 try await holdOrThrow(error)
                 await wake.wait(atMost: .seconds(2))
             }
         }
         await local.detach()
+        claimed.set(nil)
     }
 
     /// Drains until no job up to `sequence` is left that could still be done now.
@@ -95,50 +117,6 @@ package final class DestinationUnit: Sendable {
                     entry.state != .failing || entry.code == SafeBackupError.Code.destinationFull.rawValue
                 }
             }
-        }
-    }
-
-    /// Opens the destination if its sentinel is there, and brings catalogue and disk together.
-    func attach() async throws(SafeBackupError) {
-        try await local.attach(expecting: sentinel)
-        let id = id
-        while true {
-            let leases = try await state.durably { (store) throws(SafeBackupError) in
-                try store.leases(id, limit: 1_000)
-            }
-            if leases.isEmpty { break }
-            let recovered = try await local.recover(leases)
-            try await state.durably { (store) throws(SafeBackupError) in
-                try store.recover(id, recovered)
-            }
-            logger.info("Unfinished work was recovered", metadata: ["jobs": "\(recovered.count)"])
-        }
-        try await local.emptyStaging()
-        try await finishRemovals()
-        try await state.durably { (store) throws(SafeBackupError) in try store.clearHold(id) }
-        heldFor.withLock { $0 = nil }
-        failure.withLock { $0 = nil }
-    }
-
-    private func holdOrThrow(_ error: SafeBackupError) async throws(SafeBackupError) {
-        if error.code == .stateFailed || error.code == .stateDamaged { throw error }
-        await local.detach()
-        guard error.disposition == .destinationUnavailable else {
-            logger.error(
-                "The destination failed; it is tried again",
-                metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
-            return
-        }
-        let id = id
-        try await state.durably { (store) throws(SafeBackupError) in try store.hold(id, error) }
-        let isNew = heldFor.withLock { held in
-            defer { held = error.code }
-            return held != error.code
-        }
-        if isNew {
-            logger.error(
-                "The destination is held; its jobs wait",
-                metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
         }
     }
 
@@ -161,6 +139,7 @@ package final class DestinationUnit: Sendable {
                         try store.due(id, limit: limits.jobs, byteLimit: limits.bytes, now: now)
                     }
                     if !batch.jobs.isEmpty {
+                        self.lastWork.set(.now)
                         let (group, isAlone) = try await self.prepare(batch)
                         if group.isEmpty { continue }
                         let newest = batch.newestName
@@ -171,14 +150,16 @@ package final class DestinationUnit: Sendable {
                         self.lanesInUse.add(1, ordering: .acquiringAndReleasing)
                         lanes.addTask {
                             await self.carry(group, newestName: newest)
+                            self.lastWork.set(.now)
                             self.lanesInUse.subtract(1, ordering: .acquiringAndReleasing)
                             self.wake.signal()
                         }
                         continue
                     }
+                    if inUse == 0 { try await self.removeVacated() }
                     if inUse == 0, try await isDone() { return nil }
                     if inUse == 0 { try await self.local.verify() }
-                    await self.wake.wait(atMost: self.untilNext(batch.nextDue))
+                    await self.wake.wait(atMost: self.untilNextOrIdle(batch.nextDue))
                 }
             } catch {
                 return error
@@ -191,9 +172,15 @@ package final class DestinationUnit: Sendable {
     /// A jump of the wall clock must not stop the drain, and a disk that went away sends no event.
     private static let longestWait = Duration.seconds(5)
 
-    private func untilNext(_ due: Timestamp?) -> Duration {
+    func untilNext(_ due: Timestamp?) -> Duration {
         guard let due else { return Self.longestWait }
         return min(max(due - clock.now, .milliseconds(1)), Self.longestWait)
+    }
+
+    /// Also the moment is not missed at which the destination is idle for long enough.
+    private func untilNextOrIdle(_ due: Timestamp?) -> Duration {
+        let rest = idleTime - (ContinuousClock.now - lastWork.value)
+        return min(untilNext(due), rest > .zero ? rest + .milliseconds(1) : Self.longestWait)
     }
 
     /// Ends what is confirmed to be gone, fails what cannot be stored, and leases the rest. `isAlone`: no other group
@@ -220,6 +207,7 @@ package final class DestinationUnit: Sendable {
             case .unknown(let error): completions.append(failed(job, error))
             }
         }
+        stores = try await findOrigins(of: stores, in: batch)
         if !stores.isEmpty {
             // In the order of the walk, so that neighbours share their open directories.
             var plans = await plan(stores)
@@ -231,6 +219,7 @@ package final class DestinationUnit: Sendable {
                 // They may have moved away what the first plans saw.
                 plans = await plan(stores)
             }
+            if isAlone { Self.dropOrigins(of: &stores, below: plans) }
             var leased: [LeasedJob] = []
             for (job, plan) in zip(stores, plans) {
                 switch plan {
@@ -245,6 +234,7 @@ package final class DestinationUnit: Sendable {
             let (id, leases) = (id, leased)
             if leases.isEmpty { return ([], isAlone) }
             let taken = try await state.durably { (store) throws(SafeBackupError) in try store.lease(id, leases) }
+            noteOrigins(of: taken)
             Faults.reach("leased")
             return (taken, isAlone)
         }
@@ -257,19 +247,19 @@ package final class DestinationUnit: Sendable {
     /// just then, the job fails and is tried again.
     private func plan(_ jobs: [DueJob]) async -> [Result<LeasePlan, SafeBackupError>] {
         var plans = await local.plan(jobs)
-        var overDirectories: [(index: Int, tree: ConfinedDirectory, path: RelativePath)] = []
+        var overDirectories: [(index: Int, root: SourceRoot, path: RelativePath)] = []
         for (index, plan) in plans.enumerated() {
             guard case .success(let plan) = plan, case .present(.directory, _, _, _) = plan.final,
-                let tree = sources[jobs[index].source]?.openRoot?.tree
+                let root = sources[jobs[index].source]?.knownRoot
             else { continue }
-            overDirectories.append((index, tree, jobs[index].path))
+            overDirectories.append((index, root, jobs[index].path))
         }
         if overDirectories.isEmpty { return plans }
         let asked = overDirectories
         let areDirectories = await io.run {
             asked.map { entry in
-                do throws(Errno) {
-                    return try entry.tree.status(of: entry.path).kind == .directory
+                do {
+                    return try entry.root.opened().status(of: entry.path).kind == .directory
                 } catch {
                     return false  // ignored because the store looks again and says what is wrong
                 }
@@ -296,7 +286,7 @@ package final class DestinationUnit: Sendable {
     private func confirm(_ jobs: [DueJob]) async -> [(DueJob, AbsenceCheck.Verdict)] {
         var result: [(DueJob, AbsenceCheck.Verdict)] = []
         for (source, jobs) in Dictionary(grouping: jobs, by: \.source) {
-            guard let root = sources[source]?.openRoot else {
+            guard let root = sources[source]?.knownRoot else {
                 let error = SafeBackupError(
                     .rootMissing, "The source is held; nothing of it ends", disposition: .destinationUnavailable)
                 result += jobs.map { ($0, .unknown(error)) }
@@ -310,17 +300,47 @@ package final class DestinationUnit: Sendable {
 
     /// One group from lease to catalogue.
     private func carry(_ group: [LeasedJob], newestName: Int64) async {
-        var trees: [SourceID: ConfinedDirectory] = [:]
-        for lease in group where trees[lease.job.source] == nil {
-            trees[lease.job.source] = sources[lease.job.source]?.openRoot?.tree
-        }
-        progress.storing(group.first?.job.path)
-        let outcomes = await local.store(group, from: trees)
+        defer { forgetOrigins(of: group) }
+        let (trees, readable) = await openSources(of: group)
+        progress.storing(readable.first?.job.path)
+        let outcomes = await local.store(readable, from: trees)
         do throws(SafeBackupError) {
-            try await settle(group, outcomes, newestName: newestName)
+            if readable.count < group.count {
+                let later = clock.now + .seconds(2)
+                try await release(group.filter { trees[$0.job.source] == nil }.map { ($0.job, later) })
+            }
+            try await settle(readable, outcomes, newestName: newestName)
         } catch {
             failure.withLock { $0 = $0 ?? error }
         }
+    }
+
+    /// The roots that the group reads from, open for the time of the group, and the jobs that have one: of a source that
+    /// went away nothing is tried, and nothing has failed.
+    private func openSources(
+        of group: [LeasedJob]
+    ) async -> (trees: [SourceID: ConfinedDirectory], readable: [LeasedJob]) {
+        let roots = Set(group.map(\.job.source)).map { ($0, sources[$0]?.knownRoot) }
+        let trees = await io.run {
+            var trees: [SourceID: ConfinedDirectory] = [:]
+            for (source, root) in roots {
+                do throws(SafeBackupError) {
+                    trees[source] = try root?.opened(staysOnMount: true)
+                } catch {
+                    continue  // ignored because the source itself looks now, and is held
+                }
+            }
+            return trees
+        }
+        for (source, _) in roots where trees[source] == nil { sources[source]?.lookAgain() }
+        return (trees, group.filter { trees[$0.job.source] != nil })
+    }
+
+    /// Nothing was written for these jobs, and nothing has failed: they wait.
+    private func release(_ jobs: [(DueJob, Timestamp)]) async throws(SafeBackupError) {
+        if jobs.isEmpty { return }
+        let id = id
+        try await state.durably { (store) throws(SafeBackupError) in try store.release(id, jobs) }
     }
 
     private func settle(
@@ -328,6 +348,7 @@ package final class DestinationUnit: Sendable {
     ) async throws(SafeBackupError) {
         var completions: [Completion] = []
         var gone: [DueJob] = []
+        var unsettled: [DueJob] = []
         var failures: [(LeasedJob, SafeBackupError)] = []
         var (files, bytes) = (0, Int64(0))
         for (lease, outcome) in zip(group, outcomes) {
@@ -342,6 +363,7 @@ package final class DestinationUnit: Sendable {
                     bytes += copy.size
                 }
             case .gone: gone.append(lease.job)
+            case .failed(let error) where error.code == .unsettled: unsettled.append(lease.job)
             case .failed(let error): failures.append((lease, error))
             }
         }
@@ -356,6 +378,8 @@ package final class DestinationUnit: Sendable {
             }
         }
         try await finish(completions)
+        let (now, probe) = (clock.now, local.writerProbe)
+        try await release(unsettled.map { ($0, probe?.retry(firstSeen: $0.firstSeenAt, now: now) ?? now) })
         if files > 0 { progress.saved(files: files, bytes: bytes) }
         if failures.isEmpty { return }
         // Something may have been under way: the disk decides before anything is tried again.
@@ -372,23 +396,18 @@ package final class DestinationUnit: Sendable {
     }
 
     private func failed(_ job: DueJob, _ error: SafeBackupError) -> Completion {
-        let verdict = backoff.verdict(
+        var verdict = backoff.verdict(
             for: error.disposition, attempts: job.attempts + 1, jitter: Double.random(in: 0..<1))
+        // It goes by when it is unmounted, which a walk finds too.
+        if error.code == .otherFileSystem { verdict = .retry(after: .seconds(60), countsAttempt: false) }
         switch verdict {
         case .stuck:
             logger.error(
                 "A path cannot be saved; it is stuck",
                 metadata: ["path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)"])
         case .retry(let wait, _):
-            // Each reason once in a while, so that a full disk is told and does not fill the log.
-            let isNew = told.withLock { told in
-                let now = ContinuousClock.now
-                if let last = told[error.code], now - last < .seconds(600) { return false }
-                told[error.code] = now
-                return true
-            }
             logger.log(
-                level: isNew && error.code != .torn && error.code != .interrupted ? .warning : .debug,
+                level: isNew(error.code) && error.code != .torn && error.code != .interrupted ? .warning : .debug,
                 "A path will be tried again",
                 metadata: [
                     "path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)",
@@ -396,6 +415,16 @@ package final class DestinationUnit: Sendable {
                 ])
         }
         return Completion(job: job, outcome: .failed(error, verdict))
+    }
+
+    /// Each reason once in a while, so that a full disk is told and does not fill the log.
+    func isNew(_ code: SafeBackupError.Code) -> Bool {
+        told.withLock { told in
+            let now = ContinuousClock.now
+            if let last = told[code], now - last < .seconds(600) { return false }
+            told[code] = now
+            return true
+        }
     }
 
     private func finish(_ completions: [Completion]) async throws(SafeBackupError) {
@@ -415,7 +444,7 @@ package final class DestinationUnit: Sendable {
     }
 
     /// Removes the kept versions whose removal is recorded. A crash in between repeats it.
-    private func finishRemovals() async throws(SafeBackupError) {
+    func finishRemovals() async throws(SafeBackupError) {
         let id = id
         while true {
             let copies = try await state.durably { (store) throws(SafeBackupError) in

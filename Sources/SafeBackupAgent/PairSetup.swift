@@ -3,6 +3,7 @@ import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupState
 import SafeBackupSystem
+import SafeBackupWatch
 import SystemPackage
 
 /// Brings a source, a destination and what the state knows of them together, before anything is drained: a new
@@ -25,8 +26,10 @@ struct PairSetup: Sendable {
     ///   what is known is not there and nothing can be begun without it.
     func establish() async throws(SafeBackupError) -> Pair {
         let (settings, clock) = (settings, clock)
-        let machine = try await io.run { () throws(SafeBackupError) in try settings.state.machineIdentifier() }
-        let local = LocalDestination(path: settings.destination, io: io, clock: clock)
+        let machine = try await io.run { () throws(SafeBackupError) in try StateDirectory.machineIdentifier() }
+        let local = LocalDestination(
+            path: settings.destination, io: io, clock: clock,
+            writerProbe: WriterProbe(quiet: settings.settle.quiet, limit: settings.settle.limit))
         let known = try await state.durably { (store) throws(SafeBackupError) in
             (
                 try store.sources().first { $0.path == settings.source.bytes },
@@ -80,8 +83,9 @@ struct PairSetup: Sendable {
         try await local.attach(expecting: sentinel.id)
         let files = try await local.catalogues()
         let id = pair.destination.id
+        let shown = settings.destination.appending(".safebackup").appending("catalogue")
         let imported = try await state.durably { (store) throws(SafeBackupError) in
-            try Self.importNewest(of: files, into: id, store)
+            try Self.importNewest(of: files, shownIn: shown, into: id, store)
         }
         for refusal in imported.refused {
             logger.warning("A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
@@ -98,7 +102,7 @@ struct PairSetup: Sendable {
 
     /// Tries the copies from the newest on; the older of the two is whole even if the newer one is damaged.
     private static func importNewest(
-        of files: [FilePath], into destination: DestinationID, _ store: isolated StateStore
+        of files: [FilePath], shownIn directory: FilePath, into destination: DestinationID, _ store: isolated StateStore
     ) throws(SafeBackupError) -> (report: ImportReport?, refused: [String]) {
         var refused: [String] = []
         for file in files {
@@ -107,10 +111,20 @@ struct PairSetup: Sendable {
             } catch {
                 // A failing state, as against a failing file, ends the attempt.
                 if error.code == .stateFailed { throw error }
-                refused.append(error.message)
+                // The file was opened through a descriptor; a person looks for it by its own name.
+                let name = printable(directory.appending(file.components.suffix(1)).bytes)
+                refused.append(Self.replacing(file.string, by: name, in: error.message))
             }
         }
         return (nil, refused)
+    }
+
+    private static func replacing(_ old: String, by new: String, in text: String) -> String {
+        let (text, old) = (Array(text.utf8), Array(old.utf8))
+        guard let start = text.indices.first(where: { text[$0...].starts(with: old) }) else {
+            return String(decoding: text, as: UTF8.self)
+        }
+        return String(decoding: text[..<start] + Array(new.utf8) + text[(start + old.count)...], as: UTF8.self)
     }
 
     /// Checks that a known destination lists this source, and lists it if there is room for it.
@@ -165,13 +179,7 @@ struct PairSetup: Sendable {
         do throws(SafeBackupError) {
             let (identity, device) = try await io.run { () throws(SafeBackupError) in
                 let root = try SourceRoot(path: path, known: nil)
-                do throws(Errno) {
-                    return (root.identity, try root.tree.root.status().device)
-                } catch {
-                    throw SafeBackupError(
-                        .sourceFailed, "The source \(printable(path.bytes)) cannot be read: \(error.explanation)",
-                        disposition: .transient, systemError: error.rawValue)
-                }
+                return (root.identity, root.status.device)
             }
             return SourceSeed(
                 path: path.bytes, uuid: sentinelEntry?.id ?? randomIdentifier(), identity: identity, device: device)

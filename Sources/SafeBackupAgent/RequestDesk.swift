@@ -13,8 +13,8 @@ struct RequestDesk: Sendable {
     let io: ThreadExecutor
     let stop: StopSignal
     let logger: Logger
-    /// Called when jobs may have become due.
-    let changed: @Sendable () -> Void
+    /// Called when something was done that the units must know of.
+    let changed: @Sendable (RequestWork.Effect) -> Void
 
     func run() async throws(SafeBackupError) {
         let wake = TaskSignal()
@@ -50,55 +50,28 @@ struct RequestDesk: Sendable {
     }
 
     private func answerAll() async throws(SafeBackupError) {
-        let answered = try await state.durably { (store) throws(SafeBackupError) -> Int in
+        let requests = try await state.durably { (store) throws(SafeBackupError) -> [Request] in
             // What an earlier agent took and did not answer is asked again: every verb here may be repeated.
-            let requests = try store.interruptedRequests() + store.takeRequests()
-            for request in requests {
-                let answer: Answer
-                do throws(SafeBackupError) {
-                    answer = .done(try Self.answer(request.verb, request.arguments, in: store))
-                } catch {
-                    if error.code == .stateFailed || error.code == .stateDamaged { throw error }
-                    answer = .failed(error.message)
-                }
-                try store.answer(request.id, answer)
+            try store.interruptedRequests() + store.takeRequests()
+        }
+        let work = RequestWork(state: state, directory: directory, io: io)
+        for request in requests {
+            let answer: Answer
+            do throws(SafeBackupError) {
+                let effect: RequestWork.Effect
+                (answer, effect) = try await work.answer(request.verb, request.arguments)
+                changed(effect)
+            } catch {
+                if error.code == .stateFailed || error.code == .stateDamaged { throw error }
+                answer = .failed(error.message)
             }
-            return requests.count
-        }
-        if answered > 0 {
-            logger.info("Requests were answered", metadata: ["requests": "\(answered)"])
-            changed()
-        }
-    }
-
-    /// Does what a verb asks; also without an agent, by the verb itself.
-    static func answer(
-        _ verb: String, _ arguments: [[UInt8]], in store: isolated StateStore
-    ) throws(SafeBackupError) -> String {
-        switch verb {
-        case "retry":
-            let count = try retry(arguments, in: store)
-            return count == 1 ? "1 job is tried again now" : "\(count) jobs are tried again now"
-        default:
-            throw SafeBackupError(
-                .invalidConfiguration, "This agent does not know the verb \(verb); is it an older release?",
-                disposition: .permanent)
-        }
-    }
-
-    /// Paths are absolute, below a source, or relative to one; none means all.
-    private static func retry(
-        _ arguments: [[UInt8]], in store: isolated StateStore
-    ) throws(SafeBackupError) -> Int {
-        if arguments.isEmpty { return try store.retry() }
-        let sources = try store.sources()
-        var count = 0
-        for argument in arguments {
-            for (source, path) in try SourcePath.resolve(argument, sources.map { ($0.id, $0.path) }) {
-                count += try store.retry(source: source, paths: [path])
+            let given = answer
+            try await state.durably { (store) throws(SafeBackupError) in
+                try store.answer(request.id, given)
+                try store.recordRequest(request.verb, RequestWork.told(request.verb, request.arguments), given)
             }
+            logger.info("A request was answered", metadata: ["verb": "\(request.verb)"])
         }
-        return count
     }
 }
 

@@ -1,36 +1,35 @@
+import Logging
 package import SafeBackupCore
 import SafeBackupState
 import SafeBackupSystem
 
 /// A verb that changes the state: asks the running agent, or does it itself when there is none.
 package enum RequestVerb {
-    /// The agent's answer, or our own. Throws what the agent refused, and `stateFailed` when it does not answer.
+    /// What came of it.
+    package enum Outcome: Sendable, Hashable {
+        case done(String)
+        /// There was nothing that it could be done to.
+        case nothing(String)
+    }
+
+    /// The agent's answer, or our own. Throws what was refused, and `stateFailed` when the agent does not answer.
     package static func ask(
-        _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory
-    ) async throws(SafeBackupError) -> String {
+        _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory, within limit: Duration = .seconds(15)
+    ) async throws(SafeBackupError) -> Outcome {
         // Nothing is made where nothing was: a typo in --state must not look like an empty state.
         try directory.requireState()
         _ = try StateReader(in: directory.path)
         do throws(SafeBackupError) {
             let lock = try directory.lock()
             defer { withExtendedLifetime(lock) {} }
-            let (store, _) = try await StateStore.open(
-                in: directory.path, options: StateOptions(release: Release.version))
-            let text = try await answer(verb, arguments, store)
-            try await store.close()
-            return text
+            return try await work(verb, arguments, in: directory)
         } catch {
             if error.code != .stateLocked { throw error }
         }
         let number = try StateStore.submitRequest(in: directory.path, verb: verb, arguments: arguments)
-        let deadline = ContinuousClock.now + .seconds(15)
+        let deadline = ContinuousClock.now + limit
         while ContinuousClock.now < deadline {
-            switch try StateStore.readAnswer(number, in: directory.path) {
-            case .done(let text): return text
-            case .failed(let text):
-                throw SafeBackupError(.invalidConfiguration, text, disposition: .permanent)
-            case nil: break
-            }
+            if let answer = try StateStore.readAnswer(number, in: directory.path) { return try outcome(answer) }
             do { try await Task.sleep(for: .milliseconds(50)) } catch { break }  // cancelled: nobody waits any more
         }
         throw SafeBackupError(
@@ -38,9 +37,28 @@ package enum RequestVerb {
             disposition: .transient)
     }
 
-    private static func answer(
-        _ verb: String, _ arguments: [[UInt8]], _ store: isolated StateStore
-    ) throws(SafeBackupError) -> String {
-        try RequestDesk.answer(verb, arguments, in: store)
+    private static func outcome(_ answer: Answer) throws(SafeBackupError) -> Outcome {
+        switch answer {
+        case .done(let text): return .done(text)
+        case .nothing(let text): return .nothing(text)
+        case .failed(let text): throw SafeBackupError(.invalidConfiguration, text, disposition: .permanent)
+        }
+    }
+
+    /// Without an agent, under its lock.
+    private static func work(
+        _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory
+    ) async throws(SafeBackupError) -> Outcome {
+        let (store, _) = try await StateStore.open(in: directory.path, options: StateOptions(release: Release.version))
+        // Somebody waits: a state that cannot be written is an error at once.
+        let stop = StopSignal()
+        stop.request()
+        let io = ThreadExecutor(name: "sb.io", count: 1)
+        defer { io.stop() }
+        let state = StateAccess(store: store, stop: stop, logger: Logger(label: "safebackup"))
+        let (answer, _) = try await RequestWork(state: state, directory: directory, io: io).answer(verb, arguments)
+        try await store.recordRequest(verb, RequestWork.told(verb, arguments), answer)
+        try await store.close()
+        return try outcome(answer)
     }
 }

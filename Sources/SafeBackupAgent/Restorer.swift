@@ -154,7 +154,17 @@ package struct Restorer {
 
     private mutating func restoreFile(_ entry: RestoreEntry) throws(Errno) {
         guard let location = entry.location else { throw .noSuchFileOrDirectory }
-        let source = try stored.directory(location.parent).open(location.leaf, O_RDONLY | O_NONBLOCK)
+        let source: Descriptor
+        do throws(Errno) {
+            source = try stored.directory(location.parent).open(location.leaf, O_RDONLY | O_NONBLOCK)
+        } catch {
+            guard error == .tooManySymbolicLinkLevels || error == .notDirectory else { throw error }
+            note(
+                entry.path,
+                "its stored copy \(location) is a link, or lies behind one; somebody changed the backup, and no link in it "
+                    + "is followed")
+            return
+        }
         let status = try source.status()
         guard status.kind == .file else {
             note(entry.path, "its stored copy is no longer a file; somebody changed the backup")

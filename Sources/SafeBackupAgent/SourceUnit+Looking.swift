@@ -107,7 +107,7 @@ extension SourceUnit {
     func compareEntries(
         of paths: [RelativePath], _ root: SourceRoot
     ) async throws(SafeBackupError) -> GlanceComparison {
-        let tree = try await io.run { () throws(SafeBackupError) in try root.verified() }
+        let tree = try await io.run { () throws(SafeBackupError) in try root.opened() }
         let scan = Locked(EntryScan(root: tree, filter: filter(for: root), paths: paths[...]))
         let (id, destinations, rules, now) = (id, destinations, comparisonRules(root), clock.now)
         var comparison = GlanceComparison()
@@ -137,7 +137,7 @@ extension SourceUnit {
                 if let open, open.path == directory.path { whole = open }
                 for entry in directory.entries { whole.signature.add(entry) }
                 whole.isKnown = whole.isKnown && isKnown
-                if directory.isLastPart, try await queueAbsent(from: directory.path, in: tree) > 0 {
+                if directory.isLastPart, try await queueAbsent(from: directory.path, in: root) > 0 {
                     whole.isKnown = false
                 }
                 open = whole
@@ -151,7 +151,7 @@ extension SourceUnit {
             }
         }
         // The root could have gone away meanwhile: then what was not found is not known to be absent.
-        _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
+        try await io.run { () throws(SafeBackupError) in try root.verify() }
         return comparison
     }
 }

@@ -37,14 +37,17 @@ package final class SourceUnit: Sendable {
     let queued: @Sendable () -> Void
     private let root = Locked<SourceRoot?>(nil)
     let reconcileWanted = TaskSignal()
+    /// Ends the pause between two looks at the root.
+    private let rootDoubted = TaskSignal()
     /// Ends the pause between two tries.
     private let pausing = TaskSignal()
     /// Every job that the last complete walk knew has a sequence up to this.
     private let walkedUpTo = Shared<Int64?>(nil)
     /// Since it is watched, it was compared with the catalogue.
     private let walkedSince = Shared(false)
-    /// What the log said last about the hold.
-    private let heldFor = Locked<SafeBackupError.Code?>(nil)
+    private let holding: Holding
+    /// How often somebody asked to look again; a walk that began before does not count as a full one.
+    private let doubts = Locked(0)
 
     init(
         record: SourceRecord, destinations: [DestinationID], settings: Settings, state: StateAccess,
@@ -64,11 +67,22 @@ package final class SourceUnit: Sendable {
         self.logger = logger
         self.progress = progress
         self.queued = queued
+        holding = Holding(.source(record.id), state: state, logger: logger)
         stop.onRequest { [pausing] in pausing.signal() }
     }
 
     /// The root that reads start from; `nil` while the source is held.
-    package var openRoot: SourceRoot? { root.withLock { $0 } }
+    package var knownRoot: SourceRoot? { root.withLock { $0 } }
+
+    /// Looks at once whether the root is there and the one that is known, and compares the source with the catalogue:
+    /// somebody found it changed, or a person accepted something.
+    func lookAgain() {
+        doubts.withLock { $0 += 1 }
+        walkedUpTo.set(nil)
+        rootDoubted.signal()
+        pausing.signal()
+        reconcileWanted.signal()
+    }
 
     /// Up to which sequence jobs must be done for the last complete walk to be saved; `nil` before one has ended.
     var walkedSequence: Int64? { walkedUpTo.value }
@@ -102,7 +116,7 @@ package final class SourceUnit: Sendable {
                 switch error.code {
                 case .stateFailed, .stateDamaged: throw error
                 case .rootMissing, .rootReplaced, .rootEmptied, .unreadable, .sourceFailed:
-                    try await hold(error)
+                    try await holding.begin(error)
                 default:
                     logger.error(
                         "The source cannot be watched now; it is tried again",
@@ -116,25 +130,55 @@ package final class SourceUnit: Sendable {
     }
 
     private func open() async throws(SafeBackupError) -> SourceRoot {
-        let (path, known) = (settings.path, record.identity)
+        let id = id
+        // Asked each time, because a person may have accepted another root.
+        let record = try await state.durably { (store) throws(SafeBackupError) in
+            try store.sources().first { $0.id == id }
+        }
+        let (path, known) = (settings.path, (record ?? self.record).identity)
         let opened = try await io.run { () throws(SafeBackupError) in try SourceRoot(path: path, known: known) }
+        if record?.hold?.reason == .rootEmptied, record?.accepted == nil { try await expectKnownEntry(in: opened) }
         root.withLock { $0 = opened }
         return opened
     }
 
     private func close() { root.withLock { $0 = nil } }
 
-    private func hold(_ reason: SafeBackupError) async throws(SafeBackupError) {
+    /// A source that was emptied stays held until something is there again that was saved: a stranger is no sign that
+    /// the rest is gone on purpose.
+    private func expectKnownEntry(in root: SourceRoot) async throws(SafeBackupError) {
+        let filter = filter(for: root)
+        let leaves = try await io.run { () throws(SafeBackupError) -> [[UInt8]] in
+            var leaves: [[UInt8]] = []
+            var scanner = Scanner(root: try root.opened(), filter: filter, depth: .entries)
+            while let listed = try scanner.next() {
+                leaves += listed.flatMap(\.entries).map(\.leaf)
+                // One of the first thousands is enough.
+                if leaves.count > 4_096 { break }
+            }
+            return leaves
+        }
+        let isKnown = try await holdsKnown(leaves)
+        if !isKnown { throw emptied() }
+    }
+
+    /// Whether nothing was saved, or one of these leaves at the top was; also what is not saved now keeps its name.
+    private func holdsKnown(_ leaves: [[UInt8]]) async throws(SafeBackupError) -> Bool {
         let id = id
-        try await state.durably { (store) throws(SafeBackupError) in try store.hold(id, reason) }
-        let isNew = heldFor.withLock { held in
-            defer { held = reason.code }
-            return held != reason.code
+        return try await state.durably { (store) throws(SafeBackupError) in
+            if try !store.hasLiveNames(id) { return true }
+            return try store.hasLiveName(of: id, among: leaves)
         }
-        if isNew {
-            logger.error(
-                "The source is held", metadata: ["error.code": "\(reason.code)", "error": "\(reason.message)"])
-        }
+    }
+
+    private func emptied() -> SafeBackupError {
+        let name = printable(settings.path.bytes)
+        return SafeBackupError(
+            .rootEmptied,
+            "The source \(name) is suddenly empty, although files of it were saved; nothing is removed from the backup; "
+                + "saving goes on by itself when something of what was saved is there again; if it was emptied on "
+                + "purpose, 'safebackup accept \(name)' shows what would follow",
+            disposition: .transient)
     }
 
     func filter(for root: SourceRoot) -> TreeFilter {
@@ -151,7 +195,7 @@ package final class SourceUnit: Sendable {
     }
 
     private func watch(_ root: SourceRoot, ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) {
-        let watcher = Watcher(root: root.tree, filter: filter(for: root))
+        let watcher = Watcher(filter: filter(for: root)) { () throws(SafeBackupError) in try root.opened() }
         let report = try await watcher.start()
         logger.info(
             "The source is watched",
@@ -160,11 +204,11 @@ package final class SourceUnit: Sendable {
         ready()
         let failure = Shared<SafeBackupError?>(nil)
         let isOver = Shared(false)
-        let (ended, over, looking) = (TaskSignal(), TaskSignal(), TaskSignal())
-        let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted] error in
+        let (over, looking) = (TaskSignal(), TaskSignal())
+        let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted, rootDoubted] error in
             if failure.value == nil { failure.set(error) }
             isOver.set(true)
-            ended.signal()
+            rootDoubted.signal()
             over.signal()
             looking.signal()
             reconcileWanted.signal()
@@ -194,20 +238,32 @@ package final class SourceUnit: Sendable {
                 }
             }
             tasks.addTask {
-                // A file system that is mounted over the root sends no event.
-                while !isOver.value {
-                    await ended.wait(atMost: .seconds(5))
-                    if isOver.value { break }
-                    do throws(SafeBackupError) {
-                        _ = try await self.io.run { () throws(SafeBackupError) in try root.verified() }
-                    } catch {
-                        finish(error)
-                    }
+                do throws(SafeBackupError) {
+                    try await self.keepLooking(at: root) { isOver.value }
+                } catch {
+                    finish(error)
                 }
                 await watcher.stop()
             }
         }
         if let failure = failure.value { throw failure }
+    }
+
+    /// What no event tells: a file system that is mounted over the root, or over a directory below it.
+    private func keepLooking(
+        at root: SourceRoot, until isOver: @Sendable () -> Bool
+    ) async throws(SafeBackupError) {
+        let id = id
+        var mounts = MountWatch(below: settings.path)
+        while true {
+            await rootDoubted.wait(atMost: .seconds(5))
+            if isOver() { return }
+            try await io.run { () throws(SafeBackupError) in try root.verify() }
+            guard mounts.haveChanged() else { continue }
+            logger.notice("Something was mounted or unmounted below the source; it is compared with the catalogue")
+            try await state.durably { (store) throws(SafeBackupError) in try store.markDesynced(id, true) }
+            reconcileWanted.signal()
+        }
     }
 
     /// Takes what the watcher saw until it stops.
@@ -240,9 +296,9 @@ package final class SourceUnit: Sendable {
                 reconcileWanted.signal()
             }
             if let event = batch.rootEvent {
-                // The directory we hold is still open; whether the path leads to it decides.
-                guard let root = openRoot else { return }
-                _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
+                // Whether the path still leads to the directory that we know decides.
+                guard let root = knownRoot else { return }
+                try await io.run { () throws(SafeBackupError) in try root.verify() }
                 logger.warning("The root changed and is still the same directory", metadata: ["event": "\(event)"])
                 reconcileWanted.signal()
             }
@@ -281,7 +337,7 @@ package final class SourceUnit: Sendable {
         }
         if counts.queued > 0 { queued() }
         for directory in listed where directory.isLastPart {
-            try await queueAbsent(from: directory.path, in: root.tree)
+            try await queueAbsent(from: directory.path, in: root)
         }
         return counts
     }
@@ -321,13 +377,15 @@ package final class SourceUnit: Sendable {
     private func reconcile(
         _ root: SourceRoot, _ reason: ReconcileSchedule.Reason, _ over: TaskSignal? = nil
     ) async throws(SafeBackupError) {
-        let id = id
+        let (id, doubtsBefore) = (id, doubts.withLock { $0 })
         let isPeriodic = reason == .periodic
         let io = isPeriodic ? ThreadExecutor(name: "sb.walk", isBackground: true) : io
         defer { if isPeriodic { io.stop() } }
-        let tree = try await io.run { () throws(SafeBackupError) in try root.verified() }
-        let (number, hasLiveNames) = try await state.durably { (store) throws(SafeBackupError) in
-            (try store.beginReconcile(id, reason: reason.rawValue), try store.hasLiveNames(id))
+        let tree = try await io.run { () throws(SafeBackupError) in try root.opened() }
+        let (number, mayBeEmpty) = try await state.durably { (store) throws(SafeBackupError) in
+            let isAccepted = try store.sources().contains { $0.id == id && $0.accepted != nil }
+            let hasLiveNames = try store.hasLiveNames(id)
+            return (try store.beginReconcile(id, reason: reason.rawValue), isAccepted || !hasLiveNames)
         }
         progress.scanning(true)
         defer { progress.scanning(false) }
@@ -341,20 +399,13 @@ package final class SourceUnit: Sendable {
         while let listed = ahead {
             if stop.isRequested { return }
             let partBegan = ContinuousClock.now
-            if isFirst, hasLiveNames, let top = listed.first(where: { $0.path.isRoot }), top.isWhole,
-                !top.entries.contains(where: \.isSaved)
+            if isFirst, !mayBeEmpty, let top = listed.first(where: { $0.path.isRoot }), top.isWhole,
+                !top.entries.contains(where: \.isSaved), try await !holdsKnown(top.entries.map(\.leaf))
             {
-                throw SafeBackupError(
-                    .rootEmptied,
-                    "The source \(printable(settings.path.bytes)) is suddenly empty, although files of it were saved; "
-                        + "nothing is removed from the backup; saving goes on when files are there again",
-                    disposition: .transient)
+                throw emptied()
             }
-            if isFirst {
-                try await state.durably { (store) throws(SafeBackupError) in try store.clearHold(id) }
-                heldFor.withLock { $0 = nil }
-                isFirst = false
-            }
+            if isFirst { try await holding.end() }
+            isFirst = false
             // The next part is read while this one is compared.
             let next = Task { [io] () -> Result<[ListedDirectory]?, SafeBackupError> in
                 do throws(SafeBackupError) {
@@ -377,14 +428,14 @@ package final class SourceUnit: Sendable {
             if isPeriodic { await over?.wait(atMost: (ContinuousClock.now - partBegan) * 9) }
         }
         // The root could have gone away during the walk: then what it did not find is not known to be absent.
-        _ = try await io.run { () throws(SafeBackupError) in try root.verified() }
+        try await io.run { () throws(SafeBackupError) in try root.verify() }
         let (complete, counts) = (isComplete, total)
         let last = try await state.durably { (store) throws(SafeBackupError) in
             _ = try store.finishReconcile(
                 number, complete: complete, drift: counts.drift, excluded: counts.excluded)
             return try store.newestSequence()
         }
-        walkedUpTo.set(last)
+        if doubts.withLock({ $0 }) == doubtsBefore { walkedUpTo.set(last) }
         queued()
         logger.info(
             "The source was compared with the catalogue",
@@ -405,9 +456,7 @@ package final class SourceUnit: Sendable {
     /// For a directory too large to compare in one piece: asks the source about each live name.
     /// Returns how many are not there.
     @discardableResult
-    func queueAbsent(
-        from directory: RelativePath, in tree: ConfinedDirectory
-    ) async throws(SafeBackupError) -> Int {
+    func queueAbsent(from directory: RelativePath, in root: SourceRoot) async throws(SafeBackupError) -> Int {
         let (id, destinations) = (id, destinations)
         var total = 0
         for destination in destinations {
@@ -421,6 +470,7 @@ package final class SourceUnit: Sendable {
                 guard let last = leaves.last else { break }
                 after = last
                 let absent = try await io.run { () throws(SafeBackupError) -> [[UInt8]] in
+                    let tree = try root.opened()
                     do throws(Errno) {
                         let parent = try tree.openDirectory(directory)
                         var absent: [[UInt8]] = []

@@ -80,17 +80,23 @@ package struct StateDirectory: Sendable {
         }
     }
 
-    /// Throws `invalidConfiguration` where no agent ever had its state: most often a mistyped `--state`.
-    package func requireState() throws(SafeBackupError) {
+    /// Whether an agent ever had its state here; `true` too when nobody may look.
+    package var hasState: Bool {
         do throws(Errno) {
             _ = try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status(of: Array("queue.db".utf8))
+            return true
         } catch {
-            guard error == .noSuchFileOrDirectory || error == .notDirectory else { return }
-            throw SafeBackupError(
-                .invalidConfiguration,
-                "No agent has run with the state directory \(printable(path.bytes)); give the --state that 'safebackup "
-                    + "run' had, or run it first", disposition: .permanent)
+            return error != .noSuchFileOrDirectory && error != .notDirectory
         }
+    }
+
+    /// Throws `invalidConfiguration` where no agent ever had its state: most often a mistyped `--state`.
+    package func requireState() throws(SafeBackupError) {
+        if hasState { return }
+        throw SafeBackupError(
+            .invalidConfiguration,
+            "No agent has run with the state directory \(printable(path.bytes)); give the --state that 'safebackup "
+                + "run' had, or run it first", disposition: .permanent)
     }
 
     /// One agent at a time: the lock is held as long as the returned object lives. `stateLocked` names the process
@@ -125,29 +131,27 @@ package struct StateDirectory: Sendable {
         }
     }
 
-    /// Identifies this machine in a sentinel: systemd's machine-id, else an identifier kept beside the state.
-    package func machineIdentifier() throws(SafeBackupError) -> String {
-        for place: FilePath in ["/etc/machine-id", "/var/lib/dbus/machine-id", path.appending("machine-id")] {
+    /// Identifies this machine in a sentinel, also after the state is lost: systemd's machine-id, else, as in many
+    /// containers, the host's name.
+    package static func machineIdentifier() throws(SafeBackupError) -> String {
+        for place: FilePath in ["/etc/machine-id", "/var/lib/dbus/machine-id"] {
             do throws(Errno) {
                 let text = try Descriptor.open(place, O_RDONLY).readAll(limit: 4_096)
-                let identifier = text.prefix { $0 > 0x20 && $0 < 0x7F }
-                if identifier.count >= 8 { return String(decoding: identifier, as: UTF8.self) }
+                let identifier = String(decoding: text.prefix { $0 > 0x20 && $0 < 0x7F }, as: UTF8.self)
+                // An image that was never started says "uninitialized".
+                if identifier.count == 32, identifier.allSatisfy(\.isHexDigit) { return identifier }
             } catch {
                 continue  // ignored because the next place may have one
             }
         }
-        var generator = SystemRandomNumberGenerator()
-        let bytes = (0..<16).map { _ in UInt8.random(in: 0...255, using: &generator) }
-        let identifier = hexadecimal(bytes)
-        do throws(Errno) {
-            let directory = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
-            try AtomicFile.write(Array((identifier + "\n").utf8), to: Array("machine-id".utf8), in: directory)
-        } catch {
+        var name = [CChar](repeating: 0, count: 256)
+        guard gethostname(&name, name.count - 1) == 0 else {
             throw SafeBackupError(
-                .stateFailed, "The state directory \(printable(path.bytes)) cannot be written: \(error.explanation)",
-                disposition: .transient, systemError: error.rawValue)
+                .invalidConfiguration,
+                "This machine has neither /etc/machine-id nor a host name, so that a destination could not know it again; "
+                    + "make one with systemd-machine-id-setup", disposition: .permanent)
         }
-        return identifier
+        return "host:" + String(decoding: name.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     }
 }
 

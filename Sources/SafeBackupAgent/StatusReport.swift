@@ -1,4 +1,3 @@
-import FoundationEssentials
 package import SafeBackupCore
 import SafeBackupState
 import SafeBackupSystem
@@ -13,6 +12,7 @@ package struct StatusReport: Sendable, Encodable {
         package var bytes: Int64
         package var isDesynced: Bool
         package var held: Held?
+        package var pausedAt: String?
         package var lastReconcileAt: String?
         /// By reason: how many entries are not saved.
         package var notSaved: [String: Int]
@@ -24,7 +24,7 @@ package struct StatusReport: Sendable, Encodable {
         package var drift: Drift?
 
         enum CodingKeys: String, CodingKey {
-            case path, files, bytes, held, lastReconcileAt, notSaved, excluded, coverage, drift
+            case path, files, bytes, held, pausedAt, lastReconcileAt, notSaved, excluded, coverage, drift
             case isActive = "active"
             case isDesynced = "desynced"
         }
@@ -34,6 +34,9 @@ package struct StatusReport: Sendable, Encodable {
         package var location: String
         package var kind: String
         package var held: Held?
+        package var pausedAt: String?
+        /// Jobs that wait because the destination is full.
+        package var full: Full?
         package var pending: Int
         package var leased: Int
         package var stuck: Int
@@ -47,6 +50,19 @@ package struct StatusReport: Sendable, Encodable {
         package var reason: String
         package var message: String
         package var since: String
+        /// `safebackup accept` can release it; else it goes when its cause is gone.
+        package var isAcceptable: Bool
+
+        enum CodingKeys: String, CodingKey {
+            case reason, message, since
+            case isAcceptable = "acceptable"
+        }
+    }
+
+    package struct Full: Sendable, Encodable {
+        package var jobs: Int
+        /// What they take, as far as it is known.
+        package var bytes: Int64
     }
 
     /// How the agent learns of changes.
@@ -68,46 +84,64 @@ package struct StatusReport: Sendable, Encodable {
     package struct Agent: Sendable, Encodable {
         package var running: Bool
         package var pid: Int32?
+        /// Without an agent: the newest thing that one is known to have done.
+        package var lastSignOfLifeAt: String?
     }
 
     /// A path that is not, or not wholly, saved.
     package struct Problem: Sendable, Encodable {
         package var path: String
+        package var pathHex: String?
+        package var sourcePath: String
         package var state: String
         package var code: String
         package var message: String?
         package var since: String
     }
 
+    /// What happened, as the journal has it.
+    package struct Event: Sendable, Encodable {
+        package var at: String
+        package var level: String
+        package var event: String
+        package var message: String
+    }
+
     package var agent: Agent
     package var sources: [Source]
     package var destinations: [Destination]
     package var problems: [Problem]
+    /// The newest that are more than the course of things, newest first.
+    package var events: [Event]
 
     /// Something of the user's fails, or may not be read.
     private var hasUnsaved = false
 
-    private enum CodingKeys: String, CodingKey { case agent, sources, destinations, problems }
+    private enum CodingKeys: String, CodingKey { case agent, sources, destinations, problems, events }
 
     /// Reads the state beside a running agent, or without one.
     package init(_ directory: StateDirectory) throws(SafeBackupError) {
         try directory.requireState()
         let reader = try StateReader(in: directory.path)
         let status = try reader.status()
-        let holder = directory.holder()
-        agent = Agent(running: holder.isHeld, pid: holder.process)
+        agent = Agent(directory)
+        if !agent.running { agent.lastSignOfLifeAt = try reader.lastSignOfLife()?.iso8601 }
+        let isRunning = agent.running
         sources = status.sources.map { source in
             Source(
                 path: printable(source.record.path), isActive: source.record.isActive, files: source.files,
                 bytes: source.bytes, isDesynced: source.record.isDesynced, held: source.record.hold.map(Held.init),
-                lastReconcileAt: source.record.lastReconcileAt?.iso8601, notSaved: source.notSaved,
-                excluded: source.excluded, coverage: holder.isHeld ? source.coverage.map(Coverage.init) : nil,
+                pausedAt: source.record.pausedAt?.iso8601, lastReconcileAt: source.record.lastReconcileAt?.iso8601,
+                notSaved: source.notSaved, excluded: source.excluded,
+                coverage: isRunning ? source.coverage.map(Coverage.init) : nil,
                 drift: source.drift.map { Drift(count: $0.count, foundAt: $0.at.iso8601) })
         }
         destinations = status.destinations.map { destination in
             Destination(
                 location: printable(destination.record.location), kind: destination.record.kind,
-                held: destination.record.hold.map(Held.init), pending: destination.counts.pending,
+                held: destination.record.hold.map(Held.init), pausedAt: destination.record.pausedAt?.iso8601,
+                full: destination.waitingForRoom.map { Full(jobs: $0.jobs, bytes: $0.bytes) },
+                pending: destination.counts.pending,
                 leased: destination.counts.leased, stuck: destination.counts.stuck, fuzzy: destination.counts.fuzzy,
                 pendingBytes: destination.counts.pendingBytes, oldestPendingAt: destination.oldestPending?.iso8601,
                 catalogueExportedAt: destination.record.catalogueExportedAt?.iso8601)
@@ -116,28 +150,35 @@ package struct StatusReport: Sendable, Encodable {
         hasUnsaved = !UnsavedReport(unsaved).isComplete
         problems = unsaved.map { entry in
             Problem(
-                path: entry.path.description, state: entry.state.rawValue, code: entry.code, message: entry.message,
+                path: entry.path.description, pathHex: ReportText.hex(ifNeeded: entry.path),
+                sourcePath: printable(
+                    status.sources.first { $0.record.id == entry.source }?.record.path ?? []),
+                state: entry.state.rawValue, code: entry.code,
+                message: entry.message ?? SkipReason(rawValue: entry.code).map { "It \($0.explanation)" },
                 since: entry.since.iso8601)
         }
-    }
-
-    package func json() throws(SafeBackupError) -> String {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        do {
-            return String(decoding: try encoder.encode(self), as: UTF8.self)
-        } catch {
-            throw SafeBackupError(
-                .stateFailed, "The status cannot be written as JSON: \(error)", disposition: .permanent)
+        events = try reader.remarkableEvents(limit: 20).map {
+            Event(at: $0.at.iso8601, level: $0.level.rawValue, event: $0.event, message: $0.message)
         }
     }
 
-    /// 4 when something is held, 3 when something is stuck or fuzzy, else 0.
+    package func json() throws(SafeBackupError) -> String { try ReportText.json(self) }
+
+    /// 4 when something is held, 3 when something is stuck or fuzzy, or waits because it is paused, else 0.
     package var exitCode: Int32 {
         let isHeld = sources.contains { $0.isActive && $0.held != nil } || destinations.contains { $0.held != nil }
         if isHeld { return 4 }
         if destinations.contains(where: { $0.stuck > 0 || $0.fuzzy > 0 }) { return 3 }
+        // A pause is no error; that something waits because of it must not be forgotten.
+        let isPaused = (sources.filter(\.isActive).map(\.pausedAt) + destinations.map(\.pausedAt)).contains {
+            $0 != nil
+        }
+        if isPaused && destinations.contains(where: { $0.pending + $0.leased > 0 }) { return 3 }
         return hasUnsaved ? 3 : 0
+    }
+
+    private static func pausedLine(_ since: String) -> String {
+        "  PAUSED        since \(since); 'safebackup resume' goes on"
     }
 
     package var text: String {
@@ -145,7 +186,8 @@ package struct StatusReport: Sendable, Encodable {
         if agent.running {
             lines.append("Agent: running" + (agent.pid.map { ", process \($0)" } ?? ""))
         } else {
-            lines.append("Agent: not running; changes are found by its next start")
+            let since = agent.lastSignOfLifeAt.map { "; what changed since \($0) is not known" } ?? ""
+            lines.append("Agent: not running\(since); changes are found by its next start")
         }
         for source in sources {
             lines.append("")
@@ -159,6 +201,7 @@ package struct StatusReport: Sendable, Encodable {
                         + "then; please report it")
             }
             if source.isDesynced { lines.append("  desynced      a walk is due or running") }
+            if let paused = source.pausedAt { lines.append(Self.pausedLine(paused)) }
             if let held = source.held { lines.append(contentsOf: held.lines) }
             for (reason, count) in source.notSaved.sorted(by: { $0.key < $1.key }) {
                 lines.append("  not saved     \(count) × \(reason)")
@@ -170,7 +213,12 @@ package struct StatusReport: Sendable, Encodable {
         for destination in destinations {
             lines.append("")
             lines.append("Destination \(destination.location)")
+            if let paused = destination.pausedAt { lines.append(Self.pausedLine(paused)) }
             if let held = destination.held { lines.append(contentsOf: held.lines) }
+            if let full = destination.full {
+                lines.append(
+                    "  FULL          \(full.jobs) changes wait for \(ByteCount(full.bytes)) of room; free space there")
+            }
             let waiting = destination.pending + destination.leased
             if waiting == 0 {
                 lines.append("  queue         empty")
@@ -186,12 +234,19 @@ package struct StatusReport: Sendable, Encodable {
             lines.append(
                 "  catalogue     \(destination.catalogueExportedAt.map { "copied \($0)" } ?? "not copied yet")")
         }
-        if !problems.isEmpty {
+        if problems.contains(where: { $0.code != SafeBackupError.Code.destinationFull.rawValue }) {
             lines.append("")
             lines.append("Not saved, or not wholly:")
-            for problem in problems {
+            // What waits for room is told above, in one line.
+            for problem in problems where problem.code != SafeBackupError.Code.destinationFull.rawValue {
                 lines.append("  \(problem.state)  \(problem.path)  \(problem.message ?? problem.code)")
             }
+            lines.append("  ('safebackup why PATH' tells everything that is known of one)")
+        }
+        if !events.isEmpty {
+            lines.append("")
+            lines.append("Lately:")
+            for event in events.prefix(5) { lines.append("  \(event.at)  \(event.event)  \(event.message)") }
         }
         return lines.joined(separator: "\n")
     }
@@ -211,7 +266,9 @@ extension StatusReport.Coverage {
 
 extension StatusReport.Held {
     init(_ hold: Hold) {
-        self.init(reason: hold.reason.rawValue, message: hold.message, since: hold.at.iso8601)
+        self.init(
+            reason: hold.reason.rawValue, message: hold.message, since: hold.at.iso8601,
+            isAcceptable: [.rootReplaced, .rootEmptied, .sentinelMissing].contains(hold.reason))
     }
 
     fileprivate var lines: [String] {

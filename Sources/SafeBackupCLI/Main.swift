@@ -14,7 +14,11 @@ struct SafeBackup: AsyncParsableCommand {
             4 held (see 'safebackup status'), 5 another agent has the state, 130 second interrupt.
             """,
         version: Release.version,
-        subcommands: [RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self])
+        subcommands: [
+            RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self, ExposureCommand.self,
+            QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
+            PauseCommand.self, ResumeCommand.self,
+        ])
 }
 
 /// The options that every verb has.

@@ -24,12 +24,16 @@ struct RunCommand: AsyncParsableCommand {
 
     @OptionGroup var state: StateOption
 
-    @Option(name: .long, help: "Leave out what matches, in gitignore syntax; may be given several times.")
-    var exclude: [ArgumentBytes] = []
+    @OptionGroup var excludes: ExcludeOptions
 
     @Flag(name: .long, help: "Save what differs and end, instead of watching.")
     var once = false
 
+    /// For tests, which cannot wait for long.
+    @Option(name: .long, help: .hidden)
+    var idleMilliseconds = 10_000
+
+    /// For tests too.
     @Option(name: .long, help: .hidden)
     var reconcileEverySeconds = 86_400
 
@@ -38,6 +42,7 @@ struct RunCommand: AsyncParsableCommand {
 
     func run() async throws {
         let directory = try state.directory()
+        let rules = try ExcludeRules(try excludes.patterns() ?? [])
         let preflight = try Preflight(source: source.bytes, destination: destination.bytes, state: directory.path)
         let isTerminal = isatty(1) == 1
         let logger = Console.logger(level: verbose ? .debug : isTerminal ? .warning : .info)
@@ -46,9 +51,11 @@ struct RunCommand: AsyncParsableCommand {
         ] where isInside {
             logger.notice("The \(name) lies inside the source and is left out")
         }
+        // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
+        _ = chdir("/")
         var settings = AgentSettings(
-            preflight: preflight, state: directory, excludes: try ExcludeRules(patterns: exclude.map(\.bytes)),
-            isOnce: once)
+            preflight: preflight, state: directory, excludes: rules, isOnce: once)
+        settings.idleTime = .milliseconds(idleMilliseconds)
         settings.reconcileInterval = .seconds(max(1, reconcileEverySeconds))
         let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
         let signals = Task {
@@ -78,6 +85,9 @@ struct RunCommand: AsyncParsableCommand {
         case .incomplete(let unsaved):
             for line in unsaved.lines { Console.error(line) }
             throw ExitCode(3)
+        case .paused(let jobs):
+            Console.error("safebackup: paused: \(jobs) changes wait; 'safebackup resume' saves them")
+            if jobs > 0 { throw ExitCode(3) }
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
             throw ExitCode(4)

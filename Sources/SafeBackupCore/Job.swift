@@ -80,6 +80,26 @@ package struct CopyRecord: Sendable, Hashable {
     }
 }
 
+/// The stored copy that a path's content is already: the source's file was found to have lain under another path, and
+/// to be there no more.
+package struct MoveOrigin: Sendable, Hashable {
+    /// The path that the file had.
+    package var path: RelativePath
+    /// Its name there: live, or ended a short time ago.
+    package var name: NameRecord
+    /// Lies at that path's own location, or at a version name if another file was stored at that path since.
+    package var copy: CopyRecord
+    /// Inode, birth time, size and mtime say that it is the same file, unchanged; else the digest must say it.
+    package var isProven: Bool
+
+    package init(path: RelativePath, name: NameRecord, copy: CopyRecord, isProven: Bool) {
+        self.path = path
+        self.name = name
+        self.copy = copy
+        self.isProven = isProven
+    }
+}
+
 /// A pending job that is due, with what the catalogue knows about its path.
 package struct DueJob: Sendable, Hashable {
     package var source: SourceID
@@ -91,6 +111,8 @@ package struct DueJob: Sendable, Hashable {
     package var action: JobAction
     /// Failures so far.
     package var attempts: Int
+    /// When the oldest change that is not saved yet was seen; `nil`: long ago.
+    package var firstSeenAt: Timestamp?
     /// Compare the digest with the copy's before anything is staged.
     package var hashFirst: Bool
     package var live: NameRecord?
@@ -100,11 +122,14 @@ package struct DueJob: Sendable, Hashable {
     package var keptVersions: Int
     /// When the newest of them was moved to its version name.
     package var newestVersionAt: Timestamp?
+    /// What can be moved here instead of storing it again.
+    package var origin: MoveOrigin?
 
     package init(
         source: SourceID, path: RelativePath, location: RelativePath, sequence: Int64, generation: Int64,
-        action: JobAction, attempts: Int = 0, hashFirst: Bool = false, live: NameRecord? = nil,
-        occupant: CopyRecord? = nil, keptVersions: Int = 0, newestVersionAt: Timestamp? = nil
+        action: JobAction, attempts: Int = 0, firstSeenAt: Timestamp? = nil, hashFirst: Bool = false,
+        live: NameRecord? = nil, occupant: CopyRecord? = nil, keptVersions: Int = 0,
+        newestVersionAt: Timestamp? = nil, origin: MoveOrigin? = nil
     ) {
         self.source = source
         self.path = path
@@ -113,11 +138,13 @@ package struct DueJob: Sendable, Hashable {
         self.generation = generation
         self.action = action
         self.attempts = attempts
+        self.firstSeenAt = firstSeenAt
         self.hashFirst = hashFirst
         self.live = live
         self.occupant = occupant
         self.keptVersions = keptVersions
         self.newestVersionAt = newestVersionAt
+        self.origin = origin
     }
 }
 
@@ -206,6 +233,8 @@ package struct StoredEntry: Sendable, Hashable {
         case copied(StoredCopy)
         /// The occupant is still the copy; only metadata, or nothing, changed.
         case kept
+        /// The copy of the job's origin is under the final name now, and no more at the origin's.
+        case moved
         /// A directory.
         case directory
     }
@@ -218,12 +247,17 @@ package struct StoredEntry: Sendable, Hashable {
     package var linkTarget: [UInt8]?
     package var isFuzzy: Bool
     package var isRacy: Bool
+    /// Of the source's inode, where its file system keeps one.
+    package var birthTime: FileTime?
+    /// The source's file has other names.
+    package var hasOtherLinks: Bool
     /// In the order they were done; the occupant's own, if it was kept, is the one whose `from` is the location.
     package var displaced: [Displacement]
 
     package init(
         kind: EntryKind, content: Content, fingerprint: Fingerprint, metadata: FileMetadata,
-        linkTarget: [UInt8]? = nil, isFuzzy: Bool = false, isRacy: Bool = false, displaced: [Displacement] = []
+        linkTarget: [UInt8]? = nil, isFuzzy: Bool = false, isRacy: Bool = false, birthTime: FileTime? = nil,
+        hasOtherLinks: Bool = false, displaced: [Displacement] = []
     ) {
         self.kind = kind
         self.content = content
@@ -232,6 +266,8 @@ package struct StoredEntry: Sendable, Hashable {
         self.linkTarget = linkTarget
         self.isFuzzy = isFuzzy
         self.isRacy = isRacy
+        self.birthTime = birthTime
+        self.hasOtherLinks = hasOtherLinks
         self.displaced = displaced
     }
 }
@@ -270,6 +306,8 @@ package struct RecoveredLease: Sendable, Hashable {
         case unchanged
         /// The final name holds a complete file or link that the lease put there.
         case replaced(StoredCopy, kind: EntryKind, linkTarget: [UInt8]?)
+        /// The final name holds the copy of the job's origin, which the origin's name holds no more.
+        case moved
         /// The final name is a directory, or nothing, and was not before.
         case cleared
     }

@@ -57,6 +57,10 @@ extension SafeBackupError.Code {
     public static let torn = Self(rawValue: "torn")
     /// The path became another kind of thing, or a link, between look and open.
     public static let changedKind = Self(rawValue: "changedKind")
+    /// Something is mounted over what was saved before.
+    public static let otherFileSystem = Self(rawValue: "otherFileSystem")
+    /// Somebody writes the file: it is read when it is quiet, or at the settle limit.
+    public static let unsettled = Self(rawValue: "unsettled")
     /// Reading the source failed.
     public static let sourceFailed = Self(rawValue: "sourceFailed")
     /// The source's root is not there.
@@ -103,4 +107,15 @@ extension SafeBackupError.Code {
     public static let interrupted = Self(rawValue: "interrupted")
     /// The agent was stopped before it could answer.
     public static let agentRestarted = Self(rawValue: "agentRestarted")
+}
+
+extension SafeBackupError {
+    /// Something is mounted at or above `path`, in a directory that was saved before. What was saved of it stays.
+    package static func otherFileSystem(_ path: RelativePath) -> SafeBackupError {
+        SafeBackupError(
+            .otherFileSystem,
+            "Another file system is mounted at or above \(path); what was saved of it stays, and saving goes on by "
+                + "itself when it is unmounted",
+            disposition: .transient)
+    }
 }

@@ -34,9 +34,7 @@ final class AttachedRoot: Sendable {
     /// Opens `path`, checks that its sentinel has the `id`, and locks it.
     init(attaching path: FilePath, expecting id: String) throws(SafeBackupError) {
         self.path = path
-        let root = try Self.open(path)
-        guard let (sentinel, bytes) = try Self.readSentinel(in: root) else { throw Self.sentinelMissing(path) }
-        guard sentinel.id == id else { throw Self.sentinelForeign(path, sentinel.id) }
+        let (root, sentinel, bytes) = try Self.look(path, expecting: id)
         do throws(Errno) {
             let statistics = try VolumeStatistics(root)
             if statistics.isReadOnly { throw Errno.readOnlyFileSystem }
@@ -60,6 +58,17 @@ final class AttachedRoot: Sendable {
     }
 
     deinit { ProcessLock.unlock(lock) }
+
+    /// Opens `path` and checks that its sentinel has the `id`.
+    @discardableResult
+    static func look(
+        _ path: FilePath, expecting id: String
+    ) throws(SafeBackupError) -> (root: Descriptor, sentinel: Sentinel, bytes: [UInt8]) {
+        let root = try open(path)
+        guard let (sentinel, bytes) = try readSentinel(in: root) else { throw sentinelMissing(path) }
+        guard sentinel.id == id else { throw sentinelForeign(path, sentinel.id) }
+        return (root, sentinel, bytes)
+    }
 
     var sentinel: Sentinel { known.withLock { $0.sentinel } }
 

@@ -82,6 +82,12 @@ enum Failure {
             .torn, "\(path) changed while it was read; it is read again when it is quiet", disposition: .transient)
     }
 
+    /// No failure: it is written, and read when it is quiet or has waited for long enough.
+    static func unsettled(_ path: RelativePath) -> SafeBackupError {
+        SafeBackupError(
+            .unsettled, "\(path) is still being written; it is read when it is quiet", disposition: .transient)
+    }
+
     static func changedKind(_ path: RelativePath) -> SafeBackupError {
         SafeBackupError(
             .changedKind, "\(path) became something else while it was opened; it is tried again",

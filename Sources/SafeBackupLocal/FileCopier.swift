@@ -100,13 +100,14 @@ final class FileCopier {
         return false
     }
 
-    /// The digest of the first `size` bytes, fewer if the file ends before.
+    /// The digest of the first `size` bytes, fewer if the file ends before. Throws `canceled` when the agent stops.
     func digest(of file: Descriptor, size: Int64) throws(Errno) -> (digest: Digest, size: Int64) {
         var offset: Int64 = 0
         while offset < size {
             let wanted = Int(min(Int64(buffer.count), size - offset))
             let count: Int
-            do {
+            do throws(Errno) {
+                if isInterrupted() { throw Errno.canceled }
                 count = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted]), at: offset)
             } catch {
                 _ = hash.finish()

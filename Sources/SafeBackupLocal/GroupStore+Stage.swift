@@ -6,7 +6,7 @@ import Glibc
 /// The first step: look at the source, and bring what differs into staging.
 extension GroupStore {
     /// What the source has at a job's path.
-    private struct Found {
+    struct Found {
         let tree: SourceTree
         let parent: Descriptor
         let leaf: [UInt8]
@@ -15,9 +15,10 @@ extension GroupStore {
         let at: Timestamp
 
         /// Time stamps have a step: a change soon after another may leave them as they are.
-        var isRacy: Bool {
-            let newest = max(status.fingerprint.mtime, status.fingerprint.ctime).nanoseconds
-            return newest > at.fileTime.nanoseconds.subtractingReportingOverflow(2_000_000_000).partialValue
+        var isRacy: Bool { isRacy(since: max(status.fingerprint.mtime, status.fingerprint.ctime)) }
+
+        func isRacy(since newest: FileTime) -> Bool {
+            newest.nanoseconds > at.fileTime.nanoseconds.subtractingReportingOverflow(2_000_000_000).partialValue
         }
     }
 
@@ -46,8 +47,10 @@ extension GroupStore {
             if error == .noSuchFileOrDirectory || error == .notDirectory { return .finished(.gone) }
             throw Failure.source(error, path)
         }
+        if status.isMountRoot { throw .otherFileSystem(path) }
         let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
         Faults.reach("looked")
+        if let origin = lease.job.origin, let moved = try stageMove(lease, found, origin) { return moved }
         switch status.kind {
         case .file: return try stageFile(lease, found)
         case .symlink: return try stageLink(lease, found)
@@ -79,8 +82,11 @@ extension GroupStore {
             return .finished(.stored(entry(.kept, found, live.metadata)))
         }
         let source = try open(found, job.path)
+        try settle(job, source, found)
         if let copy, copy.size == now.size,
-            job.hashFirst || live.map({ $0.isRacy || found.tree.isSameContent(now, $0.fingerprint) }) ?? false,
+            // It came back to where it was: probably the same.
+            job.hashFirst || job.live == nil && copy.mtime == now.mtime
+                || live.map({ $0.isRacy || found.tree.isSameContent(now, $0.fingerprint) }) ?? false,
             let (digest, metadata) = try read(source, found, job.path), digest == copy.digest,
             let kept = try keep(lease, found, metadata)
         {
@@ -99,16 +105,18 @@ extension GroupStore {
         lease.job.occupant.map { lease.plan.final.holds($0, live: lease.job.live, root) } ?? false
     }
 
-    private func entry(
+    func entry(
         _ content: StoredEntry.Content, _ found: Found, _ metadata: FileMetadata, linkTarget: [UInt8]? = nil,
         isFuzzy: Bool = false
     ) -> StoredEntry {
         StoredEntry(
             kind: found.status.kind, content: content, fingerprint: found.status.fingerprint, metadata: metadata,
-            linkTarget: linkTarget, isFuzzy: isFuzzy, isRacy: found.status.kind != .directory && found.isRacy)
+            linkTarget: linkTarget, isFuzzy: isFuzzy, isRacy: found.status.kind != .directory && found.isRacy,
+            birthTime: found.status.birthTime,
+            hasOtherLinks: found.status.kind == .file && found.status.linkCount > 1)
     }
 
-    private func open(_ found: Found, _ path: RelativePath) throws(SafeBackupError) -> Descriptor {
+    func open(_ found: Found, _ path: RelativePath) throws(SafeBackupError) -> Descriptor {
         do {
             return try found.parent.openForReading(found.leaf)
         } catch {
@@ -120,7 +128,15 @@ extension GroupStore {
         }
     }
 
-    private func metadata(_ found: Found, _ source: Descriptor, _ path: RelativePath) throws(SafeBackupError)
+    /// Lets a file wait that is still being written, as long as it may.
+    private func settle(_ job: DueJob, _ source: Descriptor, _ found: Found) throws(SafeBackupError) {
+        guard found.tree.hasLeases, let writerProbe,
+            writerProbe.asks(mtime: found.status.fingerprint.mtime, firstSeen: job.firstSeenAt, now: found.at)
+        else { return }
+        if source.hasWriter() == true { throw Failure.unsettled(job.path) }
+    }
+
+    func metadata(_ found: Found, _ source: Descriptor, _ path: RelativePath) throws(SafeBackupError)
         -> FileMetadata
     {
         do {
@@ -133,7 +149,7 @@ extension GroupStore {
     }
 
     /// The digest of the whole source file; `nil` if it changed meanwhile.
-    private func read(
+    func read(
         _ source: Descriptor, _ found: Found, _ path: RelativePath
     ) throws(SafeBackupError) -> (Digest, FileMetadata)? {
         let metadata = try metadata(found, source, path)
@@ -142,6 +158,7 @@ extension GroupStore {
             let after = try source.status()
             return size == found.status.size && after.fingerprint == found.status.fingerprint ? (digest, metadata) : nil
         } catch {
+            if error == .canceled { throw Failure.interrupted(path) }
             throw Failure.source(error, path)
         }
     }

@@ -3,7 +3,11 @@ import SafeBackupSystem
 import SystemPackage
 
 /// Stores one group of leased jobs on the calling thread:
-/// stage → link older copies to their version names → flush → rename over the final names → flush.
+/// stage → link older copies to their version names → flush → rename over the final names → flush → remove the names
+/// that moved copies had.
+///
+/// A copy that moves is staged as a second link of itself, so that in each group all links are made before the first
+/// rename: swaps and chains need no order.
 ///
 /// After a crash at any point each final name holds its old entry or the new one, whole, or nothing while the old one
 /// is at the version name that its lease records; `Recovery` tells which.
@@ -31,10 +35,13 @@ struct GroupStore {
         case moving(VersionReason)
         /// It is at its version name, and the final name is free.
         case moved(VersionReason)
+        /// Another job of this group moves it elsewhere: it is in staging too.
+        case taken
     }
 
     let root: AttachedRoot
     let tornLimit: Int
+    let writerProbe: WriterProbe?
     let clock: WallClock
     let writer: MetadataWriter
     let copier: FileCopier
@@ -46,17 +53,21 @@ struct GroupStore {
     /// Directories were moved since this group looked at its final names.
     private var mustLookAgain = false
     private var leftStages: [[UInt8]] = []
-    private var progress: [Progress] = []
-    private var older: [Older] = []
+    var progress: [Progress] = []
+    var older: [Older] = []
+    /// By the locations that copies are moved away from: the copies, and the jobs that move them, once staged.
+    var takers: [RelativePath: (index: Int, copy: CopyRecord)] = [:]
 
     /// Opens what the group needs; the descriptors that report failed writes must be older than the first write.
     init(
-        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int, clock: WallClock,
+        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int,
+        writerProbe: WriterProbe? = nil, clock: WallClock,
         isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
         copier = FileCopier(isInterrupted: isInterrupted)
         self.root = root
         self.tornLimit = tornLimit
+        self.writerProbe = writerProbe
         self.clock = clock
         writer = MetadataWriter(capabilities: root.capabilities)
         trees = sources.mapValues { SourceTree($0) }
@@ -74,8 +85,9 @@ struct GroupStore {
             removeLeftStages()
             flush.end()
         }
-        for lease in group {
+        for (index, lease) in group.enumerated() {
             progress.append(stage(lease))
+            if isMove(index), let copy = lease.job.origin?.copy { takers[copy.location] = (index, copy) }
             Faults.reach("staged")
         }
         for index in group.indices {
@@ -115,7 +127,11 @@ struct GroupStore {
             switch progress[index] {
             case .finished, .flushing: return
             case .directory:
-                if kind != .directory { older[index] = .moving(.inTheWay) }
+                if isTaken(lease) {
+                    older[index] = .taken
+                } else if kind != .directory {
+                    older[index] = .moving(.inTheWay)
+                }
             case .staged(let entry):
                 older[index] = try keepOlder(lease, kind: kind, newer: entry)
             }
@@ -128,6 +144,10 @@ struct GroupStore {
         _ lease: LeasedJob, kind: EntryKind, newer: StoredEntry
     ) throws(SafeBackupError) -> Older {
         let location = lease.job.location
+        if isTaken(lease) {
+            guard lease.plan.final.isStill(try look(at: location), root) else { throw Failure.surprise(location) }
+            return .taken
+        }
         guard let reason = Self.reason(lease.plan, kind: kind, newer: newer) else {
             guard lease.plan.final.isStill(try look(at: location), root) else { throw Failure.surprise(location) }
             return .dropped
@@ -205,6 +225,8 @@ struct GroupStore {
             order.sort { group[$0].job.location < group[$1].job.location }
         }
         if movesDirectory { failBelowMovedDirectories(group) }
+        failWithoutTaker(group)
+        let before = takers.isEmpty ? [] : published(group, failed: false)
         return root.gate.enter(alone: movesDirectory) {
             if root.gate.moves != moves {
                 directories = DirectoryCache(root.base)
@@ -215,12 +237,14 @@ struct GroupStore {
                 Faults.reach("renamed")
             }
             Faults.reach("renamed")
+            failTogether(group, since: before)
             do throws(Errno) {
                 try flush.flush()
-                return nil
             } catch {
                 return error
             }
+            if !takers.isEmpty { leaveOrigins(group) }
+            return nil
         }
     }
 
@@ -231,7 +255,10 @@ struct GroupStore {
                 continue
             }
             let moved = group[mover].job.location
-            for index in group.indices where index != mover && group[index].job.location.isWithin(moved) {
+            for index in group.indices where index != mover {
+                let isBelow = group[index].job.location.isWithin(moved)
+                let comesFromBelow = isMove(index) && group[index].job.origin?.copy.location.isWithin(moved) == true
+                guard isBelow || comesFromBelow else { continue }
                 if case .finished(.failed) = progress[index] { continue }
                 if case .finished(.gone) = progress[index] { continue }
                 abandon(index, group[index], .failed(Failure.surprise(group[index].job.location)))
@@ -268,7 +295,7 @@ struct GroupStore {
         switch older[index] {
         case .absent:
             try move(stage, from: root.staging, to: parent, location.leaf)
-        case .dropped, .linked:
+        case .dropped, .linked, .taken:
             if mustLookAgain, !lease.plan.final.isStill(try parent.status(of: location.leaf), root) {
                 throw .noSuchFileOrDirectory
             }
@@ -291,6 +318,7 @@ struct GroupStore {
         if case .moving(let reason) = older[index] {
             entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
         }
+        if case .taken = older[index] { try removeTaken(location) }
         let directory = try makeDirectory(location)
         let hasChanged = try writer.apply(
             entry.metadata, mtime: entry.fingerprint.mtime, to: directory, current: try directory.status(),
@@ -310,7 +338,11 @@ struct GroupStore {
             guard error == .notDirectory || error == .tooManySymbolicLinkLevels,
                 let obstruction = lease.plan.obstruction, let version = lease.plan.obstructionVersion
             else { throw error }
-            entry.displaced.append(try displace(obstruction, to: version))
+            if let taker = takers[obstruction], isMove(taker.index) {
+                try removeTaken(obstruction)
+            } else {
+                entry.displaced.append(try displace(obstruction, to: version))
+            }
             parent = try makeDirectory(path)
         }
         return parent
@@ -388,13 +420,14 @@ struct GroupStore {
     /// Ends a job without a result: its stage goes, and what was under its final name is there again where possible.
     /// What cannot be undone here is told by `Recovery`.
     private mutating func abandon(_ index: Int, _ lease: LeasedJob, _ outcome: JobOutcome) {
+        // A link may be its copy's only name by now: recovery tells.
+        if !isMove(index) { removeStage(lease) }
         progress[index] = .finished(outcome)
-        removeStage(lease)
         guard let version = lease.plan.version else { return }
         let location = lease.job.location
         do throws(Errno) {
             switch older[index] {
-            case .absent, .dropped, .moving: break
+            case .absent, .dropped, .moving, .taken: break
             case .linked: try removeVersion(version, ifSameAs: location)
             case .moved:
                 try directories.directory(version.parent).moveToFreeName(
@@ -441,7 +474,7 @@ struct GroupStore {
                 outcomes.append(outcome)
                 continue
             }
-            removeStage(group[index])
+            if !isMove(index) { removeStage(group[index]) }
             outcomes.append(.failed(Failure.destination(error, "flush", group[index].job.location)))
         }
         return outcomes

@@ -26,21 +26,26 @@ package final class LocalDestination: Destination {
     private let clock: WallClock
     private let policy: VersionPolicy
     private let tornLimit: Int
+    /// Whether files wait for their writers.
+    package let writerProbe: WriterProbe?
     private let isStopping = Atomic(false)
     private let attached = Locked<AttachedRoot?>(nil)
+    /// The directory that was attached last.
+    private let lastSeen = Locked<(device: UInt64, inode: UInt64)?>(nil)
     /// Staging, kept open while SQLite writes a catalogue copy by a path through this descriptor: its number must
     /// not lead to another directory before that is done.
     let exporting = Locked<Descriptor?>(nil)
 
     package init(
         path: FilePath, io: ThreadExecutor, clock: WallClock = .system, policy: VersionPolicy = VersionPolicy(),
-        tornLimit: Int = BackoffPolicy().tornLimit
+        tornLimit: Int = BackoffPolicy().tornLimit, writerProbe: WriterProbe? = nil
     ) {
         self.path = path
         self.io = io
         self.clock = clock
         self.policy = policy
         self.tornLimit = tornLimit
+        self.writerProbe = writerProbe
     }
 
     // MARK: Attaching
@@ -129,6 +134,19 @@ package final class LocalDestination: Destination {
         detachNow()
         let root = try AttachedRoot(attaching: path, expecting: id)
         attached.withLock { $0 = root }
+        lastSeen.withLock { $0 = (root.device, root.inode) }
+    }
+
+    /// Whether the destination with this id is at its path, without opening anything for more than a moment: nothing at
+    /// all as long as the path leads to the directory that was attached last. Throws as `attachNow`.
+    package func lookNow(expecting id: String) throws(SafeBackupError) {
+        do throws(Errno) {
+            let status = try Descriptor.status(of: path)
+            if let last = lastSeen.withLock({ $0 }), last == (status.device, status.fingerprint.inode) { return }
+        } catch {
+            // Ignored because opening it tells what is wrong.
+        }
+        try AttachedRoot.look(path, expecting: id)
     }
 
     /// Closes everything, so that the disk can be unmounted, as soon as the groups in flight are done.
@@ -226,6 +244,11 @@ package final class LocalDestination: Destination {
         try await io.run { () throws(SafeBackupError) in try self.removeNow(versions: versions) }
     }
 
+    /// See `removeEmptyNow`.
+    package func removeEmpty(_ directories: [RelativePath]) async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.removeEmptyNow(directories) }
+    }
+
     package func read(_ location: RelativePath) async throws(SafeBackupError) -> Descriptor {
         try await io.run { () throws(SafeBackupError) in try self.readNow(location) }
     }
@@ -255,7 +278,7 @@ package final class LocalDestination: Destination {
             var store: GroupStore
             do {
                 store = try GroupStore(
-                    in: root, from: sources, tornLimit: tornLimit, clock: clock,
+                    in: root, from: sources, tornLimit: tornLimit, writerProbe: writerProbe, clock: clock,
                     isInterrupted: { self.isStopping.load(ordering: .relaxed) })
             } catch {
                 throw Failure.destination(error, "open", .root)
@@ -271,7 +294,7 @@ package final class LocalDestination: Destination {
         try root.check()
         var recovery: Recovery
         do {
-            recovery = try Recovery(root)
+            recovery = try Recovery(root, now: clock.now)
         } catch {
             throw Failure.destination(error, "open", .root)
         }
@@ -282,6 +305,14 @@ package final class LocalDestination: Destination {
         let root = try attachedRoot()
         try root.check()
         try Removal.remove(versions: versions, in: root)
+    }
+
+    /// Removes the directories of these that are empty, in the order given; others stay, and one that is gone is no
+    /// error. Durable when it returns. Not to be called while a group is in flight.
+    package func removeEmptyNow(_ directories: [RelativePath]) throws(SafeBackupError) {
+        let root = try attachedRoot()
+        try root.check()
+        try Removal.removeEmpty(directories, in: root)
     }
 
     /// Throws `damaged` when nothing, or no file, is there.

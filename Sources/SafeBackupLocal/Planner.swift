@@ -48,7 +48,7 @@ struct Planner {
             throw Failure.destination(error, "look at", job.location)
         }
         if root.layout.foldsCase { try checkFolding(job.location, exists: plan.final != .absent) }
-        if case .absent = plan.final, job.action != .delete, job.live == nil, space.isScarce {
+        if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
             throw Failure.full(job.location, space.available)
         }
         return plan
@@ -130,7 +130,9 @@ struct Planner {
         guard let occupant = job.occupant, final.holds(occupant, live: job.live, root) else { return .foreign }
         let isGood = !occupant.isFuzzy && !occupant.isDamaged
         if isGood && job.attempts + 1 >= tornLimit { return .lastGood }
-        return space.keepsVersions && policy.keeps(newest: job.newestVersionAt, now: now) ? .kept : .inTheWay
+        // What a rename lands on may itself have been renamed, and be looked for a moment later.
+        let isKept = job.origin != nil || policy.keeps(newest: job.newestVersionAt, now: now)
+        return space.keepsVersions && isKept ? .kept : .inTheWay
     }
 
     /// Refuses a name that folds onto another entry's: storing it would replace that entry.
@@ -138,8 +140,7 @@ struct Planner {
         for path in location.ancestors + [location] {
             let names: Set<[UInt8]>
             do {
-                guard let listed = try listing(path.parent) else { return }
-                names = listed
+                names = try listing(path.parent)
             } catch {
                 throw Failure.destination(error, "list", path.parent)
             }
@@ -154,17 +155,22 @@ struct Planner {
                         + "takes them for one; rename one of them",
                     disposition: .permanent)
             }
+            // The next job of the group must not fold onto this one.
+            listings[path.parent]?.insert(path.leaf)
         }
     }
 
-    private mutating func listing(_ path: RelativePath) throws(Errno) -> Set<[UInt8]>? {
+    private mutating func listing(_ path: RelativePath) throws(Errno) -> Set<[UInt8]> {
         if let known = listings[path] { return known }
         let directory: Descriptor
         do {
             directory = try root.base.openDirectory(path)
         } catch {
-            if [.noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels].contains(error) { return nil }
-            throw error
+            guard [.noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels].contains(error) else {
+                throw error
+            }
+            listings[path] = []
+            return []
         }
         var names: Set<[UInt8]> = []
         try directory.forEachEntry { name, _ in names.insert(name) }

@@ -12,14 +12,27 @@ import SystemPackage
 /// | the planned entry | nothing | unchanged, renamed back |
 /// | any | another file or link | replaced: it was complete and flushed before its rename; hashed now |
 /// | any | a directory, or nothing | cleared |
+///
+/// Of a move, before that:
+///
+/// | stage | final name now | origin's name | what follows |
+/// |---|---|---|---|
+/// | any | the copy | any | moved; the origin's name is removed if it still has it |
+/// | the copy | any | the copy | as above: the stage is removed |
+/// | the copy | as planned, or nothing | another, or nothing | the stage is renamed over it: moved |
+/// | the copy | something else | another, or nothing | the copy goes back, or to a version name |
 struct Recovery {
     private let root: AttachedRoot
     private let copier = FileCopier()
     private var directories: DirectoryCache
     private var flush: GroupFlush
+    private let now: Timestamp
+    /// Copies that are under their new names, and may be under the old ones too.
+    private var moved: [CopyRecord] = []
 
-    init(_ root: AttachedRoot) throws(Errno) {
+    init(_ root: AttachedRoot, now: Timestamp) throws(Errno) {
         self.root = root
+        self.now = now
         directories = DirectoryCache(root.base)
         flush = try GroupFlush(root)
     }
@@ -34,7 +47,9 @@ struct Recovery {
                 throw Failure.destination(error, "recover", lease.job.location)
             }
         }
-        do {
+        do throws(Errno) {
+            try flush.flush()
+            for copy in moved { try leave(copy) }
             try flush.flush()
         } catch {
             throw Failure.destination(error, "flush", .root)
@@ -44,7 +59,8 @@ struct Recovery {
 
     private mutating func recover(_ lease: LeasedJob) throws(Errno) -> RecoveredLease {
         let stage = Array(lease.plan.stageName.utf8)
-        let hasStage = try Self.status(of: stage, in: root.staging) != nil
+        let stageStatus = try Self.status(of: stage, in: root.staging)
+        let hasStage = stageStatus != nil
         var displaced: [Displacement] = []
         if let obstruction = lease.plan.obstruction, let version = lease.plan.obstructionVersion,
             let status = try look(at: version)
@@ -52,8 +68,15 @@ struct Recovery {
             try flushParents(of: obstruction, version)
             displaced.append(Displacement(from: obstruction, to: version, reason: .inTheWay, status: status))
         }
+        if let copy = lease.job.origin?.copy, copy.inode != nil,
+            try findMove(lease, copy, stage: stageStatus, &displaced)
+        {
+            moved.append(copy)
+            try removeStage(stage)
+            return RecoveredLease(lease: lease, finding: .moved, displaced: displaced)
+        }
         let finding = try find(lease, hasStage: hasStage, &displaced)
-        if hasStage { try root.staging.remove(stage) }
+        if hasStage { try removeStage(stage) }
         return RecoveredLease(lease: lease, finding: finding, displaced: displaced)
     }
 
@@ -88,6 +111,123 @@ struct Recovery {
         // With the stage still there our rename did not happen: what is there is somebody else's.
         guard let final, !hasStage else { return .cleared }
         return try replaced(location, final)
+    }
+
+    // MARK: - Moves
+
+    /// Whether the copy is under the job's final name; brings it there if its stage is all that is left of it.
+    private mutating func findMove(
+        _ lease: LeasedJob, _ copy: CopyRecord, stage: FileStatus?, _ displaced: inout [Displacement]
+    ) throws(Errno) -> Bool {
+        let location = lease.job.location
+        let final = try look(at: location)
+        if isCopy(final, copy) {
+            try tellVersion(lease, final, &displaced)
+            try flushParents(of: location)
+            return true
+        }
+        guard isCopy(stage, copy), !isCopy(try look(at: copy.location), copy) else { return false }
+        return try publish(lease, copy, over: final, &displaced)
+    }
+
+    private func isCopy(_ status: FileStatus?, _ copy: CopyRecord) -> Bool {
+        guard let status else { return false }
+        return status.kind == copy.kind && status.fingerprint.inode == copy.inode && status.size == copy.size
+    }
+
+    /// What was under the final name is at its version name.
+    private mutating func tellVersion(
+        _ lease: LeasedJob, _ final: FileStatus?, _ displaced: inout [Displacement]
+    ) throws(Errno) {
+        guard let version = lease.plan.version, let status = try look(at: version) else { return }
+        try flushParents(of: version)
+        displaced.append(
+            Displacement(
+                from: lease.job.location, to: version, reason: reason(lease, status, final), status: status))
+    }
+
+    /// Another job of the group has taken the copy's place already: its stage must not go. `false`: the copy is safe
+    /// elsewhere, under its old name or a version name.
+    private mutating func publish(
+        _ lease: LeasedJob, _ copy: CopyRecord, over final: FileStatus?, _ displaced: inout [Displacement]
+    ) throws(Errno) -> Bool {
+        let location = lease.job.location
+        let stage = Array(lease.plan.stageName.utf8)
+        do throws(Errno) {
+            var made: [(RelativePath, Descriptor)] = []
+            let parent = try directories.makingDirectory(location.parent) { made.append(($0, $1)) }
+            for (directory, above) in made { try flush.changed(above, at: directory.parent) }
+            if let final {
+                guard final.kind != .directory, lease.plan.final.isStill(final, root) else { throw Errno.fileExists }
+                try keep(final, of: lease, in: parent)
+                try tellVersion(lease, final, &displaced)
+                try root.staging.rename(stage, to: parent, location.leaf)
+            } else {
+                try tellVersion(lease, nil, &displaced)
+                try root.staging.moveToFreeName(stage, to: parent, location.leaf)
+            }
+            try flush.changed(parent, at: location.parent)
+            return true
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .fileExists, .notDirectory, .isDirectory, .tooManySymbolicLinkLevels: break
+            default: throw error
+            }
+        }
+        try rescue(stage, copy, lease, &displaced)
+        return false
+    }
+
+    /// The older copy gets its version name if the final name is its only one.
+    private mutating func keep(_ final: FileStatus, of lease: LeasedJob, in parent: Descriptor) throws(Errno) {
+        if final.linkCount > 1 { return }
+        guard let version = lease.plan.version else { throw .fileExists }
+        var made: [(RelativePath, Descriptor)] = []
+        let versions = try directories.makingDirectory(version.parent) { made.append(($0, $1)) }
+        for (directory, above) in made { try flush.changed(above, at: directory.parent) }
+        try parent.link(lease.job.location.leaf, to: versions, version.leaf)
+        try flush.changed(versions, at: version.parent)
+        try flush.flush()
+    }
+
+    /// The copy's new place is somebody else's.
+    private mutating func rescue(
+        _ stage: [UInt8], _ copy: CopyRecord, _ lease: LeasedJob, _ displaced: inout [Displacement]
+    ) throws(Errno) {
+        do {
+            let parent = try directories.directory(copy.location.parent)
+            try root.staging.moveToFreeName(stage, to: parent, copy.location.leaf)
+            return try flush.changed(parent, at: copy.location.parent)
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .fileExists, .notDirectory, .tooManySymbolicLinkLevels: break
+            default: throw error
+            }
+        }
+        let version = root.layout.version(of: copy.location, at: now, id: lease.plan.stageName)
+        var made: [(RelativePath, Descriptor)] = []
+        let versions = try directories.makingDirectory(version.parent) { made.append(($0, $1)) }
+        for (directory, above) in made { try flush.changed(above, at: directory.parent) }
+        let status = try root.staging.status(of: stage)
+        try root.staging.moveToFreeName(stage, to: versions, version.leaf)
+        try flush.changed(versions, at: version.parent)
+        displaced.append(Displacement(from: copy.location, to: version, reason: .inTheWay, status: status))
+    }
+
+    /// The name that a moved copy had goes, if it still is the copy's.
+    private mutating func leave(_ copy: CopyRecord) throws(Errno) {
+        guard isCopy(try look(at: copy.location), copy) else { return }
+        let parent = try directories.directory(copy.location.parent)
+        try parent.remove(copy.location.leaf)
+        try flush.changed(parent, at: copy.location.parent)
+    }
+
+    private func removeStage(_ stage: [UInt8]) throws(Errno) {
+        do {
+            try root.staging.remove(stage)
+        } catch {
+            if error != .noSuchFileOrDirectory { throw error }
+        }
     }
 
     private func reason(_ lease: LeasedJob, _ version: FileStatus, _ final: FileStatus?) -> VersionReason {
@@ -163,7 +303,15 @@ struct Recovery {
 
     private mutating func look(at path: RelativePath) throws(Errno) -> FileStatus? {
         do {
-            return try Self.status(of: path.leaf, in: directories.directory(path.parent))
+            let parent = try directories.directory(path.parent)
+            guard let status = try Self.status(of: path.leaf, in: parent) else { return nil }
+            // Another name's entry may answer to this one, where the file system folds names; it is not this job's.
+            if root.layout.foldsCase {
+                var isListed = false
+                try parent.forEachEntry { name, _ in if name == path.leaf { isListed = true } }
+                if !isListed { return nil }
+            }
+            return status
         } catch {
             // The way there is no way of directories: nothing of ours is under this name.
             if error == .noSuchFileOrDirectory || error == .notDirectory || error == .tooManySymbolicLinkLevels {

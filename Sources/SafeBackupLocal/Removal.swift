@@ -62,6 +62,33 @@ enum Removal {
         }
     }
 
+    /// Removes the directories of these that are empty, in the order given.
+    static func removeEmpty(_ paths: [RelativePath], in root: AttachedRoot) throws(SafeBackupError) {
+        do throws(Errno) {
+            var flush = try GroupFlush(root)
+            var directories = DirectoryCache(root.base)
+            for path in paths where !path.isRoot && !path.isWithin(Layout.area) {
+                guard let parent = try existing(path.parent, &directories) else { continue }
+                do {
+                    try parent.remove(path.leaf, isDirectory: true)
+                } catch {
+                    switch error {
+                    // Tombstones, or somebody else's, lie there; or it is no directory, or has another file system.
+                    case .directoryNotEmpty, .fileExists, .resourceBusy, .notDirectory, .noSuchFileOrDirectory,
+                        .notPermitted, .permissionDenied:
+                        continue
+                    default: throw error
+                    }
+                }
+                directories.forget(path)
+                try flush.changed(parent, at: path.parent)
+            }
+            try flush.flush()
+        } catch {
+            throw Failure.destination(error, "remove empty directories in", .root)
+        }
+    }
+
     private static func removeIfEmpty(
         _ path: RelativePath, _ directories: inout DirectoryCache, _ flush: inout GroupFlush
     ) throws(Errno) {
@@ -87,7 +114,7 @@ enum Removal {
         do {
             return try directories.directory(path)
         } catch {
-            if error == .noSuchFileOrDirectory || error == .notDirectory { return nil }
+            if [.noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels].contains(error) { return nil }
             throw error
         }
     }

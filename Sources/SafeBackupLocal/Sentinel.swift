@@ -57,7 +57,7 @@ package struct Sentinel: Sendable, Hashable {
 /// A source that is stored in a destination.
 package struct SentinelSource: Sendable, Hashable {
     package var id: String
-    /// The machine's `/etc/machine-id`.
+    /// The machine's `/etc/machine-id`, or `host:` and its name.
     package var machine: String
     /// Absolute.
     package var path: [UInt8]

@@ -7,14 +7,17 @@ final class SourceTree {
     private var directories: DirectoryCache
     /// Whether an inode number stays a file's own; `true` where the file system cannot be asked, as most have it.
     private let hasStableInodes: Bool
+    /// Whether the file system tells of a file's writers.
+    let hasLeases: Bool
 
     init(_ root: ConfinedDirectory) {
         directories = DirectoryCache(root)
         do {
-            hasStableInodes = try VolumeStatistics(root.root).type.hasStableInodes
+            let type = try VolumeStatistics(root.root).type
+            (hasStableInodes, hasLeases) = (type.hasStableInodes, type.hasLeases)
         } catch {
             // Ignored because the first read of the source will tell what is wrong with it.
-            hasStableInodes = true
+            (hasStableInodes, hasLeases) = (true, false)
         }
     }
 
@@ -26,6 +29,7 @@ final class SourceTree {
         } catch {
             switch error {
             case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return nil
+            case .improperLink: throw .otherFileSystem(path)
             default: throw Failure.source(error, path)
             }
         }

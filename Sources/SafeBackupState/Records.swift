@@ -34,6 +34,10 @@ package struct SourceRecord: Sendable, Hashable {
     package var lastReconcileAt: Timestamp?
     package var lastFullSaveAt: Timestamp?
     package var isActive: Bool
+    /// Since when a person has stopped it.
+    package var pausedAt: Timestamp?
+    /// The reason of a hold that a person released, until the walk that it permits has ended.
+    package var accepted: SafeBackupError.Code?
 
     /// Reads the columns of `SELECT * FROM source`.
     static func read(_ row: Statement) -> SourceRecord {
@@ -43,12 +47,13 @@ package struct SourceRecord: Sendable, Hashable {
                 type: VolumeType(rawValue: row.int()), volume: row.textOrNull(), inode: row.bits() ?? 0,
                 birthTime: row.fileTime()),
             hold: Hold.read(row), isDesynced: row.bool(), lastReconcileAt: row.timestampOrNull(),
-            lastFullSaveAt: row.timestampOrNull(), isActive: row.bool())
+            lastFullSaveAt: row.timestampOrNull(), isActive: row.bool(), pausedAt: row.timestampOrNull(),
+            accepted: row.textOrNull().map(SafeBackupError.Code.init(rawValue:)))
     }
 
     static let select: StaticString = """
         SELECT id, uuid, path, fs_type, fs_volume, root_inode, root_birth_ns, held_reason, held_message, held_at,
-            desynced, last_reconcile_at, last_full_save_at, active FROM source ORDER BY id
+            desynced, last_reconcile_at, last_full_save_at, active, paused_at, accepted FROM source ORDER BY id
         """
 
     static func all(_ connection: Connection) throws(SafeBackupError) -> [SourceRecord] {
@@ -76,10 +81,14 @@ package struct DestinationRecord: Sendable, Hashable {
     package var catalogueExportedAt: Timestamp?
     /// The counter that the newest copy of the catalogue goes up to.
     package var catalogueSequence: Int64?
+    /// Since when a person has stopped it.
+    package var pausedAt: Timestamp?
+    /// The id of a new sentinel that a person agreed to, until the old one's copies are recorded as lost.
+    package var accepted: String?
 
     static let select: StaticString = """
         SELECT id, location, kind, sentinel_id, held_reason, held_message, held_at, accumulated_size, last_proof_at,
-            catalogue_exported_at, catalogue_sequence FROM destination ORDER BY id
+            catalogue_exported_at, catalogue_sequence, paused_at, accepted FROM destination ORDER BY id
         """
 
     static func all(_ connection: Connection) throws(SafeBackupError) -> [DestinationRecord] {
@@ -92,7 +101,8 @@ package struct DestinationRecord: Sendable, Hashable {
                     id: DestinationID(rawValue: statement.int()), location: statement.bytes(), kind: statement.text(),
                     sentinel: statement.textOrNull(), hold: Hold.read(statement), accumulatedSize: statement.int(),
                     lastProofAt: statement.timestampOrNull(), catalogueExportedAt: statement.timestampOrNull(),
-                    catalogueSequence: statement.intOrNull()))
+                    catalogueSequence: statement.intOrNull(), pausedAt: statement.timestampOrNull(),
+                    accepted: statement.textOrNull()))
         }
         return records
     }

@@ -6,6 +6,8 @@ enum EndReason: String {
     case deleted
     case metadata
     case moved
+    /// Its copy lay in a destination that was replaced.
+    case lost
 }
 
 /// A kind as its column holds it. An unknown one, of a hand that edited the database, is taken as a special file, which
@@ -97,7 +99,8 @@ extension Connection {
         return try statement.step() ? CopyRecord.read(statement) : nil
     }
 
-    /// How many older copies of the path are kept by policy, and when the newest of them was made one.
+    /// How many older copies of the path are kept by policy, and when the newest of them was made one. One that moved
+    /// on to another path is that path's.
     func keptVersions(
         _ pair: PairKey, _ path: RelativePath
     ) throws(SafeBackupError) -> (count: Int, newest: Timestamp?) {
@@ -105,7 +108,7 @@ extension Connection {
             """
             SELECT count(DISTINCT c.id), max(c.versioned_at) FROM name n CROSS JOIN copy c ON c.id = n.copy_id
             WHERE n.source_id = ? AND n.destination_id = ? AND n.parent = ? AND n.leaf = ? AND n.ended_at IS NOT NULL
-                AND c.role = 'kept' AND c.removing IS NULL
+                AND n.end_reason IN ('replaced', 'deleted') AND c.role = 'kept' AND c.removing IS NULL
             """)
         defer { statement.reset() }
         statement.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path)
@@ -121,7 +124,7 @@ extension Connection {
             """
             SELECT id, location, kind, digest, size, stored_at, inode, mtime_ns, fuzzy, damaged FROM copy
             WHERE id IN (SELECT n.copy_id FROM name n WHERE n.source_id = ? AND n.destination_id = ? AND n.parent = ?
-                    AND n.leaf = ? AND n.ended_at IS NOT NULL)
+                    AND n.leaf = ? AND n.ended_at IS NOT NULL AND n.end_reason IN ('replaced', 'deleted'))
                 AND role = 'kept' AND removing IS NULL
             ORDER BY versioned_at DESC, id DESC LIMIT -1 OFFSET ?
             """)

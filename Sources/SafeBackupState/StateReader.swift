@@ -30,6 +30,14 @@ package struct StateStatus: Sendable, Hashable {
         package var counts: QueueCounts
         /// When the oldest change that waits was first seen.
         package var oldestPending: Timestamp?
+        /// What waits because the destination is full.
+        package var waitingForRoom: Backlog?
+    }
+
+    /// Jobs, and their bytes as far as they are known.
+    package struct Backlog: Sendable, Hashable {
+        package var jobs: Int
+        package var bytes: Int64
     }
 
     package struct Pair: Sendable, Hashable {
@@ -100,10 +108,19 @@ package final class StateReader: CatalogueReading {
     /// See `Connection.work`.
     var work: Int { connection.work }
 
-    package func status() throws(SafeBackupError) -> StateStatus {
+    /// Runs `body` on one view of the database, which is given up when this returns.
+    func read<R>(_ body: (Connection) throws(SafeBackupError) -> R) throws(SafeBackupError) -> R {
         try connection.statement("BEGIN").run()
         // Ignored beyond its effect: nothing was changed, and the next BEGIN tells if the connection is broken.
         defer { connection.rollBack() }
+        return try body(connection)
+    }
+
+    package func status() throws(SafeBackupError) -> StateStatus {
+        try read { (connection) throws(SafeBackupError) in try status(connection) }
+    }
+
+    private func status(_ connection: Connection) throws(SafeBackupError) -> StateStatus {
         let tallies = try Tally.all(connection)
         let pairs = try PairRecord.all(connection)
         var status = StateStatus(
@@ -133,7 +150,9 @@ package final class StateReader: CatalogueReading {
             }
             let oldest = counts.pending + counts.leased == 0 ? nil : try oldestPending(record.id)
             status.destinations.append(
-                StateStatus.Destination(record: record, counts: counts, oldestPending: oldest))
+                StateStatus.Destination(
+                    record: record, counts: counts, oldestPending: oldest, waitingForRoom: try waitingForRoom(record.id)
+                ))
         }
         return status
     }
@@ -155,6 +174,19 @@ package final class StateReader: CatalogueReading {
         let statement = try connection.statement("SELECT excluded FROM source WHERE id = ?")
         defer { statement.reset() }
         return try statement.bind(source.rawValue).step() ? statement.intOrNull().map { Int($0) } : nil
+    }
+
+    private func waitingForRoom(_ destination: DestinationID) throws(SafeBackupError) -> StateStatus.Backlog? {
+        let statement = try connection.statement(
+            """
+            SELECT count(*), ifnull(sum(size), 0) FROM job
+            WHERE destination_id = ?1 AND state = 'pending' AND last_error_code IS NOT NULL AND last_error_code = ?2
+            """)
+        defer { statement.reset() }
+        statement.bind(destination.rawValue).bind(text: SafeBackupError.Code.destinationFull.rawValue)
+        guard try statement.step() else { return nil }
+        let backlog = StateStatus.Backlog(jobs: Int(statement.int()), bytes: statement.int())
+        return backlog.jobs == 0 ? nil : backlog
     }
 
     private func oldestPending(_ destination: DestinationID) throws(SafeBackupError) -> Timestamp? {

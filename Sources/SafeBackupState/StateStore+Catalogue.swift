@@ -49,6 +49,11 @@ extension StateStore {
             var result = CompletionResult()
             let hasUnsaved = try connection.number("SELECT EXISTS (SELECT 1 FROM not_saved)") == 1
             for completion in completions {
+                guard case .stored(let entry) = completion.outcome, entry.content == .moved else { continue }
+                let pair = PairKey(source: completion.job.source, destination: destination)
+                try takeUp(completion.job, pair, now: now, connection)
+            }
+            for completion in completions {
                 let pair = PairKey(source: completion.job.source, destination: destination)
                 if hasUnsaved { try forgetNotSaved(completion, connection) }
                 try complete(completion, pair, versionLimit: versionLimit, now: now, &result, connection)
@@ -94,6 +99,7 @@ extension StateStore {
         case .ended(let id):
             if let live = try connection.liveName(pair, job.path), live.id <= id {
                 try end(live, pair, .deleted, now: now, connection)
+                if live.kind == .directory { try noteVacated(job.path, pair, connection) }
             }
             try endNames(below: job.path, pair, upTo: id, now: now, connection)
             _ = try finish(completion, pair, now: now, &result, connection)
@@ -102,6 +108,8 @@ extension StateStore {
             for move in entry.displaced { try displace(move, pair, now: now, connection) }
             let isTrue = try store(entry, job, pair, ended, now: now, &result, connection)
             if !isTrue { try requeue(job, pair, now: now, connection) }
+            if entry.hasOtherLinks { try queueOtherLinks(of: entry, job, pair, now: now, connection) }
+            if entry.isFuzzy { try journalFuzzy(job, pair, now: now, connection) }
             let isKeptNow = entry.displaced.contains { $0.from == job.location && $0.reason == .kept }
             // A last good copy that is not needed as such any more is a kept version too.
             if isKeptNow && job.keptVersions >= versionLimit || job.live?.isFuzzy == true {
@@ -143,7 +151,7 @@ extension StateStore {
                 attempts = ?, last_error_code = ?, last_error = ?, leased_generation = NULL, leased_action = NULL,
                 leased_at = NULL, leased_upto = NULL, stage_name = NULL, version = NULL, version_reason = NULL,
                 obstruction = NULL, obstruction_version = NULL, final_kind = NULL, final_inode = NULL,
-                final_size = NULL, final_mtime_ns = NULL
+                final_size = NULL, final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
             WHERE sequence = ?
             """
         ).bind(nextNumber()).bind(ended.leasedAt ?? now)
@@ -179,13 +187,15 @@ extension StateStore {
         _ job: DueJob, _ pair: PairKey, _ error: SafeBackupError, _ verdict: BackoffPolicy.Verdict, now: Timestamp,
         _ result: inout CompletionResult, _ connection: Connection
     ) throws(SafeBackupError) {
-        let select = try connection.statement("SELECT state, size, generation, not_before FROM job WHERE sequence = ?")
+        let select = try connection.statement(
+            "SELECT state, size, generation, not_before, last_error_code FROM job WHERE sequence = ?")
         defer { select.reset() }
         guard try select.bind(job.sequence).step() else { return }
         let state = JobState(rawValue: select.text()) ?? .pending
         let size = select.intOrNull()
         let isNewer = select.int() != job.generation
         let knownNotBefore = select.timestamp()
+        let lastCode = select.textOrNull()
 
         var newState = JobState.pending
         var attempts = Int64(job.attempts)
@@ -221,7 +231,7 @@ extension StateStore {
                 settle_by = CASE WHEN generation = ? THEN NULL ELSE settle_by END, leased_generation = NULL,
                 leased_action = NULL, leased_at = NULL, leased_upto = NULL, stage_name = NULL, version = NULL,
                 version_reason = NULL, obstruction = NULL, obstruction_version = NULL, final_kind = NULL,
-                final_inode = NULL, final_size = NULL, final_mtime_ns = NULL
+                final_inode = NULL, final_size = NULL, final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
             WHERE sequence = ?
             """
         ).bind(text: newState.rawValue).bind(notBefore).bind(backoff).bind(attempts).bind(text: error.code.rawValue)
@@ -231,6 +241,8 @@ extension StateStore {
             $0.count(newState, size: size, sign: 1)
         }
         if newState == .stuck { result.stuck += 1 } else { result.pending += 1 }
+        try journalFailure(
+            job, pair, error, isStuck: newState == .stuck, before: lastCode, now: now, connection)
     }
 
     // MARK: - The catalogue
@@ -263,6 +275,11 @@ extension StateStore {
             guard let occupant = try connection.copy(in: pair.destination, at: job.location) else { return false }
             try follow(entry, occupant, live, ended, connection)
             copy = occupant.id
+        case .moved:
+            isLiveThere = try putDown(job, pair, live, now: now, connection)
+            guard let moved = try connection.copy(in: pair.destination, at: job.location) else { return false }
+            copy = moved.id
+            if live?.isFuzzy == true { try demoteLastGood(pair, job.path, connection) }
         case .directory:
             isLiveThere = try makeRoom(at: job.location, pair, live, connection)
             copy = nil
@@ -290,7 +307,7 @@ extension StateStore {
     }
 
     /// Forgets a copy that was replaced and not kept. Whether the live name is still there.
-    private func makeRoom(
+    func makeRoom(
         at location: RelativePath, _ pair: PairKey, _ live: NameRecord?, _ connection: Connection
     ) throws(SafeBackupError) -> Bool {
         guard let occupant = try connection.copy(in: pair.destination, at: location) else { return live != nil }
@@ -299,7 +316,7 @@ extension StateStore {
     }
 
     /// Catalogues a new copy, in the place of one that was not kept.
-    private func replaceCopy(
+    func replaceCopy(
         _ location: RelativePath, _ pair: PairKey, _ live: NameRecord?, _ kind: EntryKind, _ stored: StoredCopy,
         isFuzzy: Bool, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) -> (copy: Int64?, isLiveThere: Bool) {
@@ -341,7 +358,8 @@ extension StateStore {
         try connection.statement(
             """
             UPDATE copy SET role = 'kept' WHERE role = 'lastGood' AND id IN (SELECT copy_id FROM name
-                WHERE source_id = ? AND destination_id = ? AND parent = ? AND leaf = ? AND ended_at IS NOT NULL)
+                WHERE source_id = ? AND destination_id = ? AND parent = ? AND leaf = ? AND ended_at IS NOT NULL
+                    AND end_reason IN ('replaced', 'deleted'))
             """
         ).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).run()
     }
@@ -355,16 +373,28 @@ extension StateStore {
     ) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
+            // Of a lease that is no more, the finding is old: the catalogue has gone on since.
+            // What was moved comes before what was stored in its place.
+            var (moves, others): ([RecoveredLease], [RecoveredLease]) = ([], [])
+            for found in findings where try isLeased(found.lease.job, destination, connection) {
+                if found.lease.job.origin == nil { others.append(found) } else { moves.append(found) }
+            }
+            let findings = moves + others
+            for found in findings where found.finding == .moved {
+                let job = found.lease.job
+                try takeUp(job, PairKey(source: job.source, destination: destination), now: now, connection)
+            }
             for found in findings {
                 let job = found.lease.job
                 let pair = PairKey(source: job.source, destination: destination)
-                // Of a lease that is no more, the finding is old: the catalogue has gone on since.
-                if try !isLeased(job, destination, connection) { continue }
                 for move in found.displaced { try displace(move, pair, now: now, connection) }
                 var hashFirst = false
                 switch found.finding {
                 case .unchanged: break
                 case .cleared: try removeCopy(destination, at: job.location, connection)
+                case .moved:
+                    hashFirst = true
+                    try adoptMoved(job, pair, now: now, connection)
                 case .replaced(let stored, let kind, let linkTarget):
                     hashFirst = true
                     try adopt(stored, kind, linkTarget, job, pair, now: now, connection)
@@ -414,7 +444,7 @@ extension StateStore {
                 leased_generation = NULL, leased_action = NULL, leased_at = NULL, leased_upto = NULL,
                 stage_name = NULL, version = NULL, version_reason = NULL, obstruction = NULL,
                 obstruction_version = NULL, final_kind = NULL, final_inode = NULL, final_size = NULL,
-                final_mtime_ns = NULL
+                final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
             WHERE sequence = ? AND state = 'leased' AND destination_id = ?
             """
         ).bind(hashFirst).bind(now).bind(job.sequence).bind(pair.destination.rawValue).run()

@@ -53,6 +53,8 @@ package struct DueBatch: Sendable, Hashable {
     package var newestName: Int64
     /// When the next job that is not in the batch is due: at once, if the batch was cut short; `nil` if there is none.
     package var nextDue: Timestamp?
+    /// The sources of which something may have been moved.
+    package var movedSources: Set<SourceID> = []
 }
 
 extension StateStore {
@@ -96,6 +98,7 @@ extension StateStore {
         let notBefore = limit.map { min(change.notBefore, $0) } ?? change.notBefore
         let size = change.action == .delete ? nil : change.size
         let number = nextNumber()
+        if change.action == .delete { noteVanished(pair) }
         try connection.statement(
             """
             INSERT INTO job (sequence, source_id, destination_id, path, state, action, generation, size, is_directory,
@@ -180,7 +183,8 @@ extension StateStore {
 
     // MARK: - Due
 
-    /// Pending jobs whose time has come, of active pairs and of sources that are not held; none of a held destination.
+    /// Pending jobs whose time has come, of active pairs and of sources that are neither held nor paused; none of a destination
+    /// that is.
     /// The first one comes even if it is larger than `byteLimit`. Changes nothing but stuck jobs whose daily try has
     /// come, and times that a jump of the clock has put out of reach.
     package func due(
@@ -191,9 +195,10 @@ extension StateStore {
         return try read { (connection) throws(SafeBackupError) in
             var batch = DueBatch(
                 jobs: [], newestName: try connection.number("SELECT value FROM counter") ?? 0, nextDue: nil)
-            if try isHeld(destination, connection) { return batch }
+            if try isStopped(destination, connection) { return batch }
             var waiting: [Waiting] = []
             for pair in try runnable(destination, connection) {
+                if try mayHaveMoved(pair, connection) { batch.movedSources.insert(pair.source) }
                 try collect(pair, limit: limit, now: now, into: &waiting, &batch.nextDue, connection)
             }
             waiting.sort { ($0.notBefore, $0.job.sequence) < ($1.notBefore, $1.job.sequence) }
@@ -227,21 +232,23 @@ extension StateStore {
         var notBefore: Timestamp
     }
 
-    private func isHeld(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
-        let statement = try connection.statement("SELECT held_reason IS NOT NULL FROM destination WHERE id = ?")
+    /// Held or paused.
+    private func isStopped(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
+        let statement = try connection.statement(
+            "SELECT held_reason IS NOT NULL OR paused_at IS NOT NULL FROM destination WHERE id = ?")
         defer { statement.reset() }
         statement.bind(destination.rawValue)
         return try statement.step() ? statement.bool() : true
     }
 
-    /// The destination's active pairs with a source that is not held.
+    /// The destination's active pairs with a source that is neither held nor paused.
     private func runnable(
         _ destination: DestinationID, _ connection: Connection
     ) throws(SafeBackupError) -> [PairKey] {
         let statement = try connection.statement(
             """
             SELECT s.id FROM pair p JOIN source s ON s.id = p.source_id
-            WHERE p.destination_id = ? AND p.active = 1 AND s.held_reason IS NULL
+            WHERE p.destination_id = ? AND p.active = 1 AND s.held_reason IS NULL AND s.paused_at IS NULL
             """)
         defer { statement.reset() }
         statement.bind(destination.rawValue)
@@ -260,7 +267,7 @@ extension StateStore {
         let prefix = try prefix(pair, connection)
         let statement = try connection.statement(
             """
-            SELECT sequence, path, generation, action, attempts, hash_first, size, not_before FROM job
+            SELECT sequence, path, generation, action, attempts, first_seen_at, hash_first, size, not_before FROM job
             WHERE state = 'pending' AND destination_id = ? AND source_id = ? ORDER BY not_before, sequence LIMIT ?
             """)
         defer { statement.reset() }
@@ -271,7 +278,7 @@ extension StateStore {
             let job = DueJob(
                 source: pair.source, path: path, location: prefix.appending(path), sequence: sequence,
                 generation: statement.int(), action: JobAction(rawValue: statement.text()) ?? .store,
-                attempts: Int(statement.int()), hashFirst: statement.bool())
+                attempts: Int(statement.int()), firstSeenAt: statement.timestamp(), hashFirst: statement.bool())
             let size = statement.intOrNull() ?? 0
             let notBefore = statement.timestamp()
             if notBefore > now {
@@ -343,7 +350,7 @@ extension StateStore {
     // MARK: - Leases
 
     /// Marks jobs as leased, with what was planned for them; gives those that were still pending, and whose source and
-    /// destination are neither held nor inactive now. When this returns, a power cut leaves `leases` able to tell what
+    /// destination are neither held, paused nor inactive now. When this returns, a power cut leaves `leases` able to tell what
     /// was about to be written.
     @discardableResult
     package func lease(
@@ -353,7 +360,7 @@ extension StateStore {
         return try write { (connection) throws(SafeBackupError) in
             var taken: [LeasedJob] = []
             // A hold may have come since the jobs were due.
-            if try isHeld(destination, connection) { return taken }
+            if try isStopped(destination, connection) { return taken }
             let sources = Set(try runnable(destination, connection).map(\.source))
             taken.reserveCapacity(jobs.count)
             let update = try connection.statement(
@@ -361,6 +368,7 @@ extension StateStore {
                 UPDATE job SET state = 'leased', leased_generation = ?1, leased_action = ?2, leased_at = ?3,
                     leased_upto = ?4, stage_name = ?5, version = ?6, version_reason = ?7, obstruction = ?8,
                     obstruction_version = ?9, final_kind = ?10, final_inode = ?11, final_size = ?12, final_mtime_ns = ?13,
+                    origin_path = ?16, origin_copy = ?17,
                     settle_by = CASE WHEN generation = ?1 THEN NULL ELSE settle_by END, backoff_until = NULL
                 WHERE sequence = ?14 AND state = 'pending' AND destination_id = ?15
                 """)
@@ -375,7 +383,8 @@ extension StateStore {
                 case .present(let kind, let inode, let size, let mtime):
                     update.bind(text: kind.rawValue).bind(bits: inode).bind(size).bind(mtime)
                 }
-                try update.bind(job.sequence).bind(destination.rawValue).run()
+                try update.bind(job.sequence).bind(destination.rawValue).bind(path: job.origin?.path.bytes)
+                    .bind(job.origin?.copy.id).run()
                 if connection.changes == 0 { continue }
                 note(PairKey(source: job.source, destination: destination)) {
                     $0.pending -= 1
@@ -392,9 +401,9 @@ extension StateStore {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
                 """
-                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, hash_first, stage_name,
-                    version, version_reason, obstruction, obstruction_version, final_kind, final_inode, final_size,
-                    final_mtime_ns
+                SELECT source_id, path, sequence, leased_generation, leased_action, attempts, first_seen_at, hash_first,
+                    origin_path, origin_copy, stage_name, version, version_reason, obstruction, obstruction_version,
+                    final_kind, final_inode, final_size, final_mtime_ns
                 FROM job WHERE state = 'leased' AND state <> 'pending' AND destination_id = ? ORDER BY sequence LIMIT ?
                 """)
             defer { statement.reset() }
@@ -407,8 +416,10 @@ extension StateStore {
                     source: pair.source, path: path, location: try prefix(pair, connection).appending(path),
                     sequence: statement.int(), generation: statement.int(),
                     action: JobAction(rawValue: statement.text()) ?? .store, attempts: Int(statement.int()),
-                    hashFirst: statement.bool())
+                    firstSeenAt: statement.timestamp(), hashFirst: statement.bool())
+                let (origin, copy) = (statement.pathOrNull(), statement.intOrNull())
                 try connection.look(&job, pair)
+                if let origin, let copy { job.origin = try connection.origin(origin, copy) }
                 leases.append(LeasedJob(job: job, plan: LeasePlan.read(statement)))
             }
             return leases
@@ -427,7 +438,7 @@ extension StateStore {
                     leased_generation = NULL, leased_action = NULL, leased_at = NULL, leased_upto = NULL,
                     stage_name = NULL, version = NULL, version_reason = NULL, obstruction = NULL,
                     obstruction_version = NULL, final_kind = NULL, final_inode = NULL, final_size = NULL,
-                    final_mtime_ns = NULL
+                    final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
                 WHERE sequence = ? AND state = 'leased' AND destination_id = ?
                 """)
             for (job, notBefore) in jobs {

@@ -64,9 +64,10 @@ extension StateStore {
             let id = nextNumber()
             try connection.statement("INSERT INTO reconcile (id, source_id, reason, began_at) VALUES (?, ?, ?, ?)")
                 .bind(id).bind(source.rawValue).bind(text: reason).bind(now).run()
-            // 2: a reconcile runs; still true for whoever asks, and back to 1 if changes are missed meanwhile.
-            try connection.statement("UPDATE source SET desynced = 2 WHERE id = ? AND desynced <> 0")
-                .bind(source.rawValue).run()
+            // 2: a reconcile runs; still true for whoever asks, and back to 1 if changes are missed meanwhile. Of what
+            // happened before the watches were placed nothing is known until the first walk has ended.
+            try connection.statement("UPDATE source SET desynced = 2 WHERE id = ? AND (desynced <> 0 OR ?)")
+                .bind(source.rawValue).bind(reason == "start").run()
             return ReconcileID(rawValue: id)
         }
     }
@@ -105,7 +106,8 @@ extension StateStore {
     }
 
     /// Ends a walk. A complete one forgets what it did not see again of the entries that are not saved, queues a look
-    /// at names whose directory is none any more, and clears the desync that it began with.
+    /// at names whose directory is none any more, clears the desync that it began with, and uses up what a person
+    /// accepted.
     @discardableResult
     package func finishReconcile(
         _ id: ReconcileID, complete isComplete: Bool, drift: Int = 0, excluded: Int = 0
@@ -123,14 +125,16 @@ extension StateStore {
                 for (pair, record) in try pairTable(connection) where pair.source == source && record.isActive {
                     try queueOrphans(pair, now: now, &counts, connection)
                 }
-                try connection.statement("UPDATE source SET last_reconcile_at = ?, excluded = ? WHERE id = ?")
-                    .bind(now).bind(Int64(excluded)).bind(source.rawValue).run()
+                try connection.statement(
+                    "UPDATE source SET last_reconcile_at = ?, excluded = ?, accepted = NULL WHERE id = ?"
+                ).bind(now).bind(Int64(excluded)).bind(source.rawValue).run()
             }
             try connection.statement("UPDATE source SET desynced = ? WHERE id = ? AND desynced = 2")
                 .bind(!isComplete).bind(source.rawValue).run()
             try connection.statement(
                 "UPDATE reconcile SET ended_at = ?, complete = ?, queued = queued + ?, drift = ? WHERE id = ?"
             ).bind(now).bind(isComplete).bind(Int64(counts.queued)).bind(Int64(drift)).bind(id.rawValue).run()
+            try journalReconcile(id, source, isComplete, drift, now: now, connection)
             // A year of daily walks is history enough.
             try connection.statement(
                 """
@@ -149,6 +153,23 @@ extension StateStore {
                 "SELECT 1 FROM name WHERE source_id = ? AND ended_at IS NULL LIMIT 1")
             defer { statement.reset() }
             return try statement.bind(source.rawValue).step()
+        }
+    }
+
+    /// Whether one of these leaves is a live name at the source's top.
+    package func hasLiveName(of source: SourceID, among leaves: [[UInt8]]) throws(SafeBackupError) -> Bool {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                """
+                SELECT 1 FROM pair p CROSS JOIN name n ON n.source_id = p.source_id
+                    AND n.destination_id = p.destination_id AND n.parent = '' AND n.leaf = ?2 AND n.ended_at IS NULL
+                WHERE p.source_id = ?1 LIMIT 1
+                """)
+            for leaf in leaves {
+                defer { statement.reset() }
+                if try statement.bind(source.rawValue).bind(path: leaf).step() { return true }
+            }
+            return false
         }
     }
 

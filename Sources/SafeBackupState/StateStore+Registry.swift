@@ -135,78 +135,18 @@ extension StateStore {
         }
     }
 
-    // MARK: - Holds
-
-    /// Stops a source until `clearHold`: none of its jobs is due. A hold that stands keeps its time.
-    package func hold(_ source: SourceID, _ error: SafeBackupError) throws(SafeBackupError) {
-        let now = clock.now
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement(
-                """
-                UPDATE source SET held_at = CASE WHEN held_reason IS ?1 THEN held_at ELSE ?3 END,
-                    held_reason = ?1, held_message = ?2 WHERE id = ?4
-                """
-            ).bind(text: error.code.rawValue).bind(text: error.message).bind(now).bind(source.rawValue).run()
-        }
-    }
-
-    /// Stops a destination until `clearHold`.
-    package func hold(_ destination: DestinationID, _ error: SafeBackupError) throws(SafeBackupError) {
-        let now = clock.now
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement(
-                """
-                UPDATE destination SET held_at = CASE WHEN held_reason IS ?1 THEN held_at ELSE ?3 END,
-                    held_reason = ?1, held_message = ?2 WHERE id = ?4
-                """
-            ).bind(text: error.code.rawValue).bind(text: error.message).bind(now).bind(destination.rawValue).run()
-        }
-    }
-
-    package func clearHold(_ source: SourceID) throws(SafeBackupError) {
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement(
-                "UPDATE source SET held_reason = NULL, held_message = NULL, held_at = NULL WHERE id = ?"
-            ).bind(source.rawValue).run()
-        }
-    }
-
-    package func clearHold(_ destination: DestinationID) throws(SafeBackupError) {
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement(
-                "UPDATE destination SET held_reason = NULL, held_message = NULL, held_at = NULL WHERE id = ?"
-            ).bind(destination.rawValue).run()
-        }
-    }
-
-    /// The source's root is another directory from now on, because a person accepted it.
-    package func setIdentity(_ identity: RootIdentity, of source: SourceID) throws(SafeBackupError) {
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement(
-                "UPDATE source SET fs_type = ?, fs_volume = ?, root_inode = ?, root_birth_ns = ? WHERE id = ?"
-            ).bind(identity.type.rawValue).bind(text: identity.volume).bind(bits: identity.inode)
-                .bind(identity.birthTime).bind(source.rawValue).run()
-        }
-    }
-
     /// Whether changes of the source may have been missed.
     package func markDesynced(_ source: SourceID, _ isDesynced: Bool) throws(SafeBackupError) {
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement("UPDATE source SET desynced = ? WHERE id = ?")
-                .bind(isDesynced).bind(source.rawValue).run()
-        }
-    }
-
-    // MARK: - Journal
-
-    /// Adds an event for people, and drops the oldest beyond 10,000.
-    package func record(level: String, event: String, message: String) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
-            try connection.statement("INSERT INTO journal (at, level, event, message) VALUES (?, ?, ?, ?)")
-                .bind(now).bind(text: level).bind(text: event).bind(text: message).run()
-            try connection.statement("DELETE FROM journal WHERE id <= ?")
-                .bind(connection.insertedRow - 10_000).run()
+            let update = try connection.statement("UPDATE source SET desynced = ?1 WHERE id = ?2 AND desynced <> ?1")
+            try update.bind(isDesynced).bind(source.rawValue).run()
+            if !isDesynced || connection.changes == 0 { return }
+            try journal(
+                JournalEntry(
+                    at: now, level: .warning, event: "desynced",
+                    message: "Changes may have been missed; the source is walked and compared", source: source),
+                connection)
         }
     }
 }

@@ -26,6 +26,8 @@ package struct Request: Sendable, Hashable {
 /// An answer of the agent.
 package enum Answer: Sendable, Hashable {
     case done(String)
+    /// There was nothing that it could be done to.
+    case nothing(String)
     case failed(String)
 }
 
@@ -62,6 +64,7 @@ extension StateStore {
                 "UPDATE request SET answered_at = ?, answer = ?, error = ? WHERE id = ?")
             switch answer {
             case .done(let text): try update.bind(now).bind(text: text).bindNull().bind(id).run()
+            case .nothing(let text): try update.bind(now).bind(text: text).bind(text: "nothing").bind(id).run()
             case .failed(let text): try update.bind(now).bindNull().bind(text: text).bind(id).run()
             }
             try connection.statement("DELETE FROM request WHERE answered_at IS NOT NULL AND id <= ?")
@@ -118,7 +121,7 @@ extension StateStore {
         guard try statement.bind(id).step() else { return nil }
         guard statement.intOrNull() != nil else { return nil }
         let answer = statement.textOrNull()
-        if let error = statement.textOrNull() { return .failed(error) }
-        return .done(answer ?? "")
+        guard let error = statement.textOrNull() else { return .done(answer ?? "") }
+        return answer.map(Answer.nothing) ?? .failed(error)
     }
 }

@@ -13,8 +13,8 @@ extension StateStore {
         try connection.statement(
             """
             INSERT INTO name (id, source_id, destination_id, parent, leaf, copy_id, kind, inode, size, mtime_ns, ctime_ns,
-                mode, uid, gid, xattrs, link_target, fuzzy, racy, began_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                mode, uid, gid, xattrs, link_target, fuzzy, racy, began_at, born_ns)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (source_id, destination_id, parent, leaf) WHERE ended_at IS NULL DO NOTHING
             """
         ).bind(nextNumber()).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).bind(copy)
@@ -22,7 +22,7 @@ extension StateStore {
             .bind(fingerprint.mtime).bind(isRecovered ? nil : fingerprint.ctime).bind(Int64(entry.metadata.mode))
             .bind(Int64(entry.metadata.uid)).bind(Int64(entry.metadata.gid))
             .bind(blob: ExtendedAttribute.encode(entry.metadata.xattrs)).bind(path: entry.linkTarget)
-            .bind(entry.isFuzzy).bind(entry.isRacy).bind(now).run()
+            .bind(entry.isFuzzy).bind(entry.isRacy).bind(now).bind(isRecovered ? nil : entry.birthTime).run()
         if connection.changes == 0 { return false }
         note(pair) { $0.count(entry.kind, size: fingerprint.size, isFuzzy: entry.isFuzzy, sign: 1) }
         return true
@@ -65,6 +65,7 @@ extension StateStore {
                 }
             }
             if change == Tally() { continue }
+            if change.directories != 0 { try noteVacated(in: range, pair, upTo: id, connection) }
             try connection.statement(
                 """
                 UPDATE name SET ended_at = ?, end_reason = 'deleted' WHERE source_id = ? AND destination_id = ?
@@ -82,12 +83,12 @@ extension StateStore {
     }
 
     /// Forgets the oldest of the path's ended names that hold no content of their own (a directory's, or the same copy
-    /// with other metadata), so that a file touched for ever does not grow the catalogue.
+    /// with other metadata, or under another path), so that a file touched for ever does not grow the catalogue.
     func pruneNames(_ pair: PairKey, _ path: RelativePath, _ connection: Connection) throws(SafeBackupError) {
         try connection.statement(
             """
             DELETE FROM name WHERE id IN (SELECT id FROM name WHERE source_id = ? AND destination_id = ? AND parent = ?
-                AND leaf = ? AND ended_at IS NOT NULL AND (copy_id IS NULL OR end_reason = 'metadata')
+                AND leaf = ? AND ended_at IS NOT NULL AND (copy_id IS NULL OR end_reason IN ('metadata', 'moved'))
                 ORDER BY id DESC LIMIT -1 OFFSET 20)
             """
         ).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).run()

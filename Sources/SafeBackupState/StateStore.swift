@@ -21,6 +21,11 @@ package actor StateStore {
     private var counter: Int64 = 0
     /// What the running transaction changes in the tally.
     private var tallies: [PairKey: Tally] = [:]
+    /// Whether a pair had names when it was first asked about, or one was told to have vanished since: only then can a
+    /// copy have to move. Not so during a first save, which is spared the search.
+    private var movable: [PairKey: Bool] = [:]
+    /// What may still be told of single paths.
+    var journalBudget = JournalBudget()
     /// The registry's pairs; read again after every change and every failure.
     private var knownPairs: [PairKey: PairRecord]?
 
@@ -60,6 +65,7 @@ package actor StateStore {
         if connection?.health == .damaged { isDamaged = true }
         connection = nil
         knownPairs = nil
+        movable.removeAll()
         let (opened, report) = try file.open(isKnownDamaged: isDamaged)
         connection = opened
         isDamaged = false
@@ -151,6 +157,20 @@ package actor StateStore {
     func raiseCounter(to number: Int64) { counter = max(counter, number) }
 
     func note(_ pair: PairKey, _ change: (inout Tally) -> Void) { change(&tallies[pair, default: Tally()]) }
+
+    /// Whether a path of the source may have been another one when it was saved.
+    func mayHaveMoved(_ pair: PairKey, _ connection: Connection) throws(SafeBackupError) -> Bool {
+        if let known = movable[pair] { return known }
+        let statement = try connection.statement("SELECT files FROM tally WHERE source_id = ? AND destination_id = ?")
+        defer { statement.reset() }
+        statement.bind(pair.source.rawValue).bind(pair.destination.rawValue)
+        let hasNames = try statement.step() && statement.int() > 0
+        movable[pair] = hasNames
+        return hasNames
+    }
+
+    /// A path of the source was told to be absent.
+    func noteVanished(_ pair: PairKey) { movable[pair] = true }
 
     // MARK: - Pairs
 

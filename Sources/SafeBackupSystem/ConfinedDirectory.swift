@@ -10,12 +10,17 @@ package import Glibc
 /// is too long for one call, each component is opened by itself with `O_NOFOLLOW`.
 package final class ConfinedDirectory: Sendable {
     package let root: Descriptor
+    private let staysOnMount: Bool
 
-    package init(root: Descriptor) { self.root = root }
+    /// - Parameter staysOnMount: what is mounted below the root, also a bind mount, is never entered: `EXDEV`.
+    package init(root: Descriptor, staysOnMount: Bool = false) {
+        self.root = root
+        self.staysOnMount = staysOnMount
+    }
 
     /// Opens the machine's path `path`, which may contain links, as the root.
-    package convenience init(opening path: FilePath) throws(Errno) {
-        self.init(root: try Descriptor.open(path, O_RDONLY | O_DIRECTORY))
+    package convenience init(opening path: FilePath, staysOnMount: Bool = false) throws(Errno) {
+        self.init(root: try Descriptor.open(path, O_RDONLY | O_DIRECTORY), staysOnMount: staysOnMount)
     }
 
     /// Opens a directory below the root, or the root itself, for listing, `…at` calls and `fsync`.
@@ -32,11 +37,11 @@ package final class ConfinedDirectory: Sendable {
             do {
                 return Descriptor(
                     owning: try systemCall("open") {
-                        withCString(path.bytes) { sb_open_beneath(root.raw, $0, all, mode) }
+                        withCString(path.bytes) { sb_open_beneath(root.raw, $0, all, mode, staysOnMount ? 1 : 0) }
                     })
             } catch {
                 // Moved out from under the root during the look-up.
-                if error == .improperLink { throw Errno.noSuchFileOrDirectory }
+                if error == .improperLink && !staysOnMount { throw Errno.noSuchFileOrDirectory }
                 // EAGAIN: a rename raced with the look-up. See: man 2 openat2.
                 guard [.noFunction, .notPermitted, .resourceTemporarilyUnavailable].contains(error) else { throw error }
             }
@@ -52,8 +57,18 @@ package final class ConfinedDirectory: Sendable {
         let components = path.components
         for component in components.dropLast() {
             directory = try directory.open(component, sb_o_path | O_DIRECTORY)
+            try checkMount(directory)
         }
-        return try directory.open(components.last ?? [0x2E], flags, mode: mode)
+        let last = try directory.open(components.last ?? [0x2E], flags, mode: mode)
+        if !components.isEmpty { try checkMount(last) }
+        return last
+    }
+
+    /// What `RESOLVE_NO_XDEV` refuses, where there is none.
+    private func checkMount(_ entry: Descriptor) throws(Errno) {
+        if !staysOnMount { return }
+        let (status, own) = (try entry.status(), try root.status())
+        if status.isMountRoot || status.device != own.device { throw .improperLink }
     }
 
     /// Looks at an entry below the root, never through a link.

@@ -14,6 +14,18 @@ extension Descriptor {
         return try open(leaf, O_RDONLY | O_NONBLOCK)
     }
 
+    /// Whether somebody has this file, open for reading, open for writing too; `nil` if that cannot be known: not our
+    /// file, or a file system without leases. Takes a lease for a moment, in which an opener with `O_NONBLOCK` would be
+    /// refused, and any other waits. `SIGIO` must be ignored. The corresponding C function is `fcntl` (`F_SETLEASE`).
+    package func hasWriter() -> Bool? {
+        do throws(Errno) {
+            try systemCall("lease") { sb_probe_read_lease(raw) }
+            return false
+        } catch {
+            return error == .resourceTemporarilyUnavailable ? true : nil
+        }
+    }
+
     /// Makes an entry of this directory, which must not be there yet, for writing past the page cache: addresses,
     /// offsets and lengths must be multiples of 4,096. `EINVAL`, here or at the first write, where that is not possible.
     package func createDirect(_ leaf: [UInt8], mode: UInt32) throws(Errno) -> Descriptor {

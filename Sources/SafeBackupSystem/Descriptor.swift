@@ -38,6 +38,14 @@ package final class Descriptor: Sendable {
         return FileStatus(status)
     }
 
+    /// Looks at a path of the machine without opening it, and never through a link at its end. The corresponding C
+    /// function is `statx`.
+    package static func status(of path: FilePath) throws(Errno) -> FileStatus {
+        var status = sb_status()
+        try systemCall("statx") { path.withPlatformString { sb_status_at(AT_FDCWD, $0, &status) } }
+        return FileStatus(status)
+    }
+
     /// Looks at the open file itself. The corresponding C function is `statx`.
     package func status() throws(Errno) -> FileStatus {
         var status = sb_status()

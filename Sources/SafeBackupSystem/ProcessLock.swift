@@ -22,9 +22,15 @@ package final class ProcessLock: Sendable {
             throw .failed(error)
         }
         do throws(Errno) {
-            try systemCall("flock") { flock(descriptor.raw, LOCK_EX | LOCK_NB) }
+            var looks = 20
+            // Whoever asks for the holder has a shared lock for a moment: that is no other agent.
+            while try !Self.tryLock(descriptor) {
+                looks -= 1
+                if looks == 0 { throw Errno.wouldBlock }
+                usleep(5_000)
+            }
         } catch {
-            guard error == .wouldBlock || error == .resourceTemporarilyUnavailable else { throw .failed(error) }
+            guard error == .wouldBlock else { throw .failed(error) }
             throw .held(by: Self.writtenProcess(in: descriptor))
         }
         do throws(Errno) {

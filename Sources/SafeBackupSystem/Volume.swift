@@ -106,6 +106,11 @@ package struct VolumeType: RawRepresentable, Hashable, Sendable {
         ![.exfat, .fat, .fuse, .smb, .cifs, .smb2].contains(self)
     }
 
+    /// A local file system that knows who has a file open for writing (see `Descriptor.hasWriter`).
+    package var hasLeases: Bool {
+        [.ext, .xfs, .btrfs, .f2fs, .bcachefs, .zfs, .tmpfs].contains(self)
+    }
+
     /// `f_fsid` comes from the file system's own UUID, not from a device number.
     fileprivate var hasStableIdentifier: Bool { [.ext, .btrfs, .zfs, .f2fs].contains(self) }
 }

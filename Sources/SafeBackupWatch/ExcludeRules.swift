@@ -37,35 +37,45 @@ package struct ExcludeRules: Sendable, Hashable {
 
     private var rules: [Rule] = []
     private var comparesPaths = false
+    /// What the rules were made from, comments included; a verdict's index counts in it.
+    package private(set) var patterns: [ExcludePattern] = []
 
     /// Rules that exclude nothing.
     package init() {}
 
-    /// Throws `invalidConfiguration`, naming the pattern, for one that can never match: git ignores such a pattern
-    /// silently, but who wrote it believes that it works.
-    package init(patterns: [[UInt8]]) throws(SafeBackupError) {
-        for (index, line) in patterns.enumerated() {
-            guard let rule = try Self.parse(line, index: index) else { continue }
+    /// Throws `invalidConfiguration`, naming the pattern and its place, for one that can never match: git ignores such
+    /// a pattern silently, but who wrote it believes that it works.
+    package init(_ patterns: [ExcludePattern]) throws(SafeBackupError) {
+        self.patterns = patterns
+        for (index, pattern) in patterns.enumerated() {
+            guard let rule = try Self.parse(pattern, index: index) else { continue }
             rules.append(rule)
             if !rule.isLeafOnly { comparesPaths = true }
         }
     }
 
-    /// The UTF-8 bytes of each pattern, see `init(patterns:)`.
+    /// As options of a command line, see `init(_:)`.
+    package init(patterns: [[UInt8]]) throws(SafeBackupError) {
+        try self.init(patterns.enumerated().map { ExcludePattern(bytes: $1, line: $0 + 1) })
+    }
+
+    /// The UTF-8 bytes of each pattern, see `init(_:)`.
     package init(patterns: [String]) throws(SafeBackupError) {
         try self.init(patterns: patterns.map { Array($0.utf8) })
     }
 
     package var isEmpty: Bool { rules.isEmpty }
 
-    private static func parse(_ line: [UInt8], index: Int) throws(SafeBackupError) -> Rule? {
+    private static func parse(_ written: ExcludePattern, index: Int) throws(SafeBackupError) -> Rule? {
+        let line = written.bytes
         var pattern = line[...]
         if pattern.first == UInt8(ascii: "#") { return nil }
         pattern = withoutTrailingSpaces(pattern)
         if pattern.isEmpty { return nil }
         func refused(_ reason: String) -> SafeBackupError {
             SafeBackupError(
-                .invalidConfiguration, "The exclude pattern '\(printable(line))' \(reason); see gitignore(5)",
+                .invalidConfiguration,
+                "The exclude pattern '\(printable(line))' (\(written.place)) \(reason); see gitignore(5)",
                 disposition: .permanent)
         }
         if pattern.contains(0) { throw refused("holds a NUL byte") }
@@ -117,13 +127,44 @@ package struct ExcludeRules: Sendable, Hashable {
     /// What the rules say of an entry of `directory`, which is known not to be excluded itself.
     package func verdict(in directory: RelativePath, leaf: [UInt8], isDirectory: Bool) -> Verdict {
         if rules.isEmpty { return .included }
-        let path = comparesPaths ? directory.appending(leaf).bytes : []
-        for rule in rules.reversed() {
-            if rule.isDirectoryOnly && !isDirectory { continue }
-            if rule.isLeafOnly ? rule.matches(leaf, isPath: false) : rule.matches(path, isPath: true) {
-                return rule.includes ? .included : .excluded(by: rule.index)
-            }
+        guard let rule = match(in: directory, leaf: leaf, isDirectory: isDirectory), !rule.includes else {
+            return .included
         }
-        return .included
+        return .excluded(by: rule.index)
+    }
+
+    /// Which rule decides about a path, and where.
+    package struct Finding: Sendable, Hashable {
+        package var pattern: ExcludePattern
+        /// `false`: the pattern begins with `!`, and the path is included again.
+        package var isExcluded: Bool
+        /// What the rule matches: the path, or the outermost directory of it that is excluded.
+        package var path: RelativePath
+        /// A `!` pattern that matches the path itself and has no effect, because a directory of it is excluded.
+        package var withoutEffect: ExcludePattern?
+    }
+
+    /// The rule behind `verdict(for:isDirectory:)`; `nil` if none matches.
+    package func finding(for path: RelativePath, isDirectory: Bool) -> Finding? {
+        if path.isRoot { return nil }
+        let own = match(in: path.parent, leaf: path.leaf, isDirectory: isDirectory)
+        for ancestor in path.ancestors {
+            guard let rule = match(in: ancestor.parent, leaf: ancestor.leaf, isDirectory: true), !rule.includes else {
+                continue
+            }
+            return Finding(
+                pattern: patterns[rule.index], isExcluded: true, path: ancestor,
+                withoutEffect: own.flatMap { $0.includes ? patterns[$0.index] : nil })
+        }
+        return own.map { Finding(pattern: patterns[$0.index], isExcluded: !$0.includes, path: path) }
+    }
+
+    /// The last rule that matches an entry of `directory`.
+    private func match(in directory: RelativePath, leaf: [UInt8], isDirectory: Bool) -> Rule? {
+        let path = comparesPaths ? directory.appending(leaf).bytes : []
+        return rules.last { rule in
+            if rule.isDirectoryOnly && !isDirectory { return false }
+            return rule.isLeafOnly ? rule.matches(leaf, isPath: false) : rule.matches(path, isPath: true)
+        }
     }
 }

@@ -83,6 +83,9 @@ struct RestorerTests {
                 try file("d/f", at: "stored"), try file("f", at: "stored"), try file("g", at: "planted"),
             ], overwrites: true)
         #expect(report.problems.map(\.path.description) == ["d/f", "g"])
+        // Each says on which side the link is.
+        #expect(report.problems[0].reason.contains("nothing is written through it"))
+        #expect(report.problems[1].reason.contains("its stored copy planted is a link"))
         #expect(try manager.contentsOfDirectory(atPath: place.temporary.path.string + "/outside").isEmpty)
         #expect(try place.temporary.read("secret") == "secret")
         #expect(try place.temporary.read("target/f") == "content")

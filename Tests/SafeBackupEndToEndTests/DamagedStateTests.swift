@@ -73,6 +73,20 @@ extension EndToEnd {
             }
         }
 
+        @Test("A catalogue copy that cannot be used is named by the path at which a person finds it")
+        func damagedCatalogue() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            try await bench.saveOnce()
+            try command(["rm", "-r", bench.state])
+            let copy = bench.backup.appending(".safebackup/catalogue/a.db")
+            try bench.write(copy, [UInt8](repeating: 0x5A, count: 8_192))
+            let program = try await bench.once()
+            #expect(program.ending == .exit(0), "\(program.errorTail)")
+            #expect(program.errorText.contains("A catalogue copy is not usable"), "\(program.errorTail)")
+            #expect(program.errorText.contains(copy.string) && !program.errorText.contains("/proc/self"))
+        }
+
         @Test("It is rebuilt while the agent runs, and the agent goes on", .timeLimit(.minutes(2)))
         func whileRunning() async throws {
             let bench = try Bench()

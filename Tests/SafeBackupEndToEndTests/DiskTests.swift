@@ -102,6 +102,38 @@ extension EndToEnd {
             try bench.expectSaved()
         }
 
+        @Test(
+            "A memory stick without links and with folded names: what it can hold is saved, the rest is named",
+            .needsExFAT, .timeLimit(.minutes(2)), arguments: ["", "new/"])
+        func memoryStick(directory: String) async throws {
+            let bench = try Bench()
+            let disk = try bench.makeDisk("stick", mebibytes: 64, .exFAT)
+            bench.backup = disk.mountPoint.appending("backup")
+            for number in 0..<50 { try bench.write("\(directory)\(number)", "content \(number)\n") }
+            try bench.write("\(directory)Case", "upper\n")
+            try bench.write("\(directory)case", "lower, and longer\n")
+            try command(["ln", "-s", "0", bench.at("\(directory)link")])
+            for _ in 0..<2 {
+                let program = try await bench.once()
+                #expect(program.ending == .exit(3), "\(program.errorTail)")
+                let names = try StateFile(copying: bench.state).liveNames().map { "\($0.path)" }
+                let cases = names.filter { $0.hasSuffix("ase") }
+                #expect(cases.count == 1, "both are called saved, and one of them is not: \(cases)")
+                #expect(program.errorText.contains("nameCollision") && program.errorText.contains("symbolic link"))
+                let told = directory + (cases.first?.hasSuffix("Case") == true ? "case" : "Case")
+                #expect(program.errorText.contains("not saved: \(told): "), "\(program.errorTail)")
+                // The stick has no modes; the folded name would be found under the other's.
+                let differences = try bench.differences().filter {
+                    !$0.contains(" has mode ") && !$0.hasPrefix("\(directory)link ") && !$0.hasPrefix("\(told) ")
+                }
+                #expect(differences == [])
+                try bench.expectCatalogueIsTrue()
+                // Rewritten: without links the older copy is renamed away first.
+                for number in 0..<20 { try bench.write("\(directory)\(number)", "changed \(number)\n") }
+                try bench.write("\(directory)new", "new\n")
+            }
+        }
+
         @Test("A read-only destination is told, and a later run saves what it could not", .needsLoopDevice)
         func readOnlyDestination() async throws {
             let bench = try Bench()

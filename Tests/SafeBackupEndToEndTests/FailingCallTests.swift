@@ -13,12 +13,21 @@ extension EndToEnd {
     struct FailingCalls {
         static let errors: [Errno] = [.noSpace, .ioError, .diskQuotaExceeded, .tooManyOpenFiles, .interrupted]
 
-        /// Something to do for every run: rewritten, new, deleted and linked.
+        /// Something to do for every run: rewritten, new, deleted, linked, renamed, swapped and rotated.
         private func change(_ bench: Bench, _ round: Int) throws {
             for number in 0..<3 { try bench.write("dir/\(number)", "round \(round), file \(number)\n") }
             try bench.write("new/\(round)/file", "new in round \(round)\n")
             try command(["ln", "-sfn", FilePath("target \(round)"), bench.at("link")])
-            if round > 1 { try command(["rm", "-r", bench.at("new/\(round - 1)")]) }
+            try bench.write("log.\(round)", "log of round \(round)\n")
+            if round == 1 {
+                for name in ["moving/1/a", "moving/1/b", "one", "other"] { try bench.write(name, "\(name)\n") }
+                return
+            }
+            try command(["rm", "-r", bench.at("new/\(round - 1)")])
+            for (from, to) in [
+                ("moving/\(round - 1)", "moving/\(round)"), ("one", "between"), ("other", "one"), ("between", "other"),
+                ("log.\(round)", "between"), ("log.\(round - 1)", "log.\(round)"), ("between", "log.\(round - 1)"),
+            ] { try command(["mv", "-T", bench.at(from), bench.at(to)]) }
         }
 
         /// How many calls a run makes that has this to do.

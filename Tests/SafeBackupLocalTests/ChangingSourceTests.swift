@@ -98,6 +98,37 @@ struct ChangingSourceTests {
         }
     }
 
+    @Test("A file that somebody still writes waits until it is quiet, closed, or has waited for long enough")
+    func writer() throws {
+        ProcessSignals.ignoreHarmful()
+        let probe = WriterProbe(quiet: .seconds(2), limit: .seconds(60))
+        let bench = try Bench(writerProbe: probe)
+        bench.time.set(WallClock.system.now)
+        guard try VolumeStatistics(try #require(bench.sources()[Bench.source]).root).type.hasLeases else { return }
+        try bench.write("file", "half of")
+        var writer: Descriptor? = try Descriptor.open(FilePath(bench.sourcePath + "/file"), O_WRONLY)
+        var ledger = Ledger()
+        func store(firstSeen: Duration) throws -> JobOutcome {
+            var group = try bench.lease(["file"], &ledger)
+            group[0].job.firstSeenAt = bench.now + firstSeen
+            return bench.destination.storeNow(group, from: try bench.sources())[0]
+        }
+        #expect(try store(firstSeen: .zero).error?.code == .unsettled)
+        #expect(try bench.staged() == [])
+        #expect(try store(firstSeen: .seconds(-61)).copied != nil, "the limit was over")
+        bench.time.set(bench.now + .seconds(3))
+        #expect(try store(firstSeen: .zero).copied != nil, "it was quiet")
+        bench.time.set(WallClock.system.now)
+        try bench.write("file", "closed by now")
+        withExtendedLifetime(writer) {}
+        writer = nil
+        // A process that another test is just starting has our descriptors until it becomes its program.
+        let deadline = ContinuousClock.now + .seconds(30)
+        var last = try store(firstSeen: .zero)
+        while last.error?.code == .unsettled, ContinuousClock.now < deadline { last = try store(firstSeen: .zero) }
+        #expect(last.copied != nil, "nobody has it open")
+    }
+
     @Test("A file that never holds still is kept as fuzzy at the fourth try, and the last good copy stays for ever")
     func fuzzy() throws {
         let (bench, _) = try makeBench()

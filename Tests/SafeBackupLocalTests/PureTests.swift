@@ -36,6 +36,23 @@ struct PureTests {
         #expect(Layout(foldsCase: true).isReserved(try RelativePath(".SafeBackup/x")))
     }
 
+    @Test("A file's writer is asked for only while the answer matters")
+    func writerProbe() {
+        let probe = WriterProbe(quiet: .seconds(2), limit: .seconds(60))
+        let second = Int64(1_000_000_000)
+        func asks(age: Int64, waited: Duration?) -> Bool {
+            let mtime = FileTime(nanoseconds: time.fileTime.nanoseconds - age)
+            return probe.asks(mtime: mtime, firstSeen: waited.map { time + (.zero - $0) }, now: time)
+        }
+        #expect(asks(age: 0, waited: .zero) && asks(age: 2 * second - 1, waited: .seconds(59)))
+        #expect(!asks(age: 2 * second, waited: .zero), "quiet")
+        #expect(!asks(age: 0, waited: .seconds(60)), "waited long enough")
+        #expect(!asks(age: 0, waited: nil) && !asks(age: -second, waited: .zero))
+        #expect(probe.retry(firstSeen: time, now: time) == time + .seconds(2))
+        #expect(probe.retry(firstSeen: time, now: time + .seconds(59)) == time + .seconds(60))
+        #expect(probe.retry(firstSeen: time, now: time + .seconds(90)) == time + .seconds(90))
+    }
+
     @Test("A version is kept once in ten minutes, also after the clock was set back")
     func versionPolicy() {
         let policy = VersionPolicy()

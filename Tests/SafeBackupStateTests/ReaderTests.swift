@@ -156,7 +156,7 @@ extension StateStore {
         #expect(try fixture.rows("SELECT DISTINCT path FROM v_history WHERE path LIKE 'x''%'") == ["x'642FFF'"])
         #expect(
             try fixture.rows("SELECT reason, files, bytes FROM v_exposure ORDER BY 1")
-                == ["nameTooLong|1|3", "waiting|1|4"])
+                == ["queued|1|4", "stuck|1|3"])
     }
 
     /// How much more the database does for a call on a large state than on a small one.
@@ -285,16 +285,16 @@ extension StateStore {
     @Test("Sources and destinations are found again, and a prefix that copies lie under cannot change")
     func registry() async throws {
         try await scene.store.hold(
-            scene.source, SafeBackupError(.rootReplaced, "Another directory", disposition: .permanent))
+            .source(scene.source), SafeBackupError(.rootReplaced, "Another directory", disposition: .permanent))
         try await scene.store.reopen()
         let other = RootIdentity(type: .xfs, volume: nil, inode: 9, birthTime: nil)
         let known = try await scene.store.registerSource(path: Array("/source".utf8), identity: other, uuid: "new")
         #expect(known.id == scene.source && known.uuid == "uuid-of-/source" && known.identity.type == .ext)
         #expect(known.hold?.reason == .rootReplaced)
-        try await scene.store.setIdentity(other, of: scene.source)
-        try await scene.store.clearHold(scene.source)
+        try await scene.store.accept(scene.source, .rootReplaced, identity: other)
         let accepted = try #require(try await scene.store.sources().first)
-        #expect(accepted.identity == other && accepted.hold == nil)
+        #expect(accepted.identity == other && accepted.hold == nil && accepted.isDesynced)
+        #expect(accepted.accepted == .rootReplaced)
         try await scene.store.setPair(scene.source, scene.destination, prefix: .root)
         await expect(.invalidConfiguration) {
             try await scene.store.setPair(scene.source, scene.destination, prefix: try RelativePath("p"))
@@ -308,22 +308,10 @@ extension StateStore {
         let began = scene.clock.now
         for _ in 0..<3 {
             try await scene.store.hold(
-                scene.destination, SafeBackupError(.sentinelMissing, "Away", disposition: .destinationUnavailable))
+                .destination(scene.destination),
+                SafeBackupError(.sentinelMissing, "Away", disposition: .destinationUnavailable))
             scene.clock.advance(.seconds(60))
         }
         #expect(try await scene.store.destinations().first?.hold?.at == began)
-    }
-
-    @Test("The journal keeps the newest 10,000 events")
-    func journal() async throws {
-        try await scene.store.write { (connection) throws(SafeBackupError) in
-            try connection.execute(
-                """
-                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10500)
-                INSERT INTO journal (at, level, event, message) SELECT i, 'info', 'e', 'm' FROM n
-                """)
-        }
-        try await scene.store.record(level: "info", event: "last", message: "m")
-        #expect(try fixture.rows("SELECT count(*), max(event) FROM journal") == ["10000|last"])
     }
 }

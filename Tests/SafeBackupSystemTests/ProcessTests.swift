@@ -22,6 +22,22 @@ struct ProcessTests {
         }
     }
 
+    @Test("Who looks for the holder of a lock keeps nobody from taking it", .timeLimit(.minutes(1)))
+    func lookAtLock() async throws {
+        let temporary = try TemporaryDirectory()
+        let path = temporary.path.appending("lock")
+        _ = try ProcessLock(at: path)
+        let looker = Task.detached {
+            while !Task.isCancelled { _ = try ProcessLock.holder(of: path) }
+        }
+        for _ in 0..<300 {
+            let lock = try ProcessLock(at: path)
+            withExtendedLifetime(lock) {}
+        }
+        looker.cancel()
+        try await looker.value
+    }
+
     @Test("A second process's lock is refused and names the first", .timeLimit(.minutes(1)))
     func lock() throws {
         let temporary = try TemporaryDirectory()
@@ -42,6 +58,39 @@ struct ProcessTests {
         let deadline = ContinuousClock.now + .seconds(30)
         while try ProcessLock.holder(of: path).isHeld, ContinuousClock.now < deadline { sched_yield() }
         #expect(try !ProcessLock.holder(of: path).isHeld)
+    }
+
+    @Test("A name is one process's until it lets go, and keeps no file open")
+    func claim() throws {
+        let name = "safebackup/test/\(getpid())/\(UInt64.random(in: 0...UInt64.max))"
+        var first = try NameClaim(name)
+        #expect(first != nil)
+        #expect(try NameClaim(name) == nil)
+        #expect(try NameClaim(name + "x") != nil)
+        first = nil
+        // A process that another test is just starting holds our descriptors until it becomes its program.
+        let deadline = ContinuousClock.now + .seconds(30)
+        while try NameClaim(name) == nil, ContinuousClock.now < deadline { sched_yield() }
+        #expect(try NameClaim(name) != nil)
+        #expect(throws: Errno.fileNameTooLong) { try NameClaim(String(repeating: "x", count: 200)) }
+    }
+
+    @Test("Mounts are found below a directory, whatever bytes their names have")
+    func mounts() throws {
+        let table = [
+            "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw",
+            "30 22 8:2 / /home rw - ext4 /dev/sda2 rw", "31 30 8:3 /a /home/with\\040space\\134 rw - ext4 /dev/sda3 rw",
+            "32 30 8:3 / /homework rw - ext4 /dev/sda3 rw", "not a line",
+        ]
+        func points(below root: String) -> Set<String> {
+            let mounts = MountTable.mounts(
+                in: Array((table.joined(separator: "\n") + "\n").utf8), below: Array(root.utf8))
+            return Set(mounts.map { String(decoding: $0.point, as: UTF8.self) })
+        }
+        #expect(points(below: "/home") == ["/home", "/home/with space\\"])
+        #expect(points(below: "/").count == 4)
+        #expect(points(below: "/srv").isEmpty)
+        #expect(try !MountTable.mounts(below: "/").isEmpty)
     }
 
     @Test("Work sent to the threads comes back with its result or its error")

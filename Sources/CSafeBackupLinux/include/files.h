@@ -25,8 +25,8 @@ struct sb_status {
 /// Never follows a link at `path`; an empty `path` asks for the descriptor itself.
 int sb_status_at(int directory, const char *path, struct sb_status *status);
 
-/// openat2(2) with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS.
-int sb_open_beneath(int directory, const char *path, int flags, uint32_t mode);
+/// openat2(2) with RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS, and RESOLVE_NO_XDEV if asked.
+int sb_open_beneath(int directory, const char *path, int flags, uint32_t mode, int stays_on_mount);
 
 extern const int sb_o_path;
 extern const int sb_o_noatime;

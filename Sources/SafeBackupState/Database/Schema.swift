@@ -84,8 +84,8 @@ enum Schema {
             PRIMARY KEY (source_id, destination_id)
         ) STRICT, WITHOUT ROWID;
 
-        -- Bring this path of this source to this destination. state: 'pending', 'leased' or 'stuck'. action: 'store',
-        -- 'delete' or 'move' (from origin_path), as advice. generation: the path's newest change. not_before: the
+        -- Bring this path of this source to this destination. state: 'pending', 'leased' or 'stuck'. action: 'store'
+        -- or 'delete', as advice; leased_action also 'move' (from origin_path). generation: the path's newest change. not_before: the
         -- earliest next try, and of a stuck job its next daily one. settle_by: further changes move not_before no later
         -- than this; NULL: none came since the last try. backoff_until: further changes move not_before no earlier than
         -- this (a torn read, or the destination's own trouble). attempts: failures so far.
@@ -250,9 +250,21 @@ enum Schema {
     static let watching = """
         -- born_ns: birth time of the source's inode, NULL where the file system keeps none. With the inode it tells
         -- whether a file that is found under another path is this one; an inode alone is given again.
+        -- The index also holds ended names: a file that was renamed is often known to be gone before it is found again.
         ALTER TABLE name ADD COLUMN born_ns INTEGER;
-        CREATE INDEX name_inode ON name (source_id, destination_id, inode)
-            WHERE ended_at IS NULL AND copy_id IS NOT NULL;
+        CREATE INDEX name_inode ON name (source_id, destination_id, inode) WHERE copy_id IS NOT NULL;
+
+        -- origin_copy: the copy that a leased move takes to the path; origin_path had it before.
+        ALTER TABLE job ADD COLUMN origin_copy INTEGER;
+
+        -- A directory of the source, which a destination may still have although nothing lies below it any more: its
+        -- copies moved away, or it was deleted. It is removed there when it is empty and no live name is its own.
+        CREATE TABLE vacated (
+            destination_id INTEGER NOT NULL,
+            source_id INTEGER NOT NULL,
+            path ANY NOT NULL,
+            PRIMARY KEY (destination_id, source_id, path)
+        ) STRICT, WITHOUT ROWID;
 
         -- directories: those that are to be watched, watched: those that are. coverage: 'events', 'partly' (the rest is
         -- polled) or 'polled', NULL while nobody watches; coverage_message: why, and what to do. paused_at: a person
@@ -264,10 +276,32 @@ enum Schema {
         ALTER TABLE source ADD COLUMN paused_at INTEGER;
         ALTER TABLE source ADD COLUMN excluded INTEGER;
 
-        -- paused_at: a person stopped it.
-        ALTER TABLE destination ADD COLUMN paused_at INTEGER;
+        -- accepted: the reason of a hold that a person released, until the walk that it permits has ended.
+        ALTER TABLE source ADD COLUMN accepted TEXT;
 
-        -- path: what the event is about, where it is one path.
+        -- paused_at: a person stopped it. accepted: the id of a new sentinel that a person agreed to, until everything
+        -- that lay under the old one is recorded as lost.
+        ALTER TABLE destination ADD COLUMN paused_at INTEGER;
+        ALTER TABLE destination ADD COLUMN accepted TEXT;
+
+        -- What the event is about, where it is one path, one source, one destination.
         ALTER TABLE journal ADD COLUMN path ANY;
+        ALTER TABLE journal ADD COLUMN source_id INTEGER;
+        ALTER TABLE journal ADD COLUMN destination_id INTEGER;
+        CREATE INDEX journal_path ON journal (path) WHERE path IS NOT NULL;
+
+        -- The rules that leave entries of a source out, in their order, as the agent was last started with. origin: the
+        -- file that the pattern stands in, NULL for an option of the command line; line: its line, or which option.
+        CREATE TABLE exclude_rule (
+            source_id INTEGER NOT NULL,
+            position INTEGER NOT NULL,
+            origin ANY,
+            line INTEGER NOT NULL,
+            pattern ANY NOT NULL,
+            PRIMARY KEY (source_id, position)
+        ) STRICT, WITHOUT ROWID;
+
+        -- Few names are fuzzy: to find them without a look at every name.
+        CREATE INDEX name_fuzzy ON name (source_id, destination_id) WHERE fuzzy = 1 AND ended_at IS NULL;
         """
 }

@@ -22,6 +22,9 @@ enum Views {
         WHEN n.parent = '' THEN n.leaf ELSE n.parent || '/' || n.leaf END
         """
 
+    /// Microseconds now; `unixepoch('subsec')` is too new.
+    private static let now = "CAST((julianday('now') - 2440587.5) * 86400000000.0 AS INTEGER)"
+
     private static let jobOrigins = """
         FROM job j JOIN source s ON s.id = j.source_id JOIN destination d ON d.id = j.destination_id
         """
@@ -32,6 +35,8 @@ enum Views {
             CASE WHEN p.active = 0 THEN 'inactive'
                 WHEN s.held_reason IS NOT NULL THEN 'source held: ' || s.held_reason
                 WHEN d.held_reason IS NOT NULL THEN 'destination held: ' || d.held_reason
+                WHEN s.paused_at IS NOT NULL THEN 'source paused since ' || \(time("s.paused_at"))
+                WHEN d.paused_at IS NOT NULL THEN 'destination paused since ' || \(time("d.paused_at"))
                 WHEN s.desynced THEN 'reconcile due'
                 WHEN ifnull(t.pending, 0) + ifnull(t.leased, 0) > 0 THEN 'saving'
                 WHEN ifnull(t.stuck, 0) > 0 THEN 'stuck'
@@ -67,16 +72,10 @@ enum Views {
         ORDER BY n.source_id, n.destination_id, n.parent, n.leaf, n.id;
 
         CREATE VIEW v_exposure AS
-        SELECT \(path("d.location")) AS destination, e.reason AS reason, e.files AS files, e.bytes AS bytes,
-            \(time("e.oldest_at")) AS oldest
-        FROM destination d JOIN (
-            SELECT destination_id, ifnull(last_error_code, CASE state WHEN 'leased' THEN 'saving' ELSE 'waiting' END)
-                AS reason, count(*) AS files, ifnull(sum(size), 0) AS bytes, min(first_seen_at) AS oldest_at
-            FROM job GROUP BY 1, 2
-            UNION ALL
-            SELECT p.destination_id, 'not saved: ' || u.reason, count(*), NULL, min(u.seen_at)
-            FROM not_saved u JOIN pair p ON p.source_id = u.source_id AND p.active = 1 GROUP BY 1, 2
-        ) e ON e.destination_id = d.id;
+        SELECT \(path("s.path")) AS source, \(path("d.location")) AS destination, e.reason AS reason, e.files AS files,
+            e.directories AS directories, e.bytes AS bytes, e.unknown_size AS unknown_size, \(time("e.oldest_at")) AS oldest
+        FROM (\(ExposureQuery.parts(now: now))) e JOIN source s ON s.id = e.source_id
+            JOIN destination d ON d.id = e.destination_id;
 
         CREATE VIEW v_cleaned AS
         SELECT \(time("c.at")) AS at, \(path("c.path")) AS path, \(path("c.location")) AS location, c.size AS size,

@@ -17,6 +17,8 @@ final class Bench {
     var state: FilePath
     /// Put before the program, such as `setpriv` with its options.
     var prefix: [FilePath] = []
+    /// Put behind `run` and its paths.
+    var options: [FilePath] = []
     private var runs = 0
     private var disks: [LoopDisk] = []
 
@@ -46,8 +48,10 @@ final class Bench {
     }
 
     /// A disk of the test's own, mounted below `root` until the end.
-    func makeDisk(_ name: String, mebibytes: Int, blockSize: Int = 4096) throws -> LoopDisk {
-        let disk = try LoopDisk(in: root, named: name, mebibytes: mebibytes, blockSize: blockSize)
+    func makeDisk(
+        _ name: String, mebibytes: Int, blockSize: Int = 4096, _ fileSystem: LoopDisk.FileSystem = .ext4
+    ) throws -> LoopDisk {
+        let disk = try LoopDisk(in: root, named: name, mebibytes: mebibytes, blockSize: blockSize, fileSystem)
         disks.append(disk)
         return disk
     }
@@ -80,7 +84,9 @@ final class Bench {
     }
 
     /// `run SOURCE DESTINATION --state DIR`, and more.
-    func arguments(_ more: [FilePath] = []) -> [FilePath] { ["run", source, backup, "--state", state] + more }
+    func arguments(_ more: [FilePath] = []) -> [FilePath] {
+        ["run", source, backup, "--state", state] + options + more
+    }
 
     /// `run --once` with a fault, if one is given; see `FaultPlan` for its form.
     func once(
@@ -105,13 +111,20 @@ final class Bench {
         fault: String? = nil, environment: [String: String] = [:], _ more: [FilePath] = [],
         sourceLocation: SourceLocation = #_sourceLocation
     ) async throws -> Program {
-        let fault = fault.map { ["SAFEBACKUP_FAULT": $0] } ?? [:]
-        let agent = try spawn(arguments(more), environment: environment.merging(fault) { $1 })
+        let agent = try spawnAgent(fault: fault, environment: environment, more)
         let isReady = try await eventually { agent.outputText.contains("ready\n") || agent.poll() != nil }
         try #require(
             isReady && agent.poll() == nil, "the agent did not get ready:\n\(agent.errorTail)",
             sourceLocation: sourceLocation)
         return agent
+    }
+
+    /// Starts the agent without waiting for its watches: a held source has none.
+    func spawnAgent(
+        fault: String? = nil, environment: [String: String] = [:], _ more: [FilePath] = []
+    ) throws -> Program {
+        let fault = fault.map { ["SAFEBACKUP_FAULT": $0] } ?? [:]
+        return try spawn(arguments(more), environment: environment.merging(fault) { $1 })
     }
 
     /// SIGTERM, and the promise about it: exit code 0 within 10 s.
@@ -163,7 +176,10 @@ final class Bench {
             jobs = try StateFile(copying: self.state).jobCounts()
             guard jobs.isEmpty else { return false }
             different = try self.differences()
-            return different.isEmpty
+            guard different.isEmpty else { return false }
+            // Between the two looks it may all have been queued and stored, and not be in the catalogue yet.
+            jobs = try StateFile(copying: self.state).jobCounts()
+            return jobs.isEmpty
         }
         try #require(
             isInSync && agent.poll() == nil,
@@ -244,7 +260,8 @@ extension Descriptor {
 struct Status: Decodable {
     struct Source: Decodable {
         var path: String
-        var held: String?
+        var held: Held?
+        var pausedAt: String?
         var desynced: Bool
         var files: Int
         var bytes: Int
@@ -257,9 +274,19 @@ struct Status: Decodable {
         var watched: Int
         var message: String?
     }
+    struct Held: Decodable {
+        var reason: String
+        var acceptable: Bool
+    }
+    struct Full: Decodable {
+        var jobs: Int
+        var bytes: Int
+    }
     struct Destination: Decodable {
+        var full: Full?
         var location: String
-        var held: String?
+        var held: Held?
+        var pausedAt: String?
         var pending: Int
         var leased: Int
         var stuck: Int

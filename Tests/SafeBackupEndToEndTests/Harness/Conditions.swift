@@ -20,6 +20,9 @@ extension Trait where Self == ConditionTrait {
     static var needsLoopDevice: Self {
         .enabled(if: LoopDisk.isAvailable, "needs root and a loop device to mount an image of its own")
     }
+    static var needsExFAT: Self {
+        .enabled(if: LoopDisk.hasExFAT, "needs root, FUSE, mkfs.exfat and mount.exfat-fuse")
+    }
     static var needsFaults: Self {
         .enabled(if: Conditions.hasFaults, "needs a debug build, as a release build has no fault seam")
     }

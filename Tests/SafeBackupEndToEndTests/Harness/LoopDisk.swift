@@ -5,29 +5,53 @@ import SystemPackage
     import Glibc
 #endif
 
-/// A journalled ext4 on an image file, mounted. Its bench unmounts it.
+/// A journalled ext4, or an exFAT, on an image file, mounted. Its bench unmounts it.
 final class LoopDisk {
+    enum FileSystem {
+        case ext4
+        /// As on a memory stick: no links, no owners and modes, names that differ in case are one.
+        case exFAT
+    }
+
+    private let fileSystem: FileSystem
     private(set) var image: FilePath
     let mountPoint: FilePath
     private var isMounted = false
 
     /// Makes and mounts a new one. `mebibytes` is its size, `blockSize` in bytes.
-    init(in directory: FilePath, named name: String, mebibytes: Int, blockSize: Int = 4096) throws {
+    init(
+        in directory: FilePath, named name: String, mebibytes: Int, blockSize: Int = 4096,
+        _ fileSystem: FileSystem = .ext4
+    ) throws {
+        self.fileSystem = fileSystem
         image = directory.appending("\(name).image")
         mountPoint = directory.appending(name)
         try command(["truncate", "-s", FilePath("\(mebibytes)M"), image])
+        try command(["mkdir", "-p", mountPoint])
+        if fileSystem == .exFAT {
+            try command(["mkfs.exfat", image])
+            try mount()
+            return
+        }
         // No reserved blocks: a full disk is then full for root too.
         try command([
             "mkfs.ext4", "-q", "-F", "-m", "0", "-b", FilePath("\(blockSize)"), "-E", "lazy_itable_init=0", image,
         ])
-        try command(["mkdir", "-p", mountPoint])
         try mount()
         try command(["rm", "-rf", mountPoint.appending("lost+found")])
     }
 
-    private func mount() throws {
+    func mount() throws {
+        if isMounted { return }
+        switch fileSystem {
         // No commit by time: what is on the disk is then what the program itself had flushed.
-        try command(["mount", "-o", "loop,commit=300", image, mountPoint])
+        case .ext4: try command(["mount", "-o", "loop,commit=300", image, mountPoint])
+        case .exFAT:
+            // The loop device goes with the mount, or at once if there is none.
+            let script =
+                #"d=$(losetup -f --show "$0") && { mount.exfat-fuse "$d" "$1"; s=$?; losetup -d "$d"; exit $s; }"#
+            try command(["bash", "-c", FilePath(script), image, mountPoint])
+        }
         isMounted = true
     }
 
@@ -61,6 +85,19 @@ final class LoopDisk {
         guard geteuid() == 0 else { return false }
         do {
             _ = try Bench().makeDisk("probe", mebibytes: 8)
+            return true
+        } catch {
+            return false
+        }
+    }()
+
+    /// Whether this machine lets us mount an exFAT.
+    static let hasExFAT: Bool = {
+        guard geteuid() == 0 else { return false }
+        do {
+            let bench = try Bench()
+            let disk = try bench.makeDisk("probe", mebibytes: 8, .exFAT)
+            try disk.unmount()
             return true
         } catch {
             return false

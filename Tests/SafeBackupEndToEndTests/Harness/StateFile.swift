@@ -126,9 +126,14 @@ final class StateFile {
         }
     }
 
-    /// The paths that have a lease.
+    /// The paths that have a lease, and the locations that a lease moves a copy away from.
     func leasedPaths() throws -> [RelativePath] {
-        try rows("SELECT path FROM job WHERE state = 'leased'").map { RelativePath(unchecked: $0[0].bytes ?? []) }
+        try rows(
+            """
+            SELECT path FROM job WHERE state = 'leased'
+            UNION ALL SELECT c.location FROM job j JOIN copy c ON c.id = j.origin_copy WHERE j.state = 'leased'
+            """
+        ).map { RelativePath(unchecked: $0[0].bytes ?? []) }
     }
 
     /// Number of jobs by state.

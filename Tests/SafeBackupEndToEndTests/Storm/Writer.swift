@@ -36,7 +36,9 @@ final class Writer {
         switch Int.random(in: 0..<100, using: &random) {
         case ..<35 where files < Self.limit: try publish(at: newPath(in: anyDirectory()))
         case ..<65: try anyFile().map { try publish(at: $0) }
-        case ..<75: try anyFile().map { try move($0, to: newPath(in: anyDirectory())) }
+        case ..<72: try anyFile().map { try move($0, to: newPath(in: anyDirectory())) }
+        case ..<75: try swap()
+        case ..<77: try rotate()
         case ..<80:
             // Over another file: the target's content is gone, as by an editor's save.
             if let from = anyFile(), let to = anyFile(), from != to { try move(from, to: to) }
@@ -77,6 +79,30 @@ final class Writer {
         present[to] = .some(number)
     }
 
+    /// Two files, or two directories, change places.
+    private func swap() throws {
+        let areDirectories = Int.random(in: 0..<3, using: &random) == 0
+        guard let one = areDirectories ? anyDirectory() : anyFile(),
+            let other = areDirectories ? anyDirectory() : anyFile(), !one.isWithin(other), !other.isWithin(one)
+        else { return }
+        let between = newPath(in: .root)
+        for (from, to) in [(one, between), (other, one), (between, other)] {
+            if areDirectories { try moveDirectory(from, to: to) } else { try move(from, to: to) }
+        }
+    }
+
+    /// As logs are: the second becomes the third, the first the second, and a new first one is begun.
+    private func rotate() throws {
+        let directory = anyDirectory()
+        let names = ["log", "log.1", "log.2"].map { directory.appending($0.utf8) }
+        for index in [1, 0] where present[names[index]].flatMap({ $0 }) != nil {
+            if case .some(nil) = present[names[index + 1]] { return }
+            try move(names[index], to: names[index + 1])
+        }
+        if case .some(nil) = present[names[0]] { return }
+        try publish(at: names[0])
+    }
+
     private func remove(_ path: RelativePath) throws {
         guard full(path).withPlatformString({ unlink($0) }) == 0 else { throw Errno(rawValue: errno) }
         present[path] = nil
@@ -91,7 +117,10 @@ final class Writer {
         let from = anyDirectory()
         let parent = anyDirectory()
         guard !from.isRoot, !parent.isWithin(from) else { return }
-        let to = newPath(in: parent)
+        try moveDirectory(from, to: newPath(in: parent))
+    }
+
+    private func moveDirectory(_ from: RelativePath, to: RelativePath) throws {
         let below = present.keys.filter { $0.isWithin(from) }
         for path in below {
             if let known = present[path], let number = known { note(number, at: moved(path, from, to)) }

@@ -27,7 +27,7 @@ final class Bench: Sendable {
     ///   - prepare: fills the destination before it becomes one.
     init(
         in base: String? = Bench.fast, at place: String? = nil, capabilities: ((inout Capabilities) -> Void)? = nil,
-        prepare: ((String) throws -> Void)? = nil
+        writerProbe: WriterProbe? = nil, prepare: ((String) throws -> Void)? = nil
     ) throws {
         top = try Bench.temporaryDirectory(in: base)
         try make(directory: top + "/source")
@@ -39,7 +39,7 @@ final class Bench: Sendable {
         let time = TestTime(WallClock.system.now.microseconds + 3_600_000_000)
         self.time = time
         destination = LocalDestination(
-            path: FilePath(place), io: executor, clock: WallClock { time.now })
+            path: FilePath(place), io: executor, clock: WallClock { time.now }, writerProbe: writerProbe)
         try destination.createNow(id: Self.id, sources: [])
         if let capabilities {
             try destination.attachNow(expecting: Self.id)

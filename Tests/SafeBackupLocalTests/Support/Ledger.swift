@@ -13,12 +13,16 @@ struct Ledger: Sendable {
     }
 
     private(set) var names: [String: NameRecord] = [:]
+    /// Of tombstones.
+    private var ended: [String: NameRecord] = [:]
     private(set) var copies: [Int64: CopyRecord] = [:]
     private(set) var versions: [RelativePath: Version] = [:]
     var attempts: [String: Int] = [:]
     var hashFirst: Set<String> = []
     private var newestVersion: [String: Timestamp] = [:]
     private var betrayed: Set<Int64> = []
+    /// Copies between two locations, by the number of their job.
+    private var onTheWay: [Int64: CopyRecord] = [:]
     private var counter: Int64 = 1_000
 
     mutating func next() -> Int64 {
@@ -28,12 +32,36 @@ struct Ledger: Sendable {
 
     private func copy(at location: RelativePath) -> CopyRecord? { copies.values.first { $0.location == location } }
 
-    mutating func due(_ path: String, _ action: JobAction = .store) throws -> DueJob {
+    /// `from`: the path that the file had, as far as names and copies know it.
+    mutating func due(
+        _ path: String, _ action: JobAction = .store, from: String? = nil, isProven: Bool = true
+    ) throws -> DueJob {
         let relative = try RelativePath(path)
+        var origin: MoveOrigin?
+        if let from, let name = names[from] ?? ended[from], let copy = copy(at: try RelativePath(from)) {
+            origin = MoveOrigin(path: try RelativePath(from), name: name, copy: copy, isProven: isProven)
+        }
         return DueJob(
             source: Bench.source, path: relative, location: relative, sequence: next(), generation: next(),
             action: action, attempts: attempts[path] ?? 0, hashFirst: hashFirst.contains(path), live: names[path],
-            occupant: copy(at: relative), newestVersionAt: newestVersion[path])
+            occupant: copy(at: relative), newestVersionAt: newestVersion[path], origin: origin)
+    }
+
+    /// A moved copy leaves its place, before anything is entered at it.
+    mutating func takeUp(_ lease: LeasedJob) {
+        guard let origin = lease.job.origin, copies[origin.copy.id]?.location == origin.copy.location else { return }
+        onTheWay[lease.job.sequence] = copies.removeValue(forKey: origin.copy.id)
+        let path = String(decoding: origin.path.bytes, as: UTF8.self)
+        if names[path]?.copy == origin.copy.id { names[path] = nil }
+        ended[path] = nil
+    }
+
+    private mutating func putDown(_ lease: LeasedJob) -> Int64? {
+        if let there = copy(at: lease.job.location)?.id { copies[there] = nil }
+        guard var copy = onTheWay.removeValue(forKey: lease.job.sequence) ?? lease.job.origin?.copy else { return nil }
+        copy.location = lease.job.location
+        copies[copy.id] = copy
+        return copy.id
     }
 
     private func key(_ lease: LeasedJob) -> String { String(decoding: lease.job.path.bytes, as: UTF8.self) }
@@ -74,13 +102,15 @@ struct Ledger: Sendable {
     mutating func complete(_ lease: LeasedJob, _ outcome: JobOutcome, at now: Timestamp) {
         let path = key(lease)
         switch outcome {
-        case .gone: names[path] = nil
+        case .gone:
+            ended[path] = names[path]
+            names[path] = nil
         case .failed: attempts[path, default: 0] += 1
         case .stored(let entry):
             attempts[path] = 0
             hashFirst.remove(path)
             for displacement in entry.displaced { displace(displacement, at: now) }
-            var id = copy(at: lease.job.location)?.id
+            var id = entry.content == .moved ? putDown(lease) : copy(at: lease.job.location)?.id
             if case .copied(let stored) = entry.content {
                 if let id { copies[id] = nil }
                 let new = next()
@@ -95,9 +125,23 @@ struct Ledger: Sendable {
         }
     }
 
+    /// What a recovery found of a group: moves first, as what lies where a moved copy was is another one's.
+    mutating func enter(_ recovered: [RecoveredLease], at now: Timestamp) {
+        for one in recovered where one.finding == .moved { takeUp(one.lease) }
+        for one in recovered where one.lease.job.origin != nil { enter(one, at: now) }
+        for one in recovered where one.lease.job.origin == nil { enter(one, at: now) }
+    }
+
     mutating func enter(_ recovered: RecoveredLease, at now: Timestamp) {
         let path = key(recovered.lease)
         for displacement in recovered.displaced { displace(displacement, at: now) }
+        if recovered.finding == .moved, let origin = recovered.lease.job.origin {
+            let id = putDown(recovered.lease)
+            names[path] = origin.name
+            names[path]?.copy = id
+            names[path]?.fingerprint.inode = 0
+            hashFirst.insert(path)
+        }
         if recovered.finding == .cleared, let id = copy(at: recovered.lease.job.location)?.id { copies[id] = nil }
         if case .replaced(let stored, let kind, let target) = recovered.finding {
             if let id = copy(at: recovered.lease.job.location)?.id { copies[id] = nil }
@@ -156,14 +200,20 @@ extension Bench {
 
     /// What the agent does with a group's outcomes: leases of failed jobs are recovered first.
     func enter(_ group: [LeasedJob], _ outcomes: [JobOutcome], _ ledger: inout Ledger) {
+        var failed: [LeasedJob] = []
         for (lease, outcome) in zip(group, outcomes) {
-            if case .failed = outcome {
-                do throws(SafeBackupError) {
-                    for recovered in try destination.recoverNow([lease]) { ledger.enter(recovered, at: now) }
-                } catch {
-                    Issue.record("recovery failed: \(error)")
-                }
-            }
+            if outcome.entry?.content == .moved { ledger.takeUp(lease) }
+            if outcome.error != nil { failed.append(lease) }
+        }
+        for (lease, outcome) in zip(group, outcomes) where outcome.error == nil {
+            ledger.complete(lease, outcome, at: now)
+        }
+        do throws(SafeBackupError) {
+            if !failed.isEmpty { ledger.enter(try destination.recoverNow(failed), at: now) }
+        } catch {
+            Issue.record("recovery failed: \(error)")
+        }
+        for (lease, outcome) in zip(group, outcomes) where outcome.error != nil {
             ledger.complete(lease, outcome, at: now)
         }
     }

@@ -1,0 +1,55 @@
+import Glibc
+import SafeBackupCore
+import SafeBackupState
+import SafeBackupSystem
+import SystemPackage
+
+/// A path that a person named, in one source.
+struct PathTarget: Sendable {
+    var source: SourceRecord
+    var path: RelativePath
+}
+
+extension SourcePath {
+    /// An absolute path in the source that it lies in, also when it leads there through a link; a relative one in each
+    /// source that the agent ran with last.
+    /// - Throws: `invalidPath` for one that no source holds, `stateFailed` if the state has none.
+    static func targets(_ argument: [UInt8], in sources: [SourceRecord]) throws(SafeBackupError) -> [PathTarget] {
+        if argument.isEmpty {
+            throw SafeBackupError(
+                .invalidPath, "The path is empty; '.' stands for the whole source", disposition: .permanent)
+        }
+        let active = sources.filter(\.isActive)
+        let isAbsolute = argument.first == UInt8(ascii: "/")
+        let candidates = isAbsolute || active.isEmpty ? sources : active
+        if candidates.isEmpty {
+            throw SafeBackupError(
+                .stateFailed, "This state knows no source yet; 'safebackup run SOURCE DESTINATION' begins one",
+                disposition: .permanent)
+        }
+        let known = candidates.map { (id: $0, path: $0.path) }
+        let found: [(source: SourceRecord, path: RelativePath)]
+        do throws(SafeBackupError) {
+            found = try resolve(argument, known)
+        } catch {
+            guard isAbsolute, let canonical = canonical(argument), canonical != argument else { throw error }
+            found = try resolve(canonical, known)
+        }
+        return found.map { PathTarget(source: $0.source, path: $0.path) }
+    }
+
+    /// Without links in its directories; the last component is kept as it is, because a link is saved as a link.
+    private static func canonical(_ argument: [UInt8]) -> [UInt8]? {
+        var bytes = argument[...]
+        while bytes.count > 1, bytes.last == UInt8(ascii: "/") { bytes = bytes.dropLast() }
+        guard let slash = bytes.lastIndex(of: UInt8(ascii: "/")) else { return nil }
+        let leaf = bytes[(slash + 1)...]
+        let isPlain = !leaf.isEmpty && !leaf.elementsEqual(Array(".".utf8)) && !leaf.elementsEqual(Array("..".utf8))
+        let directory = isPlain ? Array(bytes[..<max(slash, bytes.startIndex + 1)]) : Array(bytes)
+        guard let resolved = FilePath(bytes: directory).withPlatformString({ realpath($0, nil) }) else { return nil }
+        defer { free(resolved) }
+        let parent = FilePath(platformString: resolved).bytes
+        if !isPlain { return parent }
+        return parent == Array("/".utf8) ? parent + leaf : parent + Array("/".utf8) + leaf
+    }
+}

@@ -1,0 +1,189 @@
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+extension EndToEnd {
+    @Suite("Renamed and linked")
+    struct Renaming {
+        @Test("What was renamed while the agent was down is renamed in the backup, and nothing is stored again")
+        func down() async throws {
+            let bench = try Bench()
+            let renames = try await Renames(in: bench)
+            try renames.make()
+            try await bench.saveOnce()
+            try renames.expectMoved()
+        }
+
+        @Test("What is renamed while the agent runs is renamed in the backup, and nothing is stored again")
+        func running() async throws {
+            let bench = try Bench()
+            let renames = try await Renames(in: bench)
+            let agent = try await bench.startAgent()
+            // A file that is just being compared is in use.
+            try await bench.expectInSync(agent)
+            try renames.make()
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            try renames.expectMoved()
+        }
+
+        @Test("The history of an older path tells where its content went, and what stood there then")
+        func history() async throws {
+            let bench = try Bench()
+            try bench.write("dir/a", "content of a\n")
+            try await bench.saveOnce()
+            try command(["mv", bench.at("dir"), bench.at("moved")])
+            try await bench.saveOnce()
+            try command(["mv", bench.at("moved/a"), bench.at("b")])
+            try await bench.saveOnce()
+            let state = try StateFile(copying: bench.state)
+            let rows = try state.rows(
+                "SELECT path, reason, location FROM v_history WHERE kind = 'file' ORDER BY reason DESC, path")
+            #expect(
+                rows.map { $0.map(\.text) } == [
+                    ["dir/a", "moved", "b"], ["moved/a", "moved", "b"], ["b", "", "b"],
+                ])
+            #expect(try state.rows("SELECT count(*) FROM copy")[0][0].integer == 1)
+            let program = try await bench.run(
+                ["restore", "b", "--to", bench.root.appending("restored"), "--state", bench.state])
+            #expect(program.ending == .exit(0), "\(program.errorTail)")
+            #expect(try read(bench.root.appending("restored/b")) == Array("content of a\n".utf8))
+        }
+
+        @Test("A directory of a thousand files renamed back and forth is renamed in the backup each time")
+        func thousand() async throws {
+            let bench = try Bench()
+            for number in 0..<1_000 { try bench.write("one/\(number)", "content \(number)\n") }
+            try await bench.saveOnce()
+            let inodes = try CopyInodes(bench)
+            let agent = try await bench.startAgent()
+            for (from, to) in [("one", "two"), ("two", "one"), ("one", "three/deep/er")] {
+                try command(["mkdir", "-p", bench.at(to).removingLastComponent()])
+                try command(["mv", "-T", bench.at(from), bench.at(to)])
+                try await bench.expectInSync(agent)
+            }
+            try await bench.stop(agent)
+            try bench.expectSaved()
+            #expect(try inodes.storedAgain(bench) == [])
+            #expect(try Tree(bench.source).differences(in: try Tree(bench.backup)) == [])
+        }
+
+        @Test("A file that is renamed while it is being stored is stored once, and nothing is lost", .needsFaults)
+        func whileStored() async throws {
+            let bench = try Bench()
+            let agent = try await bench.startAgent(fault: "stop=staged")
+            try bench.write("first", "content of a file that is renamed\n")
+            let isStopped = try await eventually { agent.state == "T" || agent.poll() != nil }
+            try #require(isStopped && agent.poll() == nil, "\(agent.errorTail)")
+            try command(["mv", bench.at("first"), bench.at("second")])
+            agent.send(SIGCONT)
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            try bench.expectSaved()
+            #expect(try Tree(bench.source).differences(in: try Tree(bench.backup)) == [])
+        }
+
+        @Test("Another mode, owner or attribute, or a touched ctime, copies no bytes")
+        func metadata() async throws {
+            let bench = try Bench()
+            for name in ["mode", "link", "attribute"] { try bench.write(name, "content of \(name)\n") }
+            try await bench.saveOnce()
+            let inodes = try CopyInodes(bench)
+            let agent = try await bench.startAgent()
+            try command(["chmod", "600", bench.at("mode")])
+            try command(["ln", bench.at("link"), bench.root.appending("elsewhere")])
+            try command(["chmod", "644", bench.at("attribute")])
+            let file = try Descriptor.open(bench.at("attribute"), O_RDONLY)
+            do {
+                try file.setExtendedAttribute(ExtendedAttribute(name: Array("user.test".utf8), value: [1, 2]))
+            } catch {
+                guard error == Errno.notSupported else { throw error }
+            }
+            if geteuid() == 0 { try command(["chown", "1234:1234", bench.at("mode")]) }
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            // And found by a walk.
+            try command(["chmod", "640", bench.at("mode")])
+            try await bench.saveOnce()
+            try bench.expectSaved()
+            #expect(try inodes.storedAgain(bench) == [])
+            let state = try StateFile(copying: bench.state)
+            let stored = try state.rows("SELECT accumulated_size, (SELECT sum(size) FROM copy) FROM destination")[0]
+            #expect(stored[0].integer == stored[1].integer, "bytes were written again")
+        }
+
+        @Test("A write through one of a file's links brings the others up to date, and comes to an end")
+        func links() async throws {
+            let bench = try Bench()
+            try bench.write("one", "the first content\n")
+            try command(["mkdir", bench.at("dir")])
+            try command(["ln", bench.at("one"), bench.at("dir/two")])
+            try command(["ln", bench.at("one"), bench.at("three")])
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            try bench.write("dir/two", "another content, and a longer one\n")
+            try await bench.expectInSync(agent)
+            try command(["chmod", "600", bench.at("three")])
+            try await bench.expectInSync(agent)
+            // One link goes: that is no move.
+            try command(["mv", bench.at("one"), bench.at("four")])
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            try bench.expectSaved()
+            #expect(try Tree(bench.source).differences(in: try Tree(bench.backup)) == [])
+        }
+    }
+}
+
+extension EndToEnd {
+    /// The program ends, or the machine, at each step of a group of moves.
+    @Suite("Ended at each step of a move", .needsFaults)
+    struct MoveSteps {
+        static let steps = [
+            "leased", "linked", "staged", "versioned", "flushed", "renamed", "durable", "unlinked", "completed",
+        ]
+
+        @Test("Killed at a step, then started again", arguments: steps, [1, 4, 9])
+        func killed(at step: String, occurrence: Int) async throws {
+            let bench = try Bench()
+            let renames = try await Renames(in: bench)
+            try renames.make()
+            let program = try await bench.once(fault: "kill=\(step),nth=\(occurrence)")
+            // A step that is taken once for a group has no fourth time.
+            if occurrence > 1 && program.ending == .exit(0) { return }
+            try #require(program.ending == .signal(SIGKILL), "step \(step) was not reached:\n\(program.errorTail)")
+            try renames.expectNothingLost()
+            try bench.expectCatalogueIsTrue()
+            try await bench.saveOnce()
+            try renames.expectMoved()
+        }
+
+        @Test("The page cache lost at a step", .needsLoopDevice, arguments: steps, [true, false])
+        func cutOff(at step: String, isStateOnDisk: Bool) async throws {
+            let bench = try Bench()
+            let disk = try bench.makeDisk("disk", mebibytes: 32)
+            bench.backup = disk.mountPoint.appending("backup")
+            if isStateOnDisk { bench.state = disk.mountPoint.appending("state") }
+            let renames = try await Renames(in: bench)
+            try renames.make()
+            let program = try bench.spawn(
+                bench.arguments(["--once"]), environment: ["SAFEBACKUP_FAULT": "stop=\(step)"])
+            let isStopped = try await eventually { program.state == "T" || program.poll() != nil }
+            try #require(
+                isStopped && program.poll() == nil, "step \(step) was not reached:\n\(program.errorTail)")
+            let left = try disk.copyBlocks()
+            program.crash()
+            try disk.exchange(for: left)
+
+            try renames.expectNothingLost()
+            try bench.expectCatalogueIsTrue()
+            try await bench.saveOnce()
+            try renames.expectMoved()
+        }
+    }
+}
