@@ -209,6 +209,7 @@ package final class Agent: Sendable {
         let (sourceID, patterns) = (pair.source.id, settings.excludes.patterns)
         try await state.durably { (store) throws(SafeBackupError) in
             try store.setExcludeRules(sourceID, patterns)
+            try store.markStarted(sourceID)
         }
 
         let drains = Locked<[DestinationUnit]>([])

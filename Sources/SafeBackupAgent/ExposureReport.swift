@@ -26,7 +26,7 @@ package struct ExposureReport: Sendable, Encodable {
 
     /// Why the numbers may be too small.
     package struct Gap: Sendable, Encodable {
-        /// `agentNotRunning`, `neverWalked`, `desynced`, `sourceHeld`, `notWatched`, `polled`, `unreadableDirectories` or
+        /// `agentNotRunning`, `neverWalked`, `desynced`, `sourceHeld`, `polled`, `unreadableDirectories` or
         /// `inactive`.
         package var code: String
         package var message: String
@@ -173,7 +173,7 @@ package struct ExposureReport: Sendable, Encodable {
     }
 
     private static func gaps(
-        _ source: SourceRecord, _ coverage: SourceCoverage?, _ parts: [ExposurePart], isRunning: Bool,
+        _ source: SourceRecord, _ coverage: WatchedExtent?, _ parts: [ExposurePart], isRunning: Bool,
         lastSign: Timestamp?, now: Timestamp
     ) -> [Gap] {
         var gaps: [Gap] = []
@@ -358,5 +358,5 @@ extension ExposureReport.Part {
     }
 
     /// In the course of things, without anybody's help.
-    fileprivate var goesBy: Bool { ["saving", "queued", "settling", "paused"].contains(reason) }
+    fileprivate var goesBy: Bool { ["saving", "queued", "settling"].contains(reason) }
 }

@@ -15,6 +15,10 @@ extension SourcePath {
     /// source that the agent ran with last.
     /// - Throws: `invalidPath` for one that no source holds, `stateFailed` if the state has none.
     static func targets(_ argument: [UInt8], in sources: [SourceRecord]) throws(SafeBackupError) -> [PathTarget] {
+        if argument.isEmpty {
+            throw SafeBackupError(
+                .invalidPath, "The path is empty; '.' stands for the whole source", disposition: .permanent)
+        }
         let active = sources.filter(\.isActive)
         let isAbsolute = argument.first == UInt8(ascii: "/")
         let candidates = isAbsolute || active.isEmpty ? sources : active

@@ -12,6 +12,8 @@ struct PathFacts {
     /// What is at the source now.
     var finding: SourceLook.Finding
     var obstacle: SourceLook.Obstacle?
+    /// A directory of the path that is a symbolic link at the source.
+    var link: RelativePath?
     /// The path, or the directory of it, that a walk found and could not save.
     var notSaved: (path: RelativePath, reason: String, seenAt: Timestamp)?
     var job: QueuedJob?
@@ -35,6 +37,7 @@ struct PathVerdict: Equatable {
         case saving
         case settling
         case queued
+        /// A person stopped it.
         case paused
         /// A directory that is saved, with something below it that is not.
         case partly
@@ -63,10 +66,10 @@ struct PathVerdict: Equatable {
         self.text = text
     }
 
-    /// 0: saved, or about to be; 4: held; 3: anything else.
+    /// 0: saved, or about to be without anybody's help; 4: held; 3: anything else.
     var exitCode: Int32 {
         switch code {
-        case .saved, .deleted, .moved, .saving, .settling, .queued, .paused: 0
+        case .saved, .deleted, .moved, .saving, .settling, .queued: 0
         case .held: 4
         default: 3
         }
@@ -239,6 +242,12 @@ struct PathVerdict: Equatable {
                 facts.source.hold == nil ? .unknown : .held,
                 "Nothing in the backup has, or had, this path, and the source cannot be looked at: \(message).")
         case .absent, .unclear: break
+        }
+        if last == nil, let link = facts.link {
+            return PathVerdict(
+                .notSaved,
+                "Not saved: its directory \(link) is a symbolic link, which is saved as a link; what it leads to is no part "
+                    + "of the source: save that by itself.")
         }
         guard let last else {
             return PathVerdict(

@@ -70,6 +70,14 @@ struct SourceLook {
         }
     }
 
+    /// The directory of the path that is a symbolic link, if one is: what it leads to is no part of the source.
+    func link(above path: RelativePath) -> RelativePath? {
+        path.ancestors.first { ancestor in
+            if case .present(let status) = find(ancestor) { return status.kind == .symlink }
+            return false
+        }
+    }
+
     /// Why the path is left out; `nil`: nothing is against it. Also of a path that is not there.
     func obstacle(_ path: RelativePath, isDirectory: Bool) -> Obstacle? {
         if path.isRoot { return nil }

@@ -23,6 +23,8 @@ package struct VersionsReport: Sendable, Encodable {
         package var locationHex: String?
         package var linkTarget: String?
         package var isFuzzy: Bool
+        /// Read so soon after a change that the next walk compares digests.
+        package var isRacy: Bool
         package var isDamaged: Bool
         package var movedFrom: String?
         package var movedTo: String?
@@ -31,6 +33,7 @@ package struct VersionsReport: Sendable, Encodable {
             case role, kind, from, to, endReason, size, mode, sha256, location, locationHex, linkTarget, movedFrom,
                 movedTo
             case isFuzzy = "fuzzy"
+            case isRacy = "racy"
             case isDamaged = "damaged"
         }
     }
@@ -121,7 +124,8 @@ extension VersionsReport.Version {
             locationHex: version.copy.flatMap { ReportText.hex(ifNeeded: $0.location) },
             linkTarget: version.name?.linkTarget.map { printable($0) },
             isFuzzy: version.name?.isFuzzy ?? version.copy?.isFuzzy ?? false,
-            isDamaged: version.copy?.isDamaged ?? false, movedFrom: version.movedFrom?.description,
+            isRacy: version.name?.isRacy ?? false, isDamaged: version.copy?.isDamaged ?? false,
+            movedFrom: version.movedFrom?.description,
             movedTo: version.movedTo?.description)
     }
 

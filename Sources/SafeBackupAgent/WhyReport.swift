@@ -117,6 +117,7 @@ package struct WhyReport: Sendable, Encodable {
                     versions: try reader.versions(target, pair, limit: Self.versionLimit),
                     below: try reader.summary(target.source.id, pair.destination, below: target.path))
                 facts.finding = look.find(target.path)
+                facts.link = look.link(above: target.path)
                 facts.obstacle = look.obstacle(target.path, isDirectory: facts.isDirectory)
                 results.append(
                     Result(

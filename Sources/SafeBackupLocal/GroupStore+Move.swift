@@ -126,3 +126,117 @@ extension GroupStore {
         return true
     }
 }
+
+/// Moves among the other jobs of a group.
+extension GroupStore {
+    /// The job's stage is a link to a copy that moves.
+    func isMove(_ index: Int) -> Bool {
+        if case .staged(let entry) = progress[index] { return entry.content == .moved }
+        return false
+    }
+
+    /// What is under the job's final name is a copy that another job of this group moves elsewhere.
+    func isTaken(_ lease: LeasedJob) -> Bool {
+        guard let taker = takers[lease.job.location], isMove(taker.index),
+            case .present(_, let inode, _, _) = lease.plan.final
+        else { return false }
+        return inode == taker.copy.inode
+    }
+
+    /// A move that was given up after its stage was made leaves its copy where it is: what was to replace it there, as
+    /// if it were gone, cannot. Nothing is renamed yet.
+    mutating func failWithoutTaker(_ group: [LeasedJob]) {
+        if takers.isEmpty { return }
+        var isStable = false
+        while !isStable {
+            isStable = true
+            for index in group.indices where older[index] == .taken {
+                if case .finished = progress[index] { continue }
+                if isTaken(group[index]) { continue }
+                fail([index], group)
+                // It may itself have been to move what another one replaces.
+                isStable = false
+            }
+        }
+    }
+
+    /// Jobs that are about to be published, or with `failed` those of them that then failed.
+    func published(_ group: [LeasedJob], failed: Bool) -> Set<Int> {
+        Set(
+            group.indices.filter { index in
+                switch progress[index] {
+                case .staged, .directory, .flushing: !failed
+                case .finished(.failed): failed
+                case .finished: false
+                }
+            })
+    }
+
+    /// Once renames have begun, moves and what is stored in the place of moved copies need each other: when one of them
+    /// failed, recovery has to see all of them.
+    mutating func failTogether(_ group: [LeasedJob], since before: Set<Int>) {
+        if takers.isEmpty { return }
+        let indices = together(group)
+        if !before.intersection(published(group, failed: true)).isDisjoint(with: indices) { fail(indices, group) }
+    }
+
+    private func together(_ group: [LeasedJob]) -> [Int] {
+        let movers = Set(takers.values.map(\.index))
+        return group.indices.filter { index in
+            movers.contains(index) || takers[group[index].job.location] != nil
+                || group[index].plan.obstruction.map { takers[$0] != nil } ?? false
+        }
+    }
+
+    private mutating func fail(_ indices: [Int], _ group: [LeasedJob]) {
+        for index in indices {
+            if case .finished(.failed) = progress[index] { continue }
+            if !isMove(index) { removeStage(group[index]) }
+            progress[index] = .finished(.failed(Failure.surprise(group[index].job.location)))
+        }
+    }
+
+    /// Removes the names that the moved copies had, where they still lie there, and makes that durable.
+    mutating func leaveOrigins(_ group: [LeasedJob]) {
+        do throws(Errno) {
+            for index in group.indices where isMove(index) {
+                guard let copy = group[index].job.origin?.copy else { continue }
+                try leave(copy)
+                Faults.reach("unlinked")
+            }
+            try flush.flush()
+        } catch {
+            // They are under their new names all the same; recovery removes the old ones.
+            fail(together(group), group)
+        }
+    }
+
+    private mutating func leave(_ copy: CopyRecord) throws(Errno) {
+        let location = copy.location
+        do {
+            let parent = try directories.directory(location.parent)
+            // Another copy may have been stored there, or moved there.
+            let status = try parent.status(of: location.leaf)
+            guard status.kind == copy.kind, status.fingerprint.inode == copy.inode else { return }
+            try parent.remove(location.leaf)
+            try flush.changed(parent, at: location.parent)
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return
+            default: throw error
+            }
+        }
+    }
+
+    /// Makes room where a copy lies that is in staging too, and will be under its new name.
+    mutating func removeTaken(_ location: RelativePath) throws(Errno) {
+        let parent = try directories.directory(location.parent)
+        let status = try parent.status(of: location.leaf)
+        guard status.kind != .directory, status.fingerprint.inode == takers[location]?.copy.inode else {
+            throw .fileExists
+        }
+        try parent.remove(location.leaf)
+        directories.forget(location)
+        try flush.changed(parent, at: location.parent)
+    }
+}

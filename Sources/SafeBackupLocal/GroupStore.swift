@@ -53,8 +53,8 @@ struct GroupStore {
     /// Directories were moved since this group looked at its final names.
     private var mustLookAgain = false
     private var leftStages: [[UInt8]] = []
-    private var progress: [Progress] = []
-    private var older: [Older] = []
+    var progress: [Progress] = []
+    var older: [Older] = []
     /// By the locations that copies are moved away from: the copies, and the jobs that move them, once staged.
     var takers: [RelativePath: (index: Int, copy: CopyRecord)] = [:]
 
@@ -225,7 +225,8 @@ struct GroupStore {
             order.sort { group[$0].job.location < group[$1].job.location }
         }
         if movesDirectory { failBelowMovedDirectories(group) }
-        failTogether(group)
+        failWithoutTaker(group)
+        let before = takers.isEmpty ? [] : published(group, failed: false)
         return root.gate.enter(alone: movesDirectory) {
             if root.gate.moves != moves {
                 directories = DirectoryCache(root.base)
@@ -236,7 +237,7 @@ struct GroupStore {
                 Faults.reach("renamed")
             }
             Faults.reach("renamed")
-            failTogether(group)
+            failTogether(group, since: before)
             do throws(Errno) {
                 try flush.flush()
             } catch {
@@ -337,7 +338,7 @@ struct GroupStore {
             guard error == .notDirectory || error == .tooManySymbolicLinkLevels,
                 let obstruction = lease.plan.obstruction, let version = lease.plan.obstructionVersion
             else { throw error }
-            if takers[obstruction] != nil {
+            if let taker = takers[obstruction], isMove(taker.index) {
                 try removeTaken(obstruction)
             } else {
                 entry.displaced.append(try displace(obstruction, to: version))
@@ -477,96 +478,6 @@ struct GroupStore {
             outcomes.append(.failed(Failure.destination(error, "flush", group[index].job.location)))
         }
         return outcomes
-    }
-}
-
-// MARK: - Moves
-
-extension GroupStore {
-    /// The job's stage is a link to a copy that moves.
-    private func isMove(_ index: Int) -> Bool {
-        if case .staged(let entry) = progress[index] { return entry.content == .moved }
-        return false
-    }
-
-    /// What is under the job's final name is a copy that another job of this group moves elsewhere.
-    private func isTaken(_ lease: LeasedJob) -> Bool {
-        guard let taker = takers[lease.job.location], isMove(taker.index),
-            case .present(_, let inode, _, _) = lease.plan.final
-        else { return false }
-        return inode == taker.copy.inode
-    }
-
-    /// Moves, and what is stored in the place of moved copies, need each other: when one of them failed, recovery has to
-    /// see all of them together.
-    private mutating func failTogether(_ group: [LeasedJob]) {
-        if takers.isEmpty { return }
-        let indices = together(group)
-        let hasFailed = indices.contains { index in
-            if case .finished(.failed) = progress[index] { return true }
-            return false
-        }
-        if hasFailed { fail(indices, group) }
-    }
-
-    private func together(_ group: [LeasedJob]) -> [Int] {
-        let movers = Set(takers.values.map(\.index))
-        return group.indices.filter { index in
-            movers.contains(index) || takers[group[index].job.location] != nil
-                || group[index].plan.obstruction.map { takers[$0] != nil } ?? false
-        }
-    }
-
-    private mutating func fail(_ indices: [Int], _ group: [LeasedJob]) {
-        for index in indices {
-            if case .finished(.failed) = progress[index] { continue }
-            if !isMove(index) { removeStage(group[index]) }
-            progress[index] = .finished(.failed(Failure.surprise(group[index].job.location)))
-        }
-    }
-
-    /// Removes the names that the moved copies had, where they still lie there, and makes that durable.
-    private mutating func leaveOrigins(_ group: [LeasedJob]) {
-        do throws(Errno) {
-            for index in group.indices where isMove(index) {
-                guard let copy = group[index].job.origin?.copy else { continue }
-                try leave(copy)
-                Faults.reach("unlinked")
-            }
-            try flush.flush()
-        } catch {
-            // They are under their new names all the same; recovery removes the old ones.
-            fail(together(group), group)
-        }
-    }
-
-    private mutating func leave(_ copy: CopyRecord) throws(Errno) {
-        let location = copy.location
-        do {
-            let parent = try directories.directory(location.parent)
-            // Another copy may have been stored there, or moved there.
-            let status = try parent.status(of: location.leaf)
-            guard status.kind == copy.kind, status.fingerprint.inode == copy.inode else { return }
-            try parent.remove(location.leaf)
-            try flush.changed(parent, at: location.parent)
-        } catch {
-            switch error {
-            case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return
-            default: throw error
-            }
-        }
-    }
-
-    /// Makes room where a copy lies that is in staging too, and will be under its new name.
-    private mutating func removeTaken(_ location: RelativePath) throws(Errno) {
-        let parent = try directories.directory(location.parent)
-        let status = try parent.status(of: location.leaf)
-        guard status.kind != .directory, status.fingerprint.inode == takers[location]?.copy.inode else {
-            throw .fileExists
-        }
-        try parent.remove(location.leaf)
-        directories.forget(location)
-        try flush.changed(parent, at: location.parent)
     }
 }
 

@@ -17,7 +17,7 @@ package struct ExposurePart: Sendable, Hashable {
 }
 
 /// Coverage of a source: what tells how far the numbers can be believed.
-package struct SourceCoverage: Sendable, Hashable {
+package struct WatchedExtent: Sendable, Hashable {
     package var source: SourceID
     /// Directories that are to be watched, and that are; `nil` while that is not known.
     package var directories: Int?
@@ -121,15 +121,15 @@ extension StateReader {
     }
 
     /// How well each source is watched.
-    package func coverage() throws(SafeBackupError) -> [SourceID: SourceCoverage] {
+    package func coverage() throws(SafeBackupError) -> [SourceID: WatchedExtent] {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
                 "SELECT id, directories, watched, coverage, coverage_message, excluded FROM source")
             defer { statement.reset() }
-            var result: [SourceID: SourceCoverage] = [:]
+            var result: [SourceID: WatchedExtent] = [:]
             while try statement.step() {
                 let id = SourceID(rawValue: statement.int())
-                result[id] = SourceCoverage(
+                result[id] = WatchedExtent(
                     source: id, directories: statement.intOrNull().map { Int($0) },
                     watched: statement.intOrNull().map { Int($0) }, coverage: statement.textOrNull(),
                     message: statement.textOrNull(), excluded: statement.intOrNull().map { Int($0) })

@@ -52,9 +52,10 @@ extension StateStore {
             let id = nextNumber()
             try connection.statement("INSERT INTO reconcile (id, source_id, reason, began_at) VALUES (?, ?, ?, ?)")
                 .bind(id).bind(source.rawValue).bind(text: reason).bind(now).run()
-            // 2: a reconcile runs; still true for whoever asks, and back to 1 if changes are missed meanwhile.
-            try connection.statement("UPDATE source SET desynced = 2 WHERE id = ? AND desynced <> 0")
-                .bind(source.rawValue).run()
+            // 2: a reconcile runs; still true for whoever asks, and back to 1 if changes are missed meanwhile. Of what
+            // happened before the watches were placed nothing is known until the first walk has ended.
+            try connection.statement("UPDATE source SET desynced = 2 WHERE id = ? AND (desynced <> 0 OR ?)")
+                .bind(source.rawValue).bind(reason == "start").run()
             return ReconcileID(rawValue: id)
         }
     }

@@ -1,7 +1,15 @@
 package import SafeBackupCore
 
-/// The exclude rules that the agent works by, kept for those who ask why a path is not saved.
+/// What an agent that starts works by, kept for those who ask.
 extension StateStore {
+    /// An agent begins with the source: what changed before is not known until its first walk has ended.
+    package func markStarted(_ source: SourceID) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement("UPDATE source SET desynced = 1 WHERE id = ? AND desynced = 0")
+                .bind(source.rawValue).run()
+        }
+    }
+
     /// From now on these patterns, in this order, are the source's rules; those before them are forgotten.
     package func setExcludeRules(_ source: SourceID, _ patterns: [ExcludePattern]) throws(SafeBackupError) {
         try write { (connection) throws(SafeBackupError) in

@@ -66,6 +66,22 @@ import Testing
         #expect(known.text.hasPrefix("What would be lost if the source's disk died now is not known."))
     }
 
+    @Test("After a start nothing is known of what changed before it, until the first walk has ended")
+    func started() async throws {
+        try await walk()
+        try await store.markStarted(source)
+        #expect(gaps(try report()) == ["desynced"])
+        let id = try await store.beginReconcile(source, reason: "start")
+        #expect(gaps(try report()) == ["desynced"])
+        try await store.finishReconcile(id, complete: true)
+        #expect(gaps(try report()) == [])
+        // A walk that only makes sure takes nothing back; one after the watches were lost does.
+        _ = try await store.beginReconcile(source, reason: "periodic")
+        #expect(gaps(try report()) == [])
+        _ = try await store.beginReconcile(source, reason: "start")
+        #expect(gaps(try report()) == ["desynced"])
+    }
+
     @Test("Without an agent nothing is known since its last sign of life")
     func notRunning() async throws {
         try await walk()

@@ -108,7 +108,7 @@ import Testing
         facts.isAgentRunning = false
         expect(facts, .queued, 0, "Waiting since 1.2 s: no agent runs; it is saved when one is started.")
         facts.phase = "paused"
-        expect(facts, .paused, 0, "Waiting since 1.2 s: a person paused it")
+        expect(facts, .paused, 3, "Waiting since 1.2 s: a person paused it")
         facts.phase = "held"
         facts.destination.hold = Hold(reason: .sentinelMissing, message: "Not mounted", at: now)
         expect(facts, .held, 4, "Waiting since 1.2 s: the destination is held: Not mounted.")
@@ -167,6 +167,8 @@ import Testing
         expect(facts, .held, 4, "Nothing in the backup has, or had, this path")
         facts.finding = .absent
         expect(facts, .unknown, 3, "Nothing is known of it")
+        facts.link = try RelativePath("d")
+        expect(facts, .notSaved, 3, "Not saved: its directory d is a symbolic link, which is saved as a link")
         var moved = try version(endedAt: now + .seconds(-5), reason: "moved")
         moved.movedTo = try RelativePath("e")
         facts.versions = [moved]

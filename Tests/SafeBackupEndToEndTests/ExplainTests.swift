@@ -46,6 +46,8 @@ extension EndToEnd {
             var sha256: String?
             var location: String?
             var locationHex: String?
+            var movedFrom: String?
+            var movedTo: String?
         }
 
         private struct Versions: Decodable {
@@ -148,6 +150,11 @@ extension EndToEnd {
             #expect(queue.ending == .exit(0) && queue.answer.destinations.map(\.pending) == [0])
             var why = try await ask(Why.self, bench, ["why", bench.at("f")])
             #expect(why.ending == .exit(0) && why.answer.results.map(\.verdict.code) == ["saved"])
+            let empty = try await bench.run(["why", "", "--state", bench.state])
+            #expect(empty.ending == .exit(2) && empty.errorText.contains("The path is empty"))
+            try command(["ln", "-s", "/tmp", bench.at("link")])
+            let behind = try await ask(Why.self, bench, ["why", "link/x"])
+            #expect(behind.ending == .exit(3) && behind.answer.results.map(\.verdict.code) == ["notSaved"])
             let unknown = try await ask(Why.self, bench, ["why", "no/such"])
             #expect(unknown.ending == .exit(3) && unknown.answer.results.map(\.verdict.code) == ["unknown"])
             why = try await ask(Why.self, bench, ["why", FilePath(".").appending(bytes: Self.odd)])
@@ -295,6 +302,23 @@ extension EndToEnd {
             #expect(why.ending == .exit(0) && why.answer.results.first?.verdict.code == "deleted")
             let nothing = try await text(bench, ["versions", "no/such"])
             #expect(nothing.ending == .exit(3) && nothing.text == "Nothing in the backup has, or had, this path\n")
+        }
+
+        @Test("A renamed file is followed from either of its paths")
+        func moved() async throws {
+            let bench = try Bench()
+            try bench.write("first", "content\n")
+            try await bench.saveOnce()
+            try command(["mv", bench.at("first"), bench.at("second")])
+            try await bench.saveOnce()
+            let new = try await ask(Versions.self, bench, ["versions", "second"])
+            #expect(new.answer.results.first?.versions.map(\.movedFrom) == ["first"])
+            let old = try await ask(Versions.self, bench, ["versions", "first"])
+            #expect(old.answer.results.first?.versions.map(\.movedTo) == ["second"])
+            #expect(old.answer.results.first?.versions.map(\.endReason) == ["moved"])
+            let why = try await ask(Why.self, bench, ["why", "first"])
+            #expect(why.ending == .exit(0) && why.answer.results.first?.verdict.code == "moved")
+            #expect(why.answer.results.first?.verdict.text.hasSuffix("to second.") == true)
         }
 
         private func bytes(_ hex: String) -> [UInt8] {

@@ -155,6 +155,51 @@ struct MoveTests {
         if reason != "missing" { #expect(content(of: path) == (reason == "changed" ? "CHANGED" : "old a")) }
     }
 
+    @Test("What cannot be stored in a moved copy's place does not hold up the move")
+    func besideFailure() throws {
+        var (bench, ledger) = try saved(["log", "a"])
+        let before = inode(bench, "log")
+        rename(bench, "log", "log.1")
+        mkfifo(bench.sourcePath + "/log", 0o600)
+        let outcomes = try bench.moveAll([("log", nil), ("log.1", "log")], &ledger)
+        #expect(outcomes[0].error?.code == .specialFile)
+        #expect(outcomes[1].entry?.content == .moved && inode(bench, "log.1") == before && inode(bench, "log") == nil)
+    }
+
+    @Test("A move that is given up before the renames keeps its copy from being replaced as if it were gone")
+    func givenUp() throws {
+        var (bench, ledger) = try saved(["log", "log.1", "a"])
+        rename(bench, "log.1", "log.2")
+        rename(bench, "log", "log.1")
+        try bench.write("log", "new log", mtime: Self.old + 1)
+        rename(bench, "a", "b")
+        let group = try bench.lease([("b", "a"), ("log", nil), ("log.1", "log"), ("log.2", "log.1")], &ledger)
+        // Somebody puts a file where the last one is about to go.
+        try write(bench.destinationPath + "/log.2", "theirs")
+        let outcomes = bench.destination.storeNow(group, from: try bench.sources())
+        // The last one fails at its rename, when the others are done: recovery sees to all three.
+        #expect(outcomes.map { $0.error == nil } == [false, false, false, false])
+        bench.enter(group, outcomes, &ledger)
+        ledger.expectTruth(bench.destinationPath)
+        #expect(try bench.staged() == [])
+        #expect(bench.stored("log") == "new log" && bench.stored("log.1") == "old log" && bench.stored("b") == "old a")
+        #expect(bench.stored("log.2") == "theirs")
+        #expect(try bench.versions().values.sorted() == ["old log.1"])
+
+        // Or where it is now, so that nothing is renamed at all.
+        (bench, ledger) = try saved(["log", "over"])
+        rename(bench, "log", "over")
+        try bench.write("log", "new log", mtime: Self.old + 1)
+        let again = try bench.lease([("log", nil), ("over", "log")], &ledger)
+        try write(bench.destinationPath + "/over", "theirs, and longer")
+        try ledger.betray("over")
+        let failed = bench.destination.storeNow(again, from: try bench.sources())
+        #expect(failed.allSatisfy { $0.error != nil })
+        bench.enter(again, failed, &ledger)
+        ledger.expectTruth(bench.destinationPath)
+        #expect(bench.stored("log") == "old log" && bench.stored("over") == "theirs, and longer")
+    }
+
     // MARK: - Faults
 
     /// Swap, chain, rotation, over another, from and over a tombstone, into a new directory, a directory in its place,

@@ -126,12 +126,12 @@ final class StateFile {
         }
     }
 
-    /// The paths that have a lease, and those that a lease moves a copy away from.
+    /// The paths that have a lease, and the locations that a lease moves a copy away from.
     func leasedPaths() throws -> [RelativePath] {
         try rows(
             """
             SELECT path FROM job WHERE state = 'leased'
-            UNION ALL SELECT origin_path FROM job WHERE state = 'leased' AND origin_path IS NOT NULL
+            UNION ALL SELECT c.location FROM job j JOIN copy c ON c.id = j.origin_copy WHERE j.state = 'leased'
             """
         ).map { RelativePath(unchecked: $0[0].bytes ?? []) }
     }
