@@ -73,7 +73,10 @@ struct CatalogueKeeper: Sendable {
             unit.kick()
             return
         }
-        defer { unit.door.leave() }
+        defer {
+            local.endCatalogueExport()
+            unit.door.leave()
+        }
         let (directory, clock) = (stateDirectory, clock)
         let header = try await io.run { () throws(SafeBackupError) in
             try CatalogueFile.write(

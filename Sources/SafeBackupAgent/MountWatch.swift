@@ -2,10 +2,11 @@ import SafeBackupSystem
 import SystemPackage
 
 /// Whether something was mounted or unmounted below a source since the last look. Cheap while nothing is, anywhere.
-struct MountWatch {
+/// Blocks: runs on an I/O thread.
+final class MountWatch: Sendable {
     private let directory: FilePath
     private let table: MountTable?
-    private var known: Set<MountTable.Mount>?
+    private let known: Locked<Set<MountTable.Mount>?>
 
     init(below directory: FilePath) {
         self.directory = directory
@@ -14,25 +15,27 @@ struct MountWatch {
         } catch {
             table = nil  // ignored because without /proc the walks still find it, only later
         }
-        known = look()
+        known = Locked(Self.look(below: directory))
     }
 
-    mutating func haveChanged() -> Bool {
+    func hasChanged() -> Bool {
         do throws(Errno) {
             guard let table, try table.hasChanged() else { return false }
         } catch {
             return false  // ignored, as above
         }
-        guard let now = look(), now != known else { return false }
-        known = now
-        return true
+        guard let now = Self.look(below: directory) else { return false }
+        return known.withLock { known in
+            defer { known = now }
+            return known != now
+        }
     }
 
-    private func look() -> Set<MountTable.Mount>? {
+    private static func look(below directory: FilePath) -> Set<MountTable.Mount>? {
         do throws(Errno) {
             return try MountTable.mounts(below: directory)
         } catch {
-            return nil
+            return nil  // ignored, as above
         }
     }
 }

@@ -56,11 +56,15 @@ struct PairSetup: Sendable {
                 ? "The destination holds files already; identical ones are taken over, others are kept as versions"
                 : "The destination is new",
             metadata: ["destination.path": "\(printable(settings.destination.bytes))"])
-        if settings.isSameDevice {
-            logger.warning(
-                "Source and destination lie on the same file system: one failing disk takes both; use another disk")
-        }
+        warnOfSharedDisk()
         return try await registered(source.path, source, identifier, local)
+    }
+
+    /// No hold: some want just that. Told at each start.
+    private func warnOfSharedDisk() {
+        guard settings.isSameDevice else { return }
+        logger.warning(
+            "Source and destination lie on the same file system: one failing disk takes both; use another disk")
     }
 
     /// The destination's sentinel is there and this state does not know it: a lost state, or somebody else's.
@@ -75,6 +79,7 @@ struct PairSetup: Sendable {
             try await local.updateSentinel(sources: [sentinelEntry(of: source, machine: machine)])
             return try await registered(path, source, sentinel.id, local)
         }
+        warnOfSharedDisk()
         let source = try await knownOrNewSource(known, sentinelEntry: entry)
         let pair = try await registered(path, source, sentinel.id, local)
         logger.notice(
@@ -143,6 +148,7 @@ struct PairSetup: Sendable {
             throw error
         }
         guard let listed, listed.id == sentinel else { return }
+        warnOfSharedDisk()
         if listed.sources.contains(where: { $0.machine == machine && $0.path == source.path }) { return }
         if let other = listed.sources.first { throw taken(by: other) }
         try await local.attach(expecting: sentinel)

@@ -23,6 +23,26 @@ struct PathFacts {
     var versions: [PathVersion]
     var below = BelowSummary()
 
+    enum Difference {
+        case none
+        case metadata
+        case content
+    }
+
+    /// How the source differs from what is saved, by what a look tells.
+    func difference(from status: FileStatus) -> Difference {
+        guard let name = live?.name else { return .content }
+        if name.kind != status.kind { return .content }
+        // A directory's size and times change with its entries.
+        if name.kind != .directory
+            && (name.fingerprint.size != status.size || name.fingerprint.mtime != status.fingerprint.mtime)
+        {
+            return .content
+        }
+        let saved = name.metadata
+        return saved.mode == status.mode && saved.uid == status.uid && saved.gid == status.gid ? .none : .metadata
+    }
+
     var live: PathVersion? { versions.first.flatMap { $0.name != nil && $0.endedAt == nil ? $0 : nil } }
 }
 
@@ -86,6 +106,8 @@ struct PathVerdict: Equatable {
         let isThere = if case .absent = facts.finding { false } else { true }
         if isThere, let verdict = Self.leftOut(facts) {
             self = verdict
+        } else if let sure = Self.comparedAgain(facts) {
+            self = sure
         } else if let job = facts.job {
             self = Self.waiting(job, facts)
         } else if let live = facts.live {
@@ -111,6 +133,17 @@ struct PathVerdict: Equatable {
         let why = SkipReason(rawValue: row.reason)?.explanation ?? "could not be saved (\(row.reason))"
         return PathVerdict(
             .notSaved, "Not saved: \(what) \(why); seen so \(ReportText.ago(row.seenAt, facts.now)).\(kept)")
+    }
+
+    /// A job that only makes sure: what is saved looks like what is there.
+    private static func comparedAgain(_ facts: PathFacts) -> PathVerdict? {
+        guard let job = facts.job, job.hashFirst, job.action == .store, job.state != .stuck, job.errorCode == nil,
+            let live = facts.live, case .present(let status) = facts.finding, facts.difference(from: status) == .none
+        else { return nil }
+        return PathVerdict(
+            .saved,
+            "Saved \(ReportText.ago(live.beganAt, facts.now)) and unchanged since, as far as size and times tell; its digest "
+                + "is compared once more, to be sure.")
     }
 
     private static func waiting(_ job: QueuedJob, _ facts: PathFacts) -> PathVerdict {
@@ -181,14 +214,9 @@ struct PathVerdict: Equatable {
             return PathVerdict(.unclear, "Saved \(when); whether it changed since is not known: \(message).")
         case .present(let status):
             guard let name = live.name else { break }
-            let isOtherContent =
-                name.kind != status.kind
-                || name.kind != .directory
-                    && (name.fingerprint.size != status.size || name.fingerprint.mtime != status.fingerprint.mtime)
-            let isOtherMetadata =
-                name.metadata.mode != status.mode || name.metadata.uid != status.uid || name.metadata.gid != status.gid
-            if isOtherContent || isOtherMetadata {
-                let what = isOtherContent ? "It changed" : "Its mode or owner changed"
+            let difference = facts.difference(from: status)
+            if difference != .none {
+                let what = difference == .content ? "It changed" : "Its mode or owner changed"
                 let next =
                     facts.source.hold != nil
                     ? "the source is held"

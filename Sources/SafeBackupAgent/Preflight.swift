@@ -18,21 +18,27 @@ package struct Preflight: Sendable {
     /// Source and destination share a file system: one failing disk takes both.
     package var isSameDevice: Bool
 
+    /// - Parameter known: destinations that the state knows. One of them may be missing with its parent, as below the
+    ///   mount point of a disk that the desktop mounts: it is waited for.
     /// - Throws: `invalidConfiguration` when the two cannot be used together.
-    package init(source: [UInt8], destination: [UInt8], state: FilePath) throws(SafeBackupError) {
+    package init(
+        source: [UInt8], destination: [UInt8], state: FilePath, known: [[UInt8]] = []
+    ) throws(SafeBackupError) {
         guard !source.isEmpty, !destination.isEmpty else {
             throw Self.refusal("SOURCE and DESTINATION must not be empty")
         }
         if destination.starts(with: Array("s3://".utf8)) {
             throw Self.refusal("S3 destinations are not part of this release; name a local directory")
         }
-        self.source = try Self.canonical(source, role: "source", mayBeMissing: true).path
-        (self.destination, destinationExists) = try Self.canonical(
-            destination, role: "destination", mayBeMissing: true)
+        self.source = try Self.canonical(source, role: "source").path
+        (self.destination, destinationExists) = try Self.canonical(destination, role: "destination", known: known)
         let from = try Self.status(self.source, role: "source")
         let to = try Self.status(
             destinationExists ? self.destination : self.destination.removingLastComponent(), role: "destination")
-        isSameDevice = from != nil && from?.device == to?.device
+        // Where a known one is away, its parent tells nothing of its disk.
+        isSameDevice =
+            from != nil && from?.device == to?.device
+            && (destinationExists || !known.contains(self.destination.bytes))
         guard let from else { return }
         if let to, destinationExists, Self.isSame(from, to) {
             throw Self.refusal("Source and destination are the same directory \(printable(self.source.bytes))")
@@ -56,12 +62,12 @@ package struct Preflight: Sendable {
 
     /// The path without links and relative parts. A missing last component is kept as it is.
     private static func canonical(
-        _ text: [UInt8], role: String, mayBeMissing: Bool
+        _ text: [UInt8], role: String, known: [[UInt8]] = []
     ) throws(SafeBackupError) -> (path: FilePath, exists: Bool) {
         do throws(Errno) {
             return (try realPath(FilePath(bytes: text)), true)
         } catch {
-            guard error == .noSuchFileOrDirectory, mayBeMissing else { throw unusable(text, role, error) }
+            guard error == .noSuchFileOrDirectory else { throw unusable(text, role, error) }
         }
         var plain = FilePath(bytes: text).lexicallyNormalized()
         if plain.isRelative {
@@ -75,11 +81,30 @@ package struct Preflight: Sendable {
         do throws(Errno) {
             return (try realPath(plain.removingLastComponent()).appending(last), false)
         } catch {
-            if error == .noSuchFileOrDirectory && role == "source" { return (plain, false) }
+            let resolved = resolvedAsFarAsPossible(plain)
+            if error == .noSuchFileOrDirectory && (role == "source" || known.contains(resolved.bytes)) {
+                return (resolved, false)
+            }
             throw refusal(
                 "The \(role) \(printable(plain.bytes)) cannot be made, because its parent directory is not there; "
                     + "mount the disk or make the directory first")
         }
+    }
+
+    /// The path with the links of what is there of it resolved.
+    private static func resolvedAsFarAsPossible(_ path: FilePath) -> FilePath {
+        var (there, missing) = (path, [FilePath.Component]())
+        while let last = there.lastComponent {
+            do throws(Errno) {
+                var resolved = try realPath(there)
+                for component in missing.reversed() { resolved.append(component) }
+                return resolved
+            } catch {
+                missing.append(last)
+                there.removeLastComponent()
+            }
+        }
+        return path
     }
 
     private static func unusable(_ text: [UInt8], _ role: String, _ error: Errno) -> SafeBackupError {

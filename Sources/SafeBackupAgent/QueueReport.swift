@@ -7,6 +7,8 @@ package struct QueueReport: Sendable, Encodable {
     package struct Destination: Sendable, Encodable {
         package var location: String
         package var held: StatusReport.Held?
+        /// Since when a person stopped it, or a source of it.
+        package var pausedAt: String?
         package var pending: Int
         package var leased: Int
         package var stuck: Int
@@ -70,7 +72,8 @@ package struct QueueReport: Sendable, Encodable {
             destinations.append(
                 Destination(
                     location: printable(destination.record.location),
-                    held: destination.record.hold.map(StatusReport.Held.init), pending: counts.pending,
+                    held: destination.record.hold.map(StatusReport.Held.init),
+                    pausedAt: Self.pausedAt(destination.record, status)?.iso8601, pending: counts.pending,
                     leased: counts.leased, stuck: counts.stuck, pendingBytes: counts.pendingBytes,
                     jobs: jobs.map { job in
                         Job(
@@ -80,10 +83,17 @@ package struct QueueReport: Sendable, Encodable {
         }
     }
 
-    /// 4: a destination is held, 3: something is stuck, else 0.
+    private static func pausedAt(_ destination: DestinationRecord, _ status: StateStatus) -> Timestamp? {
+        let sources = status.pairs.filter { $0.record.isActive && $0.record.destination == destination.id }
+            .compactMap { pair in status.sources.first { $0.record.id == pair.record.source }?.record.pausedAt }
+        return ([destination.pausedAt].compactMap { $0 } + sources).min()
+    }
+
+    /// 4: a destination is held, 3: something is stuck, or waits because it is paused, else 0.
     package var exitCode: Int32 {
         if destinations.contains(where: { $0.held != nil }) { return 4 }
-        return destinations.contains { $0.stuck > 0 } ? 3 : 0
+        let isBad = destinations.contains { $0.stuck > 0 || $0.pausedAt != nil && $0.pending + $0.leased > 0 }
+        return isBad ? 3 : 0
     }
 
     package var text: String {
@@ -93,6 +103,9 @@ package struct QueueReport: Sendable, Encodable {
             lines.append("Destination \(destination.location)")
             if let held = destination.held {
                 lines.append("  HELD: \(held.message) (\(held.reason), since \(held.since))")
+            }
+            if let paused = destination.pausedAt {
+                lines.append("  PAUSED since \(paused); 'safebackup resume' goes on")
             }
             if !agent.running && destination.pending + destination.leased > 0 {
                 lines.append("  No agent runs: nothing of this is done until one is started")

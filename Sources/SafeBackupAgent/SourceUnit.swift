@@ -253,13 +253,16 @@ package final class SourceUnit: Sendable {
     private func keepLooking(
         at root: SourceRoot, until isOver: @Sendable () -> Bool
     ) async throws(SafeBackupError) {
-        let id = id
-        var mounts = MountWatch(below: settings.path)
+        let (id, path) = (id, settings.path)
+        let mounts = await io.run { MountWatch(below: path) }
         while true {
             await rootDoubted.wait(atMost: .seconds(5))
             if isOver() { return }
-            try await io.run { () throws(SafeBackupError) in try root.verify() }
-            guard mounts.haveChanged() else { continue }
+            let isMounted = try await io.run { () throws(SafeBackupError) in
+                try root.verify()
+                return mounts.hasChanged()
+            }
+            guard isMounted else { continue }
             logger.notice("Something was mounted or unmounted below the source; it is compared with the catalogue")
             try await state.durably { (store) throws(SafeBackupError) in try store.markDesynced(id, true) }
             reconcileWanted.signal()

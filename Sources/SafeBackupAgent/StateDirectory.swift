@@ -1,5 +1,6 @@
 import Glibc
 package import SafeBackupCore
+import SafeBackupState
 package import SafeBackupSystem
 package import SystemPackage
 
@@ -97,6 +98,17 @@ package struct StateDirectory: Sendable {
             .invalidConfiguration,
             "No agent has run with the state directory \(printable(path.bytes)); give the --state that 'safebackup "
                 + "run' had, or run it first", disposition: .permanent)
+    }
+
+    /// The locations of all destinations that the state knows; none where there is no state that can be read: the run
+    /// itself tells what is wrong with it.
+    package func knownDestinations() -> [[UInt8]] {
+        do throws(SafeBackupError) {
+            try requireState()
+            return try StateReader(in: path).status().destinations.map(\.record.location)
+        } catch {
+            return []
+        }
     }
 
     /// One agent at a time: the lock is held as long as the returned object lives. `stateLocked` names the process

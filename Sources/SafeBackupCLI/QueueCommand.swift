@@ -6,8 +6,8 @@ struct QueueCommand: AsyncParsableCommand {
         commandName: "queue",
         abstract: "Show what waits to be saved, in the order it will be done, and what is stuck.",
         discussion: """
-            Reads the state, beside a running agent or without one. Exit code 0: nothing is stuck, 3: something is, \
-            4: a destination is held.
+            Reads the state, beside a running agent or without one. Exit code 0: nothing is stuck, 3: something is, or \
+            waits because it is paused, 4: a destination is held.
             """)
 
     @OptionGroup var state: StateOption

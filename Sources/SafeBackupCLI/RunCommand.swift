@@ -43,13 +43,15 @@ struct RunCommand: AsyncParsableCommand {
     func run() async throws {
         let directory = try state.directory()
         let rules = try ExcludeRules(try excludes.patterns() ?? [])
-        let preflight = try Preflight(source: source.bytes, destination: destination.bytes, state: directory.path)
+        let preflight = try Preflight(
+            source: source.bytes, destination: destination.bytes, state: directory.path,
+            known: directory.knownDestinations())
         let isTerminal = isatty(1) == 1
         let logger = Console.logger(level: verbose ? .debug : isTerminal ? .warning : .info)
         for (isInside, name) in [
             (preflight.isStateInside, "state directory"), (preflight.isDestinationInside, "destination"),
         ] where isInside {
-            logger.notice("The \(name) lies inside the source and is left out")
+            logger.warning("The \(name) lies inside the source and is left out")
         }
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")

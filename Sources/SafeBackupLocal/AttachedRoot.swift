@@ -47,7 +47,7 @@ final class AttachedRoot: Sendable {
             staging = try LocalDestination.ownDirectory(Layout.stagingLeaf, in: area)
             catalogue = try LocalDestination.ownDirectory(Layout.catalogueLeaf, in: area)
         } catch {
-            throw Failure.destination(error, "open", Layout.area)
+            throw Failure.destination(error, "open \(Layout.area) in", at: path)
         }
         capabilities = sentinel.capabilities
         layout = Layout(nameLimit: capabilities.nameLimit, foldsCase: capabilities.foldsCase)
@@ -82,7 +82,7 @@ final class AttachedRoot: Sendable {
                 throw Errno.noSuchFileOrDirectory
             }
         } catch {
-            if error != .noSuchFileOrDirectory { throw Failure.destination(error, "look at", .root) }
+            if error != .noSuchFileOrDirectory { throw Failure.destination(error, "look at", at: path) }
             throw Self.sentinelMissing(path)
         }
         guard let bytes = try Self.readBytes(in: base.root) else { throw Self.sentinelMissing(path) }
@@ -147,7 +147,7 @@ final class AttachedRoot: Sendable {
             case .noSuchFileOrDirectory, .notDirectory:
                 throw SafeBackupError(
                     .destinationMissing,
-                    "The destination \(printable(path.bytes)) is not there; mount its disk, or create the directory",
+                    "The destination \(printable(path.bytes)) is not there; mount its disk, then saving goes on by itself",
                     disposition: .destinationUnavailable, systemError: error.rawValue)
             case .permissionDenied:
                 throw SafeBackupError(
@@ -155,7 +155,7 @@ final class AttachedRoot: Sendable {
                     "The destination \(printable(path.bytes)) may not be opened; let the agent's user write there",
                     disposition: .destinationUnavailable, systemError: error.rawValue)
             default:
-                throw Failure.destination(error, "open", .root)
+                throw Failure.destination(error, "open", at: path)
             }
         }
     }
@@ -184,18 +184,19 @@ final class AttachedRoot: Sendable {
         } catch {
             // Network file systems lock only files that are open for writing. See: man 2 flock.
             guard [.badFileDescriptor, .invalidArgument, .notSupported, .noLocks].contains(error) else {
-                throw Failure.destination(error, "lock", Layout.area)
+                throw Failure.destination(error, "lock", at: path)
             }
             do {
                 let file = try area.open(Array("lock".utf8), O_RDWR | O_CREAT)
                 if try ProcessLock.tryLock(file) { return file }
             } catch {
-                throw Failure.destination(error, "lock", Layout.area)
+                throw Failure.destination(error, "lock", at: path)
             }
         }
         throw SafeBackupError(
             .destinationTaken,
-            "Another agent writes to \(printable(path.bytes)); stop it, or add the pair to its configuration",
+            "Another agent writes to \(printable(path.bytes)); stop it, or add the pair to its configuration; "
+                + "this one goes on by itself then",
             disposition: .destinationUnavailable)
     }
 
@@ -203,7 +204,8 @@ final class AttachedRoot: Sendable {
         SafeBackupError(
             .sentinelMissing,
             "\(printable(path.bytes)) is there, but not the destination we know: its disk is probably not mounted; "
-                + "mount it, nothing is written until then",
+                + "mount it, nothing is written until then, and saving goes on by itself; if the disk was exchanged on "
+                + "purpose, 'safebackup accept \(printable(path.bytes))' shows what would follow",
             disposition: .destinationUnavailable)
     }
 
@@ -211,7 +213,7 @@ final class AttachedRoot: Sendable {
         SafeBackupError(
             .sentinelForeign,
             "\(printable(path.bytes)) holds another destination (\(printable(id.utf8))); mount the right disk, "
-                + "nothing is written until then",
+                + "nothing is written until then, and saving goes on by itself",
             disposition: .destinationUnavailable)
     }
 }

@@ -15,7 +15,7 @@ enum Failure {
         case .tooManySymbolicLinkLevels, .isDirectory, .illegalSeek:
             changedKind(path)
         case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory:
-            exhausted(error, path)
+            exhausted(error, path.description)
         default:
             make(
                 .sourceFailed, "Reading \(path) failed: \(error.explanation); check the source's disk", .transient,
@@ -25,13 +25,24 @@ enum Failure {
 
     /// Writing to the destination, or looking at it, failed. `doing` continues "Cannot …".
     static func destination(_ error: Errno, _ doing: String, _ location: RelativePath) -> SafeBackupError {
-        let what = "Cannot \(doing) \(location) in the destination: \(error.explanation)"
+        destination(error, "Cannot \(doing) \(location) in the destination", of: location.description)
+    }
+
+    /// As above, of the destination itself.
+    static func destination(_ error: Errno, _ doing: String, at path: FilePath) -> SafeBackupError {
+        let name = printable(path.bytes)
+        return destination(error, "Cannot \(doing) the destination \(name)", of: name)
+    }
+
+    private static func destination(_ error: Errno, _ attempt: String, of name: String) -> SafeBackupError {
+        let what = "\(attempt): \(error.explanation)"
         switch error {
         case .noSpace, .diskQuotaExceeded:
             return make(.destinationFull, what + "; free space there", .destinationFull, error)
         case .readOnlyFileSystem:
             return make(
-                .destinationReadOnly, what + "; mount it read-write, and check the disk if it was",
+                .destinationReadOnly,
+                what + "; mount it read-write, and check the disk if it was; saving goes on by itself then",
                 .destinationUnavailable,
                 error)
         case .permissionDenied, .notPermitted:
@@ -39,7 +50,7 @@ enum Failure {
                 .destinationForbidden, what + "; let the agent's user write there (immutable files have chattr +i)",
                 .transient, error)
         case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory, .resourceTemporarilyUnavailable:
-            return exhausted(error, location)
+            return exhausted(error, name)
         case .fileNameTooLong, .illegalByteSequence:
             return make(.nameTooLong, what + "; rename the file, or exclude it", .permanent, error)
         case .improperLink:
@@ -94,9 +105,9 @@ enum Failure {
             disposition: .transient)
     }
 
-    private static func exhausted(_ error: Errno, _ path: RelativePath) -> SafeBackupError {
+    private static func exhausted(_ error: Errno, _ name: String) -> SafeBackupError {
         make(
-            .exhausted, "No resources for \(path): \(error.explanation); it is tried again (see ulimit -n)", .transient,
+            .exhausted, "No resources for \(name): \(error.explanation); it is tried again (see ulimit -n)", .transient,
             error)
     }
 

@@ -24,10 +24,13 @@ extension LocalDestination {
         return FilePath("/proc/self/fd/\(root.staging.raw)/catalogue.db")
     }
 
+    /// No catalogue copy is being written any more, whether it was finished or not: its path is not valid from now on.
+    package func endCatalogueExport() { exporting.withLock { $0 = nil } }
+
     /// Makes the finished file in staging the newest catalogue copy; it survives a power cut when this returns, and
     /// the other copy stays as it is.
     package func installCatalogueNow() throws(SafeBackupError) {
-        defer { exporting.withLock { $0 = nil } }
+        defer { endCatalogueExport() }
         let root = try attachedRoot()
         try root.check()
         do throws(Errno) {

@@ -69,7 +69,7 @@ package final class LocalDestination: Destination {
                 exists: true, isEmpty: isEmpty, sentinel: sentinel, device: try root.status().device,
                 identity: try RootIdentity(of: root), statistics: try VolumeStatistics(root))
         } catch {
-            throw Failure.destination(error, "inspect", .root)
+            throw Failure.destination(error, "inspect", at: path)
         }
     }
 
@@ -84,7 +84,7 @@ package final class LocalDestination: Destination {
             ).sync()
         } catch {
             if error != .fileExists && error != .noSuchFileOrDirectory {
-                throw Failure.destination(error, "make", .root)
+                throw Failure.destination(error, "make", at: path)
             }
         }
         let root = try AttachedRoot.open(path)
@@ -101,7 +101,7 @@ package final class LocalDestination: Destination {
         do {
             area = try Self.ownDirectory(Layout.area.bytes, in: root)
         } catch {
-            throw Failure.destination(error, "make", Layout.area)
+            throw Failure.destination(error, "make \(Layout.area) in", at: path)
         }
         lock = try AttachedRoot.lock(area, path)
         defer { ProcessLock.unlock(lock) }
@@ -112,7 +112,7 @@ package final class LocalDestination: Destination {
             capabilities = try Probe.run(in: staging)
             try root.sync()
         } catch {
-            throw Failure.destination(error, "make", Layout.area)
+            throw Failure.destination(error, "make \(Layout.area) in", at: path)
         }
         let sentinel = Sentinel(id: id, sources: sources, capabilities: capabilities)
         try AttachedRoot.write(try sentinel.encoded(), in: area)
@@ -175,7 +175,7 @@ package final class LocalDestination: Destination {
         do {
             return try VolumeStatistics(root.base.root)
         } catch {
-            throw Failure.destination(error, "look at", .root)
+            throw Failure.destination(error, "look at", at: path)
         }
     }
 
@@ -263,7 +263,7 @@ package final class LocalDestination: Destination {
             do {
                 planner = try Planner(root, policy: policy, tornLimit: tornLimit, now: clock.now)
             } catch {
-                throw Failure.destination(error, "look at", .root)
+                throw Failure.destination(error, "look at", at: path)
             }
             return jobs.map { planner.plan($0) }
         } catch {
@@ -281,7 +281,7 @@ package final class LocalDestination: Destination {
                     in: root, from: sources, tornLimit: tornLimit, writerProbe: writerProbe, clock: clock,
                     isInterrupted: { self.isStopping.load(ordering: .relaxed) })
             } catch {
-                throw Failure.destination(error, "open", .root)
+                throw Failure.destination(error, "open", at: path)
             }
             return store.run(group)
         } catch {
@@ -296,7 +296,7 @@ package final class LocalDestination: Destination {
         do {
             recovery = try Recovery(root, now: clock.now)
         } catch {
-            throw Failure.destination(error, "open", .root)
+            throw Failure.destination(error, "open", at: path)
         }
         return try recovery.run(leases)
     }

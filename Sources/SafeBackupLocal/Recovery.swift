@@ -52,7 +52,7 @@ struct Recovery {
             for copy in moved { try leave(copy) }
             try flush.flush()
         } catch {
-            throw Failure.destination(error, "flush", .root)
+            throw Failure.destination(error, "flush", at: root.path)
         }
         return recovered
     }

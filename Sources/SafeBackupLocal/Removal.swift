@@ -85,7 +85,7 @@ enum Removal {
             }
             try flush.flush()
         } catch {
-            throw Failure.destination(error, "remove empty directories in", .root)
+            throw Failure.destination(error, "remove empty directories in", at: root.path)
         }
     }
 

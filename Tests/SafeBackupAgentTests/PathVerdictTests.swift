@@ -123,6 +123,15 @@ import Testing
         facts.job = try job(.stuck, attempts: 8, error: "It is cold")
         facts.phase = "stuck"
         expect(facts, .stuck, 3, "Stuck since 1.2 s after 8 tries: It is cold (sourceFailed). It is tried again when")
+        // A job that only compares digests, of a file that looks as it was saved.
+        facts.job = try job(.leased)
+        facts.job?.hashFirst = true
+        facts.phase = "held"
+        facts.finding = .present(status())
+        expect(facts, .saved, 0, "Saved \(when) and unchanged since, as far as size and times tell")
+        facts.finding = .present(status(mode: 0o600))
+        expect(facts, .held, 4, "Waiting since")
+        facts.finding = .present(status(6))
         facts.job = try job(.pending, .delete)
         facts.phase = "queued"
         expect(facts, .deleted, 0, "Deleted at the source 1.2 s ago")

@@ -57,6 +57,11 @@ struct PreflightTests {
             try preflight(source, temporary.path.appending("no").appending("where"), state: temporary.path)
         }
         #expect(error?.message.contains("parent directory is not there") == true)
+        // One that the state knows is away with its disk, and is waited for.
+        let away = temporary.path.appending("media").appending("disk").appending("backup")
+        let known = try Preflight(
+            source: source.bytes, destination: away.bytes, state: temporary.path, known: [away.bytes])
+        #expect(known.destination == away && !known.destinationExists && !known.isSameDevice)
     }
 
     @Test("A file where a directory is needed is named")

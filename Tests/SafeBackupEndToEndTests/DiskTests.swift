@@ -39,6 +39,8 @@ extension EndToEnd {
                     "SELECT 1 FROM job WHERE last_error_code = 'destinationFull' LIMIT 1")
                 return status.destinations.first?.held != nil || !jobs.isEmpty
             }
+            let told = try await bench.run(["status", "--state", bench.state])
+            #expect(told.ending == .exit(3) && told.outputText.contains("FULL"), "\(told.outputText)")
             #expect(isTold, "nobody is told that the destination is full:\n\(agent.errorTail)")
             #expect(agent.poll() == nil)
             try bench.expectCatalogueIsTrue()

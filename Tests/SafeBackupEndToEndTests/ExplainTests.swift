@@ -264,6 +264,29 @@ extension EndToEnd {
             try await bench.stop(agent)
         }
 
+        @Test("What a person paused says so wherever it is asked for, and is something to look at")
+        func paused() async throws {
+            let bench = try Bench()
+            try bench.write("saved", "content\n")
+            try await bench.saveOnce()
+            #expect(try await bench.run(["pause", "--state", bench.state]).ending == .exit(0))
+            try bench.write("f", "0123456789")
+            #expect(try await bench.once().ending == .exit(3))
+            let why = try await ask(Why.self, bench, ["why", "f"])
+            #expect(why.ending == .exit(3) && why.answer.results.map(\.verdict.code) == ["paused"])
+            #expect(try await ask(Why.self, bench, ["why", "saved"]).ending == .exit(0))
+            #expect(try await ask(Queue.self, bench, ["queue"]).ending == .exit(3))
+            #expect(try await text(bench, ["queue"]).text.contains("PAUSED since"))
+            let exposure = try await ask(Exposure.self, bench, ["exposure"])
+            #expect(exposure.ending == .exit(3))
+            #expect(exposure.answer.sources[0].destinations[0].parts.map(\.reason) == ["paused"])
+            let status = try await text(bench, ["status"])
+            #expect(status.text.contains("pause") && status.text.contains("Lately:"), "\(status.text)")
+            #expect(try await bench.run(["resume", "--state", bench.state]).ending == .exit(0))
+            try await bench.saveOnce()
+            #expect(try await ask(Why.self, bench, ["why", "f"]).ending == .exit(0))
+        }
+
         @Test("Versions tell every state with its place, what was deleted, and what was there before us")
         func versions() async throws {
             let bench = try Bench()

@@ -114,6 +114,11 @@ extension EndToEnd {
             #expect(count("The destination is held", in: agent) == 1, "\(agent.errorTail)")
             if isRestarted {
                 try await bench.stop(agent)
+                // Desktops remove the mount point too.
+                try command(["rmdir", disk.mountPoint])
+                let once = try await bench.once()
+                #expect(once.ending == .exit(4), "\(once.errorTail)")
+                try command(["mkdir", disk.mountPoint])
                 agent = try await bench.startAgent()
                 try await expectHeld(bench, agent, [nil, "destinationMissing"])
             }

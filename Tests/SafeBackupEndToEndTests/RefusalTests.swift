@@ -112,6 +112,21 @@ extension EndToEnd {
             #expect(stored == ["file"])
         }
 
+        @Test("A .safebackup at the top of the source is not saved, and listed with its reason")
+        func reservedName() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            try bench.write(".safebackup/mine", "of the user's own\n")
+            try bench.write("dir/.safebackup/mine", "deeper it is a name as any other\n")
+            let program = try await bench.once()
+            #expect(program.ending == .exit(3), "\(program.errorTail)")
+            #expect(program.errorText.contains("reservedName"), "\(program.errorTail)")
+            let listed = try StateFile(copying: bench.state).rows("SELECT path, reason FROM not_saved")
+            #expect(listed.map { $0.map(\.text) } == [[".safebackup", "reservedName"]])
+            #expect(try read(bench.backup.appending("dir/.safebackup/mine")).count > 0)
+            #expect(access(bench.backup.appending(".safebackup/mine").string, F_OK) != 0)
+        }
+
         @Test("A state that is deleted under the running agent is noticed and rebuilt")
         func stateDeleted() async throws {
             let bench = try Bench()
