@@ -1,5 +1,4 @@
 #include "threads.h"
-#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -55,5 +54,3 @@ void sb_lower_thread_priority(void) {
 static _Thread_local int64_t slot;
 int64_t sb_thread_slot(void) { return slot; }
 void sb_set_thread_slot(int64_t value) { slot = value; }
-
-void sb_trim_memory(void) { malloc_trim(0); }

@@ -26,7 +26,7 @@ package struct ExposureReport: Sendable, Encodable {
 
     /// Why the numbers may be too small.
     package struct Gap: Sendable, Encodable {
-        /// `agentNotRunning`, `neverWalked`, `desynced`, `sourceHeld`, `polled`, `unreadableDirectories` or
+        /// `agentNotRunning`, `neverWalked`, `desynced`, `sourceHeld`, `notWatched`, `polled`, `unreadableDirectories` or
         /// `inactive`.
         package var code: String
         package var message: String
@@ -213,11 +213,9 @@ package struct ExposureReport: Sendable, Encodable {
             case "partly", "polled":
                 let watched = ReportText.grouped(coverage.watched ?? 0)
                 let all = ReportText.grouped(coverage.directories ?? 0)
-                let reason = coverage.message.map { ": \($0)" } ?? ""
-                add(
-                    "polled",
-                    "\(watched) of \(all) directories are watched; changes in the others are found when they are polled"
-                        + reason)
+                add("polled", coverage.message ?? "\(watched) of \(all) directories are watched; the others are polled")
+            case nil where source.hold == nil:
+                add("notWatched", "The agent does not watch the source now: what changes is found by its next walk")
             default: break
             }
         }

@@ -28,7 +28,8 @@ extension SourceUnit {
             // While a directory is just being entered again, nothing is said that the next look takes back.
             if hasLooked || !isNeeded || noted == nil { noted = try await note(assessment.result, after: noted) }
             try await release(&rest)
-            await over.wait(atMost: min(.seconds(2), max(due - .now, .milliseconds(50))))
+            let untilDue = isNeeded && hasWalked ? max(due - .now, .milliseconds(50)) : .seconds(2)
+            await over.wait(atMost: min(.seconds(2), untilDue))
         }
     }
 
@@ -49,7 +50,7 @@ extension SourceUnit {
         } else if !rest.isReleased && hasWalked {
             rest.isReleased = true
             try await state.durably { (store) throws(SafeBackupError) in try store.releaseMemory() }
-            await io.run { trimMemory() }
+            await io.run { ProcessMemory.giveBack() }
         }
     }
 

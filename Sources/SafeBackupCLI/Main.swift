@@ -40,6 +40,7 @@ struct StateOption: ParsableArguments {
 enum Main {
     static func main() async {
         ProcessSignals.ignoreHarmful()
+        ProcessMemory.configure()
         do {
             var command = try SafeBackup.parseAsRoot(ArgumentBytes.processArguments())
             if var command = command as? any AsyncParsableCommand {

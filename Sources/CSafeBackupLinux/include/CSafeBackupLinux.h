@@ -3,6 +3,7 @@
 // (2) the C library has no wrapper for it. Every function returns -1 and sets errno like the call it wraps.
 #include "events.h"
 #include "files.h"
+#include "memory.h"
 #include "threads.h"
 #include "volumes.h"
 #include "xattrs.h"

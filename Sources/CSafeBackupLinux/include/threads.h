@@ -13,5 +13,3 @@ void sb_kill_self(void);
 /// A slot of this thread alone: the number of the test's fault plan, 0 = none.
 int64_t sb_thread_slot(void);
 void sb_set_thread_slot(int64_t value);
-/// Gives free heap pages back to the system.
-void sb_trim_memory(void);
