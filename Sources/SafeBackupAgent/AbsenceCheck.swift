@@ -51,7 +51,8 @@ package struct AbsenceCheck {
         switch look(at: path, in: tree) {
         case .absent: return .absent
         case .unknown(let error): return .unknown(error)
-        case .found: return .present
+        // Such an entry is never saved: whatever was saved under its name is there no more.
+        case .found(let kind): return kind.isSpecial ? .absent : .present
         }
     }
 

@@ -306,7 +306,7 @@ package final class Agent: Sendable {
         if let failure = drainFailure.value {
             return try await held(failure, destination: destination.id, state)
         }
-        if !stop.isRequested { try await keeper.export(evenIfRecent: true) }
+        if !stop.isRequested { try await keeper.export(after: .zero) }
         await destination.local.detach()
         let unsaved = try await state.durably { (store) throws(SafeBackupError) in
             UnsavedReport(try store.unsavedReport(limit: UnsavedReport.limit))

@@ -5,8 +5,8 @@ import SafeBackupState
 import SafeBackupSystem
 import SystemPackage
 
-/// Keeps a copy of the catalogue beside the backups: after the first full save, then at most hourly when something
-/// changed. A bare machine restores from it, and a lost state is rebuilt from it.
+/// Keeps a copy of the catalogue beside the backups: after the first full save, then when something changed, hourly
+/// while there is work and sooner when it has come to rest. A bare machine restores from it, and a lost state is rebuilt from it.
 struct CatalogueKeeper: Sendable {
     let unit: DestinationUnit
     let source: SourceUnit
@@ -17,15 +17,26 @@ struct CatalogueKeeper: Sendable {
     let logger: Logger
 
     static let interval = Duration.seconds(3_600)
+    /// After a minute without a change, so that a lost machine's last renames are in the copy; never so often that it
+    /// costs more than a hundredth of the time.
+    private static let (quietInterval, quietTime, costFactor) = (Duration.seconds(300), Duration.seconds(60), 100)
 
     func run(stop: StopSignal) async throws(SafeBackupError) {
         let wake = TaskSignal()
         stop.onRequest { wake.signal() }
+        var (seen, since, cost) = (Int64?.none, ContinuousClock.now, Duration.zero)
         while !stop.isRequested {
             await wake.wait(atMost: .seconds(1))
             if stop.isRequested { return }
             do throws(SafeBackupError) {
-                try await export(evenIfRecent: false)
+                let newest = try await state.durably { (store) throws(SafeBackupError) in try store.newestSequence() }
+                let now = ContinuousClock.now
+                if newest != seen { (seen, since) = (newest, now) }
+                let isQuiet = now - since >= Self.quietTime
+                try await export(after: isQuiet ? max(Self.quietInterval, cost * Self.costFactor) : Self.interval)
+                let end = ContinuousClock.now
+                // A call that had nothing to do took no time.
+                if end - now > .milliseconds(100) { cost = end - now }
             } catch {
                 if error.code == .stateDamaged { throw error }
                 // The backup itself is not harmed; the older catalogue copy stays until one succeeds.
@@ -52,8 +63,8 @@ struct CatalogueKeeper: Sendable {
         return true
     }
 
-    /// Writes a catalogue copy if the catalogue changed since the last, and it is time.
-    func export(evenIfRecent: Bool) async throws(SafeBackupError) {
+    /// Writes a catalogue copy if the catalogue changed since the last, and that is older than `interval`.
+    func export(after interval: Duration) async throws(SafeBackupError) {
         let (destination, source, local) = (unit.id, source, unit.local)
         let (record, isFullySaved, newest) = try await state.durably { (store) throws(SafeBackupError) in
             (
@@ -63,10 +74,10 @@ struct CatalogueKeeper: Sendable {
         }
         guard let record, isFullySaved else { return }
         if let exported = record.catalogueSequence, exported >= newest { return }
-        if !evenIfRecent, let last = record.catalogueExportedAt {
+        if let last = record.catalogueExportedAt {
             let age = clock.now - last
             // A clock that was set back must not stop the copies.
-            if age < Self.interval && age >= .zero { return }
+            if age < interval && age >= .zero { return }
         }
         guard unit.door.enter() else {
             // It is idle and closed; it is opened for this, and the next call finds it open.

@@ -79,6 +79,38 @@ extension DestinationUnit {
         }
     }
 
+    /// Turns leased stores of what is not there any more into absences, which come after the new paths that are due now.
+    func noteAbsent(_ jobs: [DueJob]) async throws(SafeBackupError) {
+        if jobs.isEmpty { return }
+        let (id, later) = (id, clock.now + .milliseconds(500))
+        for (source, jobs) in Dictionary(grouping: jobs, by: \.source) {
+            let changes = jobs.map { QueuedChange(path: $0.path, action: .delete, notBefore: later) }
+            let leased = jobs.map { (job: $0, notBefore: later) }
+            try await state.durably { (store) throws(SafeBackupError) in
+                // A crash in between leaves a lease, and recovery the absence.
+                try store.enqueue([(id, changes)], source: source)
+                try store.release(id, leased)
+            }
+        }
+    }
+
+    /// Puts off the absences of what is just being moved away: its names end with the move.
+    func withoutMoving(_ deletes: [DueJob]) async throws(SafeBackupError) -> [DueJob] {
+        let moving = origins.withLock { $0 }
+        if deletes.isEmpty || moving.isEmpty { return deletes }
+        var (free, waiting): ([DueJob], [DueJob]) = ([], [])
+        for job in deletes {
+            let isMoving = moving.contains { $0.source == job.source && $0.path.isWithin(job.path) }
+            if isMoving { waiting.append(job) } else { free.append(job) }
+        }
+        if waiting.isEmpty { return free }
+        let (id, until, late) = (id, clock.now + .milliseconds(200), waiting)
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.postpone(id, late, until: until)
+        }
+        return free
+    }
+
     /// A directory that goes to its version name takes along what could have moved out of it.
     static func dropOrigins(of jobs: inout [DueJob], below plans: [Result<LeasePlan, SafeBackupError>]) {
         var leaving: [RelativePath] = []

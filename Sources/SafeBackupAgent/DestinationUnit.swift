@@ -207,6 +207,10 @@ package final class DestinationUnit: Sendable {
         for job in batch.jobs {
             if job.action == .delete { deletes.append(job) } else { stores.append(job) }
         }
+        // A rename is an absence and a new path. Copies move to new paths first, so that no name ends as deleted although
+        // its copy is on its way, whatever ends the agent meanwhile; absences come with the next batch.
+        if !stores.isEmpty && !batch.movedSources.isEmpty { deletes = [] }
+        deletes = try await withoutMoving(deletes)
         for (job, verdict) in await confirm(deletes) {
             switch verdict {
             case .absent: completions.append(Completion(job: job, outcome: .ended(namesUpTo: batch.newestName)))
@@ -382,9 +386,16 @@ package final class DestinationUnit: Sendable {
             case .failed(let error): failures.append((lease, error))
             }
         }
+        var vanished: [DueJob] = []
         for (job, verdict) in await confirm(gone) {
             switch verdict {
-            case .absent: completions.append(Completion(job: job, outcome: .ended(namesUpTo: newestName)))
+            case .absent:
+                // What was saved under it may just be found under another path: see `prepare`.
+                if job.live?.copy != nil {
+                    vanished.append(job)
+                } else {
+                    completions.append(Completion(job: job, outcome: .ended(namesUpTo: newestName)))
+                }
             case .present:
                 let error = SafeBackupError(
                     .changedKind, "\(job.path) came and went while it was read", disposition: .transient)
@@ -393,6 +404,7 @@ package final class DestinationUnit: Sendable {
             }
         }
         try await finish(completions)
+        try await noteAbsent(vanished)
         let (now, probe) = (clock.now, local.writerProbe)
         try await release(unsettled.map { ($0, probe?.retry(firstSeen: $0.firstSeenAt, now: now) ?? now) })
         if files > 0 { progress.saved(files: files, bytes: bytes) }

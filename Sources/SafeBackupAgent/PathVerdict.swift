@@ -248,6 +248,10 @@ struct PathVerdict: Equatable {
             return PathVerdict(
                 .queued, "Saved \(when); below it \(ReportText.count(below.waiting, "path")) still wait.")
         }
+        if let hold = facts.destination.hold {
+            return PathVerdict(
+                .held, "Saved \(when) and unchanged since, but the destination is held: \(hold.message).")
+        }
         return PathVerdict(.saved, "Saved \(when) and unchanged since.")
     }
 

@@ -84,13 +84,15 @@ package struct RestorePlan: Sendable {
                     + "at the source, and nothing is compared with a digest")
             return try restorePlain(backup, notes: notes)
         }
-        notes.append("By the catalogue copy of \(newest.header.exportedAt.iso8601)")
+        notes.append(
+            "By the catalogue copy of \(newest.header.exportedAt.iso8601); what was stored since comes back as it lies in "
+                + "the backup")
         let choices = try newest.catalogueSources().map { source in
             Choice(
                 source: source.id, destination: CatalogueFileReader.destination, path: source.path, root: destination,
                 sentinel: nil, isActive: true)
         }
-        return try restore(from: newest, choices, backup: backup, notes: notes)
+        return try restore(from: newest, choices, backup: backup, isOlder: true, notes: notes)
     }
 
     private struct Choice: Sendable {
@@ -131,7 +133,8 @@ package struct RestorePlan: Sendable {
     }
 
     private func restore(
-        from reader: some CatalogueReading, _ choices: [Choice], backup: ConfinedDirectory, notes: [String]
+        from reader: some CatalogueReading, _ choices: [Choice], backup: ConfinedDirectory, isOlder: Bool = false,
+        notes: [String]
     ) throws(SafeBackupError) -> Result {
         var wanted: [(choice: Choice, path: RelativePath)] = []
         for argument in paths.isEmpty ? [Array(".".utf8)] : paths {
@@ -139,10 +142,16 @@ package struct RestorePlan: Sendable {
         }
         var restorer = Restorer(backup: backup, target: try openTarget(), overwrites: overwrites)
         var notes = notes
+        let lookup = isOlder ? PlainLookup(backup) : nil
         for (choice, path) in wanted {
-            var found = try restore(choice, path, .live, from: reader, with: &restorer)
+            var found = try restore(choice, path, .live, from: reader, lookup, with: &restorer)
+            if lookup != nil {
+                let newer = try restoreNewer(choice, path, than: reader, in: backup, with: &restorer)
+                if newer > 0 { notes.append("\(newer) entries below \(path) are not in the catalogue copy") }
+                found += newer
+            }
             if includesDeleted || (found == 0 && !path.isRoot) {
-                found += try restore(choice, path, .deleted, from: reader, with: &restorer)
+                found += try restore(choice, path, .deleted, from: reader, nil, with: &restorer)
             }
             if found == 0 { notes.append("Nothing in the backup is called \(path)") }
         }
@@ -151,7 +160,7 @@ package struct RestorePlan: Sendable {
 
     private func restore(
         _ choice: Choice, _ path: RelativePath, _ scope: NameScope, from reader: some CatalogueReading,
-        with restorer: inout Restorer
+        _ lookup: PlainLookup?, with restorer: inout Restorer
     ) throws(SafeBackupError) -> Int {
         var cursor: NameCursor?
         var count = 0
@@ -159,6 +168,17 @@ package struct RestorePlan: Sendable {
             let page = try reader.names(
                 choice.source, choice.destination, within: path, scope, after: cursor, limit: 1_000)
             for entry in page.entries {
+                switch lookup?.find(entry) {
+                case nil, .asRecorded: break
+                case .newer(let status):
+                    restorer.restore(RestoreEntry(plain: entry.path, status))
+                    continue
+                case .missing:
+                    restorer.note(
+                        entry.path,
+                        "its stored copy was renamed or removed after the catalogue copy was written, or is lost")
+                    continue
+                }
                 restorer.restore(
                     RestoreEntry(
                         path: entry.path, kind: entry.name.kind, location: entry.copy?.location,
@@ -171,6 +191,49 @@ package struct RestorePlan: Sendable {
         } while cursor != nil
         return count
     }
+
+    /// What lies in the backup and is not in its catalogue copy: stored, or renamed, after that was written.
+    private func restoreNewer(
+        _ choice: Choice, _ start: RelativePath, than reader: some CatalogueReading, in backup: ConfinedDirectory,
+        with restorer: inout Restorer
+    ) throws(SafeBackupError) -> Int {
+        if start.components.first == Array(".safebackup".utf8) { return 0 }
+        var waiting = [start]
+        var count = 0
+        while let path = waiting.popLast() {
+            let status: FileStatus
+            do throws(Errno) {
+                status = try backup.status(of: path)
+                if status.kind == .directory {
+                    var leaves: [[UInt8]] = []
+                    try backup.openDirectory(path).forEachEntry { leaf, _ in leaves.append(leaf) }
+                    for leaf in leaves where !(path.isRoot && Self.ownNames.contains(leaf)) {
+                        waiting.append(path.appending(leaf))
+                    }
+                }
+            } catch {
+                if error != .noSuchFileOrDirectory && error != .notDirectory {
+                    restorer.note(path, "cannot be read in the backup: \(error.explanation)")
+                }
+                continue
+            }
+            if path.isRoot { continue }
+            let known = try reader.names(
+                choice.source, choice.destination, within: path, .history, after: nil, limit: 1
+            ).entries.filter { $0.path == path }
+            if known.contains(where: { PlainLookup.isRecorded($0, status) }) { continue }
+            // A live one that differs came back with those of the catalogue.
+            if known.contains(where: { $0.endedAt == nil && $0.name.kind != .directory && status.kind != .directory }) {
+                continue
+            }
+            restorer.restore(RestoreEntry(plain: path, status))
+            count += 1
+        }
+        return count
+    }
+
+    /// At a backup's top, and no part of it.
+    private static let ownNames = [Array(".safebackup".utf8), Array("lost+found".utf8)]
 
     /// Without any catalogue: what lies in the backup, outside of `.safebackup`.
     private func restorePlain(_ backup: ConfinedDirectory, notes: [String]) throws(SafeBackupError) -> Result {
@@ -196,13 +259,7 @@ package struct RestorePlan: Sendable {
         var waiting = [start]
         while let path = waiting.popLast() {
             let status = try backup.status(of: path)
-            restorer.restore(
-                RestoreEntry(
-                    path: path, kind: status.kind, location: status.kind == .directory ? nil : path,
-                    mtime: status.fingerprint.mtime,
-                    // A file's own are read with its attributes when it is opened.
-                    metadata: status.kind == .file
-                        ? nil : FileMetadata(mode: status.mode, uid: status.uid, gid: status.gid)))
+            restorer.restore(RestoreEntry(plain: path, status))
             guard status.kind == .directory else { continue }
             var leaves: [[UInt8]] = []
             try backup.openDirectory(path).forEachEntry { leaf, _ in leaves.append(leaf) }
@@ -210,5 +267,46 @@ package struct RestorePlan: Sendable {
                 waiting.append(path.appending(leaf))
             }
         }
+    }
+}
+
+/// Compares a catalogue copy that may be older than the backup with what lies there.
+private struct PlainLookup {
+    enum Finding {
+        case asRecorded
+        case newer(FileStatus)
+        case missing
+    }
+
+    private let backup: ConfinedDirectory
+
+    init(_ backup: ConfinedDirectory) { self.backup = backup }
+
+    func find(_ entry: CatalogueEntry) -> Finding {
+        guard let copy = entry.copy else { return .asRecorded }
+        do throws(Errno) {
+            let status = try backup.status(of: copy.location)
+            return Self.isRecorded(entry, status) ? .asRecorded : .newer(status)
+        } catch {
+            return error == .noSuchFileOrDirectory || error == .notDirectory ? .missing : .asRecorded
+        }
+    }
+
+    /// Whether what lies there is what the catalogue says: for files by size and mtime.
+    static func isRecorded(_ entry: CatalogueEntry, _ status: FileStatus) -> Bool {
+        if status.kind != entry.name.kind { return false }
+        guard status.kind == .file, let copy = entry.copy else { return true }
+        return status.size == copy.size && (copy.mtime == nil || status.fingerprint.mtime == copy.mtime)
+    }
+}
+
+extension RestoreEntry {
+    /// As it lies in the backup, of which nothing more is known.
+    fileprivate init(plain path: RelativePath, _ status: FileStatus) {
+        self.init(
+            path: path, kind: status.kind, location: status.kind == .directory ? nil : path,
+            mtime: status.fingerprint.mtime,
+            // A file's own are read with its attributes when it is opened.
+            metadata: status.kind == .file ? nil : FileMetadata(mode: status.mode, uid: status.uid, gid: status.gid))
     }
 }

@@ -105,7 +105,8 @@ package struct Restorer {
         return report
     }
 
-    private mutating func note(_ path: RelativePath, _ reason: String) { report.problems.append((path, reason)) }
+    /// Adds to the report what a person must know of a path.
+    mutating func note(_ path: RelativePath, _ reason: String) { report.problems.append((path, reason)) }
 
     private mutating func parent(of path: RelativePath) throws(Errno) -> Descriptor {
         try made.makingDirectory(path.parent, mode: 0o755) { _, _ in }

@@ -217,7 +217,8 @@ package struct StatusReport: Sendable, Encodable {
             if let held = destination.held { lines.append(contentsOf: held.lines) }
             if let full = destination.full {
                 lines.append(
-                    "  FULL          \(full.jobs) changes wait for \(ByteCount(full.bytes)) of room; free space there")
+                    "  FULL          \(full.jobs) changes wait for room\(full.bytes > 0 ? " (\(ByteCount(full.bytes)) or more)" : ""); make some there"
+                )
             }
             let waiting = destination.pending + destination.leased
             if waiting == 0 {

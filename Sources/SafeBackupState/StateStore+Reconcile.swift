@@ -247,6 +247,10 @@ extension StateStore {
             .bind(id.rawValue).run()
     }
 
+    /// What was renamed while nobody watched is found as a new path and as an absence: the new path comes first, so that
+    /// its copy moves and no name ends as deleted in between.
+    private static let absenceDelay = Duration.milliseconds(500)
+
     // MARK: - Comparing
 
     private func compare(
@@ -262,7 +266,13 @@ extension StateStore {
             } else {
                 live = try LiveEntry.one(entry.leaf, in: directory.path, pair, connection)
             }
-            guard case .status(let status) = entry.finding else { continue }
+            guard case .status(let status) = entry.finding else {
+                // A FIFO, socket or device in the place of what was saved: that is gone.
+                if case .skipped(_, let kind) = entry.finding, kind?.isSpecial == true, let live {
+                    known[entry.leaf] = live
+                }
+                continue
+            }
             counts.seen += 1
             let difference = live.map { $0.difference(from: status, rules) } ?? .content
             if difference == .none { continue }
@@ -286,7 +296,7 @@ extension StateStore {
         counts.differences += known.count
         for (leaf, live) in known {
             let change = QueuedChange(
-                path: directory.path.appending(leaf), action: .delete, notBefore: notBefore,
+                path: directory.path.appending(leaf), action: .delete, notBefore: notBefore + Self.absenceDelay,
                 isDirectory: live.kind == .directory)
             let queued = try upsert(change, pair, leavesWaiting: true, now: now, connection)
             if queued == .left { continue }

@@ -161,10 +161,15 @@ package actor StateStore {
     /// Whether a path of the source may have been another one when it was saved.
     func mayHaveMoved(_ pair: PairKey, _ connection: Connection) throws(SafeBackupError) -> Bool {
         if let known = movable[pair] { return known }
-        let statement = try connection.statement("SELECT files FROM tally WHERE source_id = ? AND destination_id = ?")
+        // Also ended ones: a rename that a crash cut in two may have ended them all.
+        let statement = try connection.statement(
+            """
+            SELECT EXISTS (SELECT 1 FROM name WHERE source_id = ?1 AND destination_id = ?2 AND ended_at IS NULL)
+                OR EXISTS (SELECT 1 FROM name WHERE source_id = ?1 AND destination_id = ?2 AND ended_at IS NOT NULL)
+            """)
         defer { statement.reset() }
         statement.bind(pair.source.rawValue).bind(pair.destination.rawValue)
-        let hasNames = try statement.step() && statement.int() > 0
+        let hasNames = try statement.step() && statement.bool()
         movable[pair] = hasNames
         return hasNames
     }

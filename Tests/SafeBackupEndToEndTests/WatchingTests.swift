@@ -130,5 +130,41 @@ extension EndToEnd {
             try await bench.stop(agent)
             try bench.expectSaved()
         }
+
+        @Test(
+            "A file that a FIFO replaces is gone; the FIFO is listed, and nothing is stuck", arguments: [true, false])
+        func replacedByFIFO(running: Bool) async throws {
+            let bench = try Bench()
+            try bench.write("pipe", "content\n")
+            try bench.write("other", "content\n")
+            try await bench.saveOnce()
+            let agent = running ? try await bench.startAgent() : nil
+            try command(["rm", bench.at("pipe")])
+            try command(["mkfifo", bench.at("pipe")])
+            if agent == nil { _ = try await bench.once() }
+            let isEnded = try await eventually {
+                try StateFile(copying: bench.state).liveNames().map { "\($0.path)" } == ["other"]
+            }
+            #expect(isEnded)
+            #expect(try StateFile(copying: bench.state).jobCounts().isEmpty)
+            if let agent { try await bench.stop(agent) }
+        }
+
+        @Test("When a renamed directory is half moved, no name of it has ended as deleted", .needsFaults)
+        func halfRenamed() async throws {
+            let bench = try Bench()
+            for number in 0..<1_500 { try bench.write("big/\(number)", "content \(number)\n") }
+            try await bench.saveOnce()
+            let agent = try await bench.startAgent(fault: "kill=completed,nth=1")
+            try command(["mv", bench.at("big"), bench.at("renamed")])
+            _ = try await eventually { agent.poll() != nil }
+            let ended = try StateFile(copying: bench.state).rows(
+                "SELECT 1 FROM name WHERE end_reason = 'deleted' AND kind = 'file'")
+            #expect(ended.isEmpty, "\(ended.count) names")
+            try await bench.saveOnce()
+            try bench.expectSaved()
+            let copies = try StateFile(copying: bench.state).rows("SELECT 1 FROM copy WHERE kind = 'file'")
+            #expect(copies.count == 1_500, "a renamed file was stored again")
+        }
     }
 }

@@ -136,7 +136,14 @@ struct ChangeSetTests {
         let now = Timestamp(microseconds: 1_000_000_000)
         for kind in Self.kinds {
             let delay = policy.notBefore(for: kind, now: now) - now
-            #expect(delay == (kind == .modified ? .seconds(2) : .milliseconds(100)))
+            let expected: Duration =
+                switch kind {
+                case .modified: .seconds(2)
+                // A renamed path's new place comes before its old one ends.
+                case .vanished: .seconds(1)
+                default: .milliseconds(100)
+                }
+            #expect(delay == expected)
         }
         let longAgo = now + .seconds(-59)
         #expect(policy.notBefore(for: .modified, now: now, firstSeen: longAgo) == now + .seconds(1))
