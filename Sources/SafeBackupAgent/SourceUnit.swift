@@ -137,7 +137,9 @@ package final class SourceUnit: Sendable {
         }
         let (path, known) = (settings.path, (record ?? self.record).identity)
         let opened = try await io.run { () throws(SafeBackupError) in try SourceRoot(path: path, known: known) }
-        if record?.hold?.reason == .rootEmptied, record?.accepted == nil { try await expectKnownEntry(in: opened) }
+        if record?.hold?.reason == .rootEmptied, record?.accepted != .rootEmptied {
+            try await expectKnownEntry(in: opened)
+        }
         root.withLock { $0 = opened }
         return opened
     }
@@ -386,7 +388,7 @@ package final class SourceUnit: Sendable {
         defer { if isPeriodic { io.stop() } }
         let tree = try await io.run { () throws(SafeBackupError) in try root.opened() }
         let (number, mayBeEmpty) = try await state.durably { (store) throws(SafeBackupError) in
-            let isAccepted = try store.sources().contains { $0.id == id && $0.accepted != nil }
+            let isAccepted = try store.sources().contains { $0.id == id && $0.accepted == .rootEmptied }
             let hasLiveNames = try store.hasLiveNames(id)
             return (try store.beginReconcile(id, reason: reason.rawValue), isAccepted || !hasLiveNames)
         }
