@@ -98,6 +98,12 @@ package final class SourceUnit: Sendable {
         try await reconcile(root, .start)
     }
 
+    /// A look that the root which was opened is still there.
+    func verify() async throws(SafeBackupError) {
+        guard let root = knownRoot else { return }
+        try await io.run { () throws(SafeBackupError) in try root.verify() }
+    }
+
     // MARK: Continuous
 
     /// Watches until the stop is requested; `ready` is called when all watches are in place for the first time.
