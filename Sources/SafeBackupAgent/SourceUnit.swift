@@ -340,17 +340,18 @@ package final class SourceUnit: Sendable {
     private func compare(
         _ listed: [ListedDirectory], _ number: ReconcileID, _ root: SourceRoot, notBefore: Timestamp,
         drift: DriftRule?
-    ) async throws(SafeBackupError) -> ReconcileCounts {
+    ) async throws(SafeBackupError) -> (counts: ReconcileCounts, isComplete: Bool) {
         let (id, destinations) = (id, destinations)
         let rules = comparisonRules(root, drift: drift)
         let counts = try await state.durably { (store) throws(SafeBackupError) in
             try store.reconcile(number, id, destinations, listed, rules: rules, notBefore: notBefore)
         }
         if counts.queued > 0 { queued() }
+        var isComplete = true
         for directory in listed where directory.isLastPart {
-            try await queueAbsent(from: directory.path, in: root)
+            if try await queueAbsent(from: directory.path, in: root) == nil { isComplete = false }
         }
-        return counts
+        return (counts, isComplete)
     }
 
     private func reconcileRepeatedly(
@@ -425,8 +426,9 @@ package final class SourceUnit: Sendable {
                     return .failure(error)
                 }
             }
-            let counts = try await compare(listed, number, root, notBefore: clock.now, drift: drift)
+            let (counts, isWhole) = try await compare(listed, number, root, notBefore: clock.now, drift: drift)
             total += counts
+            isComplete = isComplete && isWhole
             progress.scanned(counts.seen)
             for directory in listed {
                 guard let failure = directory.failure else { continue }
@@ -463,58 +465,6 @@ package final class SourceUnit: Sendable {
 
     /// What changed longer ago than this was told, or looked at, if it ever will be.
     private var quietTime: Duration { settings.settle.limit * 2 + .seconds(60) }
-
-    /// For a directory too large to compare in one piece: asks the source about each live name.
-    /// Returns how many are not there.
-    @discardableResult
-    func queueAbsent(from directory: RelativePath, in root: SourceRoot) async throws(SafeBackupError) -> Int {
-        let (id, destinations) = (id, destinations)
-        var total = 0
-        for destination in destinations {
-            var after: [UInt8]?
-            while true {
-                let position = after
-                let leaves = try await state.durably { (store) throws(SafeBackupError) in
-                    try store.liveLeaves(
-                        id, destination, in: directory, after: position, limit: 8_192)
-                }
-                guard let last = leaves.last else { break }
-                after = last
-                let absent = try await io.run { () throws(SafeBackupError) -> [[UInt8]] in
-                    let tree = try root.opened()
-                    do throws(Errno) {
-                        let parent = try tree.openDirectory(directory)
-                        var absent: [[UInt8]] = []
-                        for leaf in leaves {
-                            do throws(Errno) {
-                                _ = try parent.status(of: leaf)
-                            } catch {
-                                if error != .noSuchFileOrDirectory { throw error }
-                                absent.append(leaf)
-                            }
-                        }
-                        return absent
-                    } catch {
-                        throw SafeBackupError(
-                            .sourceFailed, "The directory \(directory) cannot be read: \(error.explanation)",
-                            disposition: .transient, systemError: error.rawValue)
-                    }
-                }
-                if absent.isEmpty { continue }
-                total += absent.count
-                let (now, limit) = (clock.now, settings.settle.limit)
-                let deletes = absent.map {
-                    QueuedChange(
-                        path: directory.appending($0), action: .delete, notBefore: now, settleLimit: limit,
-                        isDirectory: false, size: nil, hashFirst: false)
-                }
-                try await state.durably { (store) throws(SafeBackupError) in
-                    _ = try store.enqueue([(destination, deletes)], source: id)
-                }
-            }
-        }
-        return total
-    }
 }
 
 /// A walk that is pulled from an I/O thread, one batch at a time; the lock is never contended.
