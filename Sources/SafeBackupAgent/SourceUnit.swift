@@ -36,7 +36,7 @@ package final class SourceUnit: Sendable {
     /// Called after jobs were queued.
     let queued: @Sendable () -> Void
     private let root = Locked<SourceRoot?>(nil)
-    let reconcileWanted = TaskSignal()
+    let reconcileWanted = ReconcileCall()
     /// Ends the pause between two looks at the root.
     private let rootDoubted = TaskSignal()
     /// Ends the pause between two tries.
@@ -209,15 +209,16 @@ package final class SourceUnit: Sendable {
             "The source is watched",
             metadata: ["directories": "\(report.directories)", "watched": "\(report.watched)"])
         walkedSince.set(false)
+        // The first walk makes up for what was lost before it.
+        _ = reconcileWanted.take()
         ready()
         let failure = Shared<SafeBackupError?>(nil)
         let isOver = Shared(false)
-        let (over, looking) = (TaskSignal(), TaskSignal())
+        let looking = TaskSignal()
         let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted, rootDoubted] error in
             if failure.value == nil { failure.set(error) }
             isOver.set(true)
             rootDoubted.signal()
-            over.signal()
             looking.signal()
             reconcileWanted.signal()
         }
@@ -233,7 +234,7 @@ package final class SourceUnit: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.reconcileRepeatedly(root, watcher, over) { isOver.value }
+                    try await self.reconcileRepeatedly(root, watcher) { isOver.value }
                 } catch {
                     finish(error)
                 }
@@ -355,7 +356,7 @@ package final class SourceUnit: Sendable {
     }
 
     private func reconcileRepeatedly(
-        _ root: SourceRoot, _ watcher: Watcher, _ over: TaskSignal, until isOver: @Sendable () -> Bool
+        _ root: SourceRoot, _ watcher: Watcher, until isOver: @Sendable () -> Bool
     ) async throws(SafeBackupError) {
         var reason = ReconcileSchedule.Reason.start
         var schedule = ReconcileSchedule(period: settings.reconcileInterval, now: .now)
@@ -366,10 +367,12 @@ package final class SourceUnit: Sendable {
                 let report = try await watcher.resync()
                 logger.debug("The watches were placed again", metadata: ["watched": "\(report.watched)"])
             }
-            try await reconcile(root, reason, over)
+            try await reconcile(root, reason)
             walkedSince.set(true)
             schedule.noteEnd(at: .now, after: ContinuousClock.now - began)
             while !isOver() {
+                // Something was lost, perhaps while the walk was under way.
+                if reconcileWanted.take() { schedule.noteLoss(at: .now) }
                 let next = schedule.next
                 let now = ContinuousClock.now
                 if now >= next.at {
@@ -377,17 +380,15 @@ package final class SourceUnit: Sendable {
                     break
                 }
                 await reconcileWanted.wait(atMost: next.at - now)
-                // Woken before the time: something was lost.
-                if ContinuousClock.now < next.at { schedule.noteLoss(at: .now) }
             }
         }
     }
 
     /// Walks the tree, compares it with the catalogue one directory at a time, and queues what differs.
-    /// A periodic walk, with nothing known to be missing, takes a tenth of a core, and of the disk what others leave;
-    /// it counts drift.
+    /// A periodic walk, with nothing known to be missing, takes a tenth of a core, and of the disk what others leave,
+    /// until another walk is wanted, which must not wait for its slow end; it counts drift.
     private func reconcile(
-        _ root: SourceRoot, _ reason: ReconcileSchedule.Reason, _ over: TaskSignal? = nil
+        _ root: SourceRoot, _ reason: ReconcileSchedule.Reason
     ) async throws(SafeBackupError) {
         let (id, doubtsBefore) = (id, doubts.withLock { $0 })
         let isPeriodic = reason == .periodic
@@ -438,7 +439,7 @@ package final class SourceUnit: Sendable {
                     metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
             }
             ahead = try await next.value.get()
-            if isPeriodic { await over?.wait(atMost: (ContinuousClock.now - partBegan) * 9) }
+            if isPeriodic { await reconcileWanted.pause((ContinuousClock.now - partBegan) * 9) }
         }
         // The root could have gone away during the walk: then what it did not find is not known to be absent.
         try await io.run { () throws(SafeBackupError) in try root.verify() }
