@@ -230,12 +230,21 @@ package final class Agent: Sendable {
             limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, idleTime: settings.idleTime,
             logger: logger, progress: progress)
         drains.withLock { $0 = [destination] }
+        // They know each other; the next round must not meet this one's locks.
+        defer { drains.withLock { $0 = [] } }
         let keeper = CatalogueKeeper(
             unit: destination, source: source, stateDirectory: settings.state.path,
             state: state, io: io, clock: clock, logger: logger)
         stop.onRequest { pair.local.interrupt() }
         if settings.isOnce {
-            return try await runOnce(source, destination, keeper, state, stop)
+            let result: Result<AgentResult, SafeBackupError>
+            do throws(SafeBackupError) {
+                result = .success(try await runOnce(source, destination, keeper, state, stop))
+            } catch {
+                result = .failure(error)
+            }
+            await destination.letGo()
+            return try result.get()
         }
         return try await runOn(source, destination, keeper, state, stop, ready: ready)
     }

@@ -86,6 +86,23 @@ package final class DestinationUnit: Sendable {
     /// Drains until the stop is requested; holds the destination while it is away, and lets go of it while it is idle.
     func run() async throws(SafeBackupError) {
         stop.onRequest { self.wake.signal() }
+        do throws(SafeBackupError) {
+            try await runUntilStopped()
+        } catch {
+            await letGo()
+            throw error
+        }
+        await letGo()
+    }
+
+    /// Leaves the destination to whoever comes next: another agent, or this one's next round.
+    func letGo() async {
+        door.shut()
+        await local.detach()
+        claimed.set(nil)
+    }
+
+    private func runUntilStopped() async throws(SafeBackupError) {
         while !stop.isRequested {
             do throws(SafeBackupError) {
                 try await rest()
@@ -97,8 +114,6 @@ package final class DestinationUnit: Sendable {
                 await wake.wait(atMost: .seconds(2))
             }
         }
-        await local.detach()
-        claimed.set(nil)
     }
 
     /// Drains until no job up to `sequence` is left that could still be done now, or a source is away while some are:

@@ -81,7 +81,9 @@ struct PairSetup: Sendable {
         }
         warnOfSharedDisk()
         let source = try await knownOrNewSource(known, sentinelEntry: entry)
-        let pair = try await registered(path, source, sentinel.id, local)
+        // What ends the agent before the catalogue was read must not leave a destination that looks known: its history
+        // would never be read.
+        let pair = try await registered(path, source, sentinel.id, local, isAdmitted: false)
         logger.notice(
             "The destination is known to an earlier state of this machine; its catalogue is read",
             metadata: ["destination.path": "\(printable(settings.destination.bytes))"])
@@ -89,8 +91,11 @@ struct PairSetup: Sendable {
         let files = try await local.catalogues()
         let id = pair.destination.id
         let shown = settings.destination.appending(".safebackup").appending("catalogue")
+        Faults.reach("resuming")
         let imported = try await state.durably { (store) throws(SafeBackupError) in
-            try Self.importNewest(of: files, shownIn: shown, into: id, store)
+            let imported = try Self.importNewest(of: files, shownIn: shown, into: id, store)
+            try store.setSentinel(sentinel.id, for: id)
+            return imported
         }
         for refusal in imported.refused {
             logger.warning("A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
@@ -198,14 +203,16 @@ struct PairSetup: Sendable {
         }
     }
 
+    /// Without `isAdmitted` the state does not know the destination's sentinel yet: until it does, the next start resumes
+    /// again.
     private func registered(
-        _ path: [UInt8], _ seed: SourceSeed, _ sentinel: String, _ local: LocalDestination
+        _ path: [UInt8], _ seed: SourceSeed, _ sentinel: String, _ local: LocalDestination, isAdmitted: Bool = true
     ) async throws(SafeBackupError) -> Pair {
         let location = settings.destination.bytes
         return try await state.durably { (store) throws(SafeBackupError) in
             let source = try store.registerSource(path: path, identity: seed.identity, uuid: seed.uuid)
             let destination = try store.registerDestination(location: location, kind: "local")
-            try store.setSentinel(sentinel, for: destination.id)
+            if isAdmitted { try store.setSentinel(sentinel, for: destination.id) }
             try store.setPair(source.id, destination.id, prefix: .root)
             try store.activate(pairs: [(source.id, destination.id)])
             return Pair(source: source, destination: destination, sentinel: sentinel, local: local)

@@ -331,7 +331,8 @@ def idle(bench, runs):
         ready = time.monotonic() - started
         wait_until_reconciled(subject.state, began, 60)
         subject.wait_until_idle()
-        time.sleep(15)
+        # What the walk needed is given back ten to thirty seconds after the last work.
+        time.sleep(32)
         resident, before = usage(process)
         time.sleep(20)
         after = usage(process)[1]

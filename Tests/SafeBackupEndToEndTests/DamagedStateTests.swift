@@ -87,14 +87,43 @@ extension EndToEnd {
             #expect(program.errorText.contains(copy.string) && !program.errorText.contains("/proc/self"))
         }
 
-        @Test("It is rebuilt while the agent runs, and the agent goes on", .timeLimit(.minutes(2)))
-        func whileRunning() async throws {
+        @Test(
+            "A rebuild that ends before the catalogue was read is done again, with its whole history", .needsFaults,
+            .timeLimit(.minutes(2)))
+        func interrupted() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            try bench.write("deleted", "a tombstone\n")
+            try await bench.saveOnce()
+            try command(["rm", bench.at("deleted")])
+            try await bench.saveOnce()
+            try command(["rm", "-r", bench.state])
+            #expect(try await bench.once(fault: "kill=resuming").ending == .signal(SIGKILL))
+            try await bench.saveOnce()
+            let ended = try StateFile(copying: bench.state).rows(
+                "SELECT leaf FROM name WHERE end_reason = 'deleted' AND copy_id IS NOT NULL")
+            #expect(ended.count == 1, "the tombstone's history is lost")
+        }
+
+        @Test(
+            "It is rebuilt while the agent runs, and the agent goes on", .timeLimit(.minutes(2)),
+            arguments: [false, true])
+        func whileRunning(busy: Bool) async throws {
             let bench = try Bench()
             for number in 0..<300 { try bench.write("dir \(number % 7)/\(number)", "content \(number)\n") }
             let agent = try await bench.startAgent()
             try await bench.expectInSync(agent)
             try command(["sqlite3", bench.state.appending("queue.db"), "PRAGMA wal_checkpoint(TRUNCATE)"])
 
+            var writer: Program?
+            if busy {
+                // Then the drain meets the damage, and not a look at the queue.
+                let script = #"for ((i = 0; i < 100000; i++)); do echo $i >"$0/dir 1/w$((i % 50))"; sleep 0.01; done"#
+                writer = try Program(
+                    ["bash", "-c", FilePath(script), bench.source], output: "/dev/null", errors: "/dev/null")
+                let isWriting = try await eventually { access(bench.at("dir 1/w9").string, F_OK) == 0 }
+                #expect(isWriting)
+            }
             agent.send(SIGSTOP)
             try Damage.garbage.overwrite(bench.state.appending("queue.db"), from: 4_096)
             // Without a log and its index nothing that the agent has in memory counts any more.
@@ -115,6 +144,7 @@ extension EndToEnd {
                 }
             }
             #expect(isBegun, "\(agent.errorTail)")
+            writer?.crash()
             try await bench.expectInSync(agent)
             try await bench.stop(agent)
             try bench.expectSaved()
