@@ -83,7 +83,7 @@ let package = Package(
             name: "SafeBackupAgentTests",
             dependencies: [
                 "SafeBackupAgent", "SafeBackupCore", "SafeBackupState", "SafeBackupSystem", "SafeBackupWatch",
-                "SafeBackupCLI", system,
+                "SafeBackupCLI", system, logging,
             ],
             swiftSettings: strict),
         .testTarget(

@@ -75,7 +75,7 @@ package struct Acceptance: Sendable {
         let saved = "\(source.files) files, \(ByteCount(source.bytes))"
         if record.identity.matches(root.identity) {
             let isEmptied = record.hold?.reason == .rootEmptied || (top.isEmpty && source.files > 0)
-            guard isEmptied, record.accepted == nil else {
+            guard isEmptied, record.accepted != .rootEmptied else {
                 self.init(record.path, step: nil, ["\(name) is the one that is known; there is nothing to accept."])
                 return
             }
@@ -91,8 +91,10 @@ package struct Acceptance: Sendable {
                 ])
             return
         }
+        // Whoever was shown that nothing is in it agrees to that too.
+        let reason = top.isEmpty ? SafeBackupError.Code.rootEmptied : .rootReplaced
         self.init(
-            record.path, step: .root(record.id, .rootReplaced, root.identity),
+            record.path, step: .root(record.id, reason, root.identity),
             [
                 "\(name) is another directory than the one that was saved.",
                 "  known          \(record.identity.text)", "  found now      \(root.identity.text)",

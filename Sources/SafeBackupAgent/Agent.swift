@@ -288,7 +288,7 @@ package final class Agent: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await destination.drainOnce { last.value }
+                    try await destination.drainOnce(upTo: { last.value }, sourceFailed: { walkFailure.set($0) })
                 } catch {
                     drainFailure.set(error)
                 }
@@ -296,10 +296,7 @@ package final class Agent: Sendable {
         }
         if let failure = walkFailure.value {
             guard failure.isHolding else { throw failure }
-            let id = source.id
-            try await state.durably { (store) throws(SafeBackupError) in
-                _ = try store.hold(.source(id), failure)
-            }
+            try await Holding(.source(source.id), state: state, logger: logger).begin(failure)
             await destination.local.detach()
             return .held(failure)
         }

@@ -116,23 +116,44 @@ package final class DestinationUnit: Sendable {
         }
     }
 
-    /// Drains until no job up to `sequence` is left that could still be done now.
+    /// Drains until no job up to `sequence` is left that could still be done now, or a source is away while some are:
+    /// `sourceFailed` is told why, and its jobs wait.
     /// - Throws: the reason if the destination is away.
-    func drainOnce(upTo sequence: @Sendable () -> Int64?) async throws(SafeBackupError) {
+    func drainOnce(
+        upTo sequence: @Sendable () -> Int64?, sourceFailed: @Sendable (SafeBackupError) -> Void
+    ) async throws(SafeBackupError) {
         stop.onRequest { self.wake.signal() }
         let id = id
         try await drain { () throws(SafeBackupError) in
             guard let sequence = sequence() else { return false }
+            let left = try await self.state.durably { (store) throws(SafeBackupError) in
+                try store.outstanding(id, upTo: sequence)
+            }
+            if !left.hasUntried && !left.hasFailed { return true }
+            // Nobody else looks here, and its jobs would be put off without end.
+            if let failure = await self.failureOfSources() {
+                sourceFailed(failure)
+                return true
+            }
+            if left.hasUntried { return false }
             return try await self.state.durably { (store) throws(SafeBackupError) in
-                let left = try store.outstanding(id, upTo: sequence)
-                if left.hasUntried { return false }
-                if !left.hasFailed { return true }
                 // What only waits for space would be waited for without end.
                 return try store.unsavedReport(limit: 10_000).allSatisfy { entry in
                     entry.state != .failing || entry.code == SafeBackupError.Code.destinationFull.rawValue
                 }
             }
         }
+    }
+
+    private func failureOfSources() async -> SafeBackupError? {
+        for source in sources.values {
+            do throws(SafeBackupError) {
+                try await source.verify()
+            } catch {
+                return error
+            }
+        }
+        return nil
     }
 
     // MARK: Drain

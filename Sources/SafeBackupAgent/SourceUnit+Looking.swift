@@ -138,13 +138,16 @@ extension SourceUnit {
                 if let open, open.path == directory.path { whole = open }
                 for entry in directory.entries { whole.signature.add(entry) }
                 whole.isKnown = whole.isKnown && isKnown
-                if directory.isLastPart, try await queueAbsent(from: directory.path, in: root) > 0 {
-                    whole.isKnown = false
+                var hasFailed = directory.failure != nil
+                if directory.isLastPart {
+                    let absent = try await queueAbsent(from: directory.path, in: root)
+                    if absent != 0 { whole.isKnown = false }
+                    hasFailed = absent == nil
                 }
                 open = whole
                 if directory.failure?.code == .unreadable {
                     comparison.known.append((directory.path, ListingSignature.closed))
-                } else if directory.failure != nil {
+                } else if hasFailed {
                     comparison.failed.append(directory.path)
                 } else if whole.isKnown && (directory.isWhole || directory.isLastPart) {
                     comparison.known.append((directory.path, whole.signature.value))

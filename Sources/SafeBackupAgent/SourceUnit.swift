@@ -36,7 +36,7 @@ package final class SourceUnit: Sendable {
     /// Called after jobs were queued.
     let queued: @Sendable () -> Void
     private let root = Locked<SourceRoot?>(nil)
-    let reconcileWanted = TaskSignal()
+    let reconcileWanted = ReconcileCall()
     /// Ends the pause between two looks at the root.
     private let rootDoubted = TaskSignal()
     /// Ends the pause between two tries.
@@ -98,6 +98,12 @@ package final class SourceUnit: Sendable {
         try await reconcile(root, .start)
     }
 
+    /// A look that the root which was opened is still there.
+    func verify() async throws(SafeBackupError) {
+        guard let root = knownRoot else { return }
+        try await io.run { () throws(SafeBackupError) in try root.verify() }
+    }
+
     // MARK: Continuous
 
     /// Watches until the stop is requested; `ready` is called when all watches are in place for the first time.
@@ -137,7 +143,9 @@ package final class SourceUnit: Sendable {
         }
         let (path, known) = (settings.path, (record ?? self.record).identity)
         let opened = try await io.run { () throws(SafeBackupError) in try SourceRoot(path: path, known: known) }
-        if record?.hold?.reason == .rootEmptied, record?.accepted == nil { try await expectKnownEntry(in: opened) }
+        if record?.hold?.reason == .rootEmptied, record?.accepted != .rootEmptied {
+            try await expectKnownEntry(in: opened)
+        }
         root.withLock { $0 = opened }
         return opened
     }
@@ -201,15 +209,16 @@ package final class SourceUnit: Sendable {
             "The source is watched",
             metadata: ["directories": "\(report.directories)", "watched": "\(report.watched)"])
         walkedSince.set(false)
+        // The first walk makes up for what was lost before it.
+        _ = reconcileWanted.take()
         ready()
         let failure = Shared<SafeBackupError?>(nil)
         let isOver = Shared(false)
-        let (over, looking) = (TaskSignal(), TaskSignal())
+        let looking = TaskSignal()
         let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted, rootDoubted] error in
             if failure.value == nil { failure.set(error) }
             isOver.set(true)
             rootDoubted.signal()
-            over.signal()
             looking.signal()
             reconcileWanted.signal()
         }
@@ -225,7 +234,7 @@ package final class SourceUnit: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.reconcileRepeatedly(root, watcher, over) { isOver.value }
+                    try await self.reconcileRepeatedly(root, watcher) { isOver.value }
                 } catch {
                     finish(error)
                 }
@@ -332,21 +341,22 @@ package final class SourceUnit: Sendable {
     private func compare(
         _ listed: [ListedDirectory], _ number: ReconcileID, _ root: SourceRoot, notBefore: Timestamp,
         drift: DriftRule?
-    ) async throws(SafeBackupError) -> ReconcileCounts {
+    ) async throws(SafeBackupError) -> (counts: ReconcileCounts, isComplete: Bool) {
         let (id, destinations) = (id, destinations)
         let rules = comparisonRules(root, drift: drift)
         let counts = try await state.durably { (store) throws(SafeBackupError) in
             try store.reconcile(number, id, destinations, listed, rules: rules, notBefore: notBefore)
         }
         if counts.queued > 0 { queued() }
+        var isComplete = true
         for directory in listed where directory.isLastPart {
-            try await queueAbsent(from: directory.path, in: root)
+            if try await queueAbsent(from: directory.path, in: root) == nil { isComplete = false }
         }
-        return counts
+        return (counts, isComplete)
     }
 
     private func reconcileRepeatedly(
-        _ root: SourceRoot, _ watcher: Watcher, _ over: TaskSignal, until isOver: @Sendable () -> Bool
+        _ root: SourceRoot, _ watcher: Watcher, until isOver: @Sendable () -> Bool
     ) async throws(SafeBackupError) {
         var reason = ReconcileSchedule.Reason.start
         var schedule = ReconcileSchedule(period: settings.reconcileInterval, now: .now)
@@ -357,10 +367,12 @@ package final class SourceUnit: Sendable {
                 let report = try await watcher.resync()
                 logger.debug("The watches were placed again", metadata: ["watched": "\(report.watched)"])
             }
-            try await reconcile(root, reason, over)
+            try await reconcile(root, reason)
             walkedSince.set(true)
             schedule.noteEnd(at: .now, after: ContinuousClock.now - began)
             while !isOver() {
+                // Something was lost, perhaps while the walk was under way.
+                if reconcileWanted.take() { schedule.noteLoss(at: .now) }
                 let next = schedule.next
                 let now = ContinuousClock.now
                 if now >= next.at {
@@ -368,17 +380,15 @@ package final class SourceUnit: Sendable {
                     break
                 }
                 await reconcileWanted.wait(atMost: next.at - now)
-                // Woken before the time: something was lost.
-                if ContinuousClock.now < next.at { schedule.noteLoss(at: .now) }
             }
         }
     }
 
     /// Walks the tree, compares it with the catalogue one directory at a time, and queues what differs.
-    /// A periodic walk, with nothing known to be missing, takes a tenth of a core, and of the disk what others leave;
-    /// it counts drift.
+    /// A periodic walk, with nothing known to be missing, takes a tenth of a core, and of the disk what others leave,
+    /// until another walk is wanted, which must not wait for its slow end; it counts drift.
     private func reconcile(
-        _ root: SourceRoot, _ reason: ReconcileSchedule.Reason, _ over: TaskSignal? = nil
+        _ root: SourceRoot, _ reason: ReconcileSchedule.Reason
     ) async throws(SafeBackupError) {
         let (id, doubtsBefore) = (id, doubts.withLock { $0 })
         let isPeriodic = reason == .periodic
@@ -386,7 +396,7 @@ package final class SourceUnit: Sendable {
         defer { if isPeriodic { io.stop() } }
         let tree = try await io.run { () throws(SafeBackupError) in try root.opened() }
         let (number, mayBeEmpty) = try await state.durably { (store) throws(SafeBackupError) in
-            let isAccepted = try store.sources().contains { $0.id == id && $0.accepted != nil }
+            let isAccepted = try store.sources().contains { $0.id == id && $0.accepted == .rootEmptied }
             let hasLiveNames = try store.hasLiveNames(id)
             return (try store.beginReconcile(id, reason: reason.rawValue), isAccepted || !hasLiveNames)
         }
@@ -417,8 +427,9 @@ package final class SourceUnit: Sendable {
                     return .failure(error)
                 }
             }
-            let counts = try await compare(listed, number, root, notBefore: clock.now, drift: drift)
+            let (counts, isWhole) = try await compare(listed, number, root, notBefore: clock.now, drift: drift)
             total += counts
+            isComplete = isComplete && isWhole
             progress.scanned(counts.seen)
             for directory in listed {
                 guard let failure = directory.failure else { continue }
@@ -428,7 +439,7 @@ package final class SourceUnit: Sendable {
                     metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
             }
             ahead = try await next.value.get()
-            if isPeriodic { await over?.wait(atMost: (ContinuousClock.now - partBegan) * 9) }
+            if isPeriodic { await reconcileWanted.pause((ContinuousClock.now - partBegan) * 9) }
         }
         // The root could have gone away during the walk: then what it did not find is not known to be absent.
         try await io.run { () throws(SafeBackupError) in try root.verify() }
@@ -455,58 +466,6 @@ package final class SourceUnit: Sendable {
 
     /// What changed longer ago than this was told, or looked at, if it ever will be.
     private var quietTime: Duration { settings.settle.limit * 2 + .seconds(60) }
-
-    /// For a directory too large to compare in one piece: asks the source about each live name.
-    /// Returns how many are not there.
-    @discardableResult
-    func queueAbsent(from directory: RelativePath, in root: SourceRoot) async throws(SafeBackupError) -> Int {
-        let (id, destinations) = (id, destinations)
-        var total = 0
-        for destination in destinations {
-            var after: [UInt8]?
-            while true {
-                let position = after
-                let leaves = try await state.durably { (store) throws(SafeBackupError) in
-                    try store.liveLeaves(
-                        id, destination, in: directory, after: position, limit: 8_192)
-                }
-                guard let last = leaves.last else { break }
-                after = last
-                let absent = try await io.run { () throws(SafeBackupError) -> [[UInt8]] in
-                    let tree = try root.opened()
-                    do throws(Errno) {
-                        let parent = try tree.openDirectory(directory)
-                        var absent: [[UInt8]] = []
-                        for leaf in leaves {
-                            do throws(Errno) {
-                                _ = try parent.status(of: leaf)
-                            } catch {
-                                if error != .noSuchFileOrDirectory { throw error }
-                                absent.append(leaf)
-                            }
-                        }
-                        return absent
-                    } catch {
-                        throw SafeBackupError(
-                            .sourceFailed, "The directory \(directory) cannot be read: \(error.explanation)",
-                            disposition: .transient, systemError: error.rawValue)
-                    }
-                }
-                if absent.isEmpty { continue }
-                total += absent.count
-                let (now, limit) = (clock.now, settings.settle.limit)
-                let deletes = absent.map {
-                    QueuedChange(
-                        path: directory.appending($0), action: .delete, notBefore: now, settleLimit: limit,
-                        isDirectory: false, size: nil, hashFirst: false)
-                }
-                try await state.durably { (store) throws(SafeBackupError) in
-                    _ = try store.enqueue([(destination, deletes)], source: id)
-                }
-            }
-        }
-        return total
-    }
 }
 
 /// A walk that is pulled from an I/O thread, one batch at a time; the lock is never contended.

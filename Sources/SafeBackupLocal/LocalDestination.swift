@@ -30,8 +30,6 @@ package final class LocalDestination: Destination {
     package let writerProbe: WriterProbe?
     private let isStopping = Atomic(false)
     private let attached = Locked<AttachedRoot?>(nil)
-    /// The directory that was attached last.
-    private let lastSeen = Locked<(device: UInt64, inode: UInt64)?>(nil)
     /// Staging, kept open while SQLite writes a catalogue copy by a path through this descriptor: its number must
     /// not lead to another directory before that is done.
     let exporting = Locked<Descriptor?>(nil)
@@ -134,20 +132,11 @@ package final class LocalDestination: Destination {
         detachNow()
         let root = try AttachedRoot(attaching: path, expecting: id)
         attached.withLock { $0 = root }
-        lastSeen.withLock { $0 = (root.device, root.inode) }
     }
 
-    /// Whether the destination with this id is at its path, without opening anything for more than a moment: nothing at
-    /// all as long as the path leads to the directory that was attached last. Throws as `attachNow`.
-    package func lookNow(expecting id: String) throws(SafeBackupError) {
-        do throws(Errno) {
-            let status = try Descriptor.status(of: path)
-            if let last = lastSeen.withLock({ $0 }), last == (status.device, status.fingerprint.inode) { return }
-        } catch {
-            // Ignored because opening it tells what is wrong.
-        }
-        try AttachedRoot.look(path, expecting: id)
-    }
+    /// Whether the destination with this id is at its path, by its sentinel: a wiped one has the same directory. Opens it
+    /// for a moment only, so that it can be unmounted. Throws as `attachNow`.
+    package func lookNow(expecting id: String) throws(SafeBackupError) { try AttachedRoot.look(path, expecting: id) }
 
     /// Closes everything, so that the disk can be unmounted, as soon as the groups in flight are done.
     package func detachNow() { attached.withLock { $0 = nil } }

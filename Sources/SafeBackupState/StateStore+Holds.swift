@@ -101,8 +101,9 @@ extension StateStore {
 
     // MARK: - What a person accepted
 
-    /// A person agreed to what is found at the source's path: with `identity`, another root from now on. Until the
-    /// next complete walk, names may end even if nothing is left. To be walked anew; done once more it changes nothing.
+    /// A person agreed to what is found at the source's path: with `identity`, another root from now on. With
+    /// `rootEmptied`, until the next walk has ended, names may end even if nothing is left. To be walked anew; done once
+    /// more it changes nothing.
     package func accept(
         _ source: SourceID, _ reason: SafeBackupError.Code, identity: RootIdentity?
     ) throws(SafeBackupError) {

@@ -106,8 +106,8 @@ extension StateStore {
     }
 
     /// Ends a walk. A complete one forgets what it did not see again of the entries that are not saved, queues a look
-    /// at names whose directory is none any more, clears the desync that it began with, and uses up what a person
-    /// accepted.
+    /// at names whose directory is none any more, and clears the desync that it began with. What a person accepted is used
+    /// up by any walk that came to its end, so that one agreement never permits a second emptying.
     @discardableResult
     package func finishReconcile(
         _ id: ReconcileID, complete isComplete: Bool, drift: Int = 0, excluded: Int = 0
@@ -126,9 +126,11 @@ extension StateStore {
                     try queueOrphans(pair, now: now, &counts, connection)
                 }
                 try connection.statement(
-                    "UPDATE source SET last_reconcile_at = ?, excluded = ?, accepted = NULL WHERE id = ?"
+                    "UPDATE source SET last_reconcile_at = ?, excluded = ? WHERE id = ?"
                 ).bind(now).bind(Int64(excluded)).bind(source.rawValue).run()
             }
+            try connection.statement("UPDATE source SET accepted = NULL WHERE id = ? AND accepted IS NOT NULL")
+                .bind(source.rawValue).run()
             try connection.statement("UPDATE source SET desynced = ? WHERE id = ? AND desynced = 2")
                 .bind(!isComplete).bind(source.rawValue).run()
             try connection.statement(

@@ -123,6 +123,32 @@ extension EndToEnd {
             #expect(try await bench.once().ending == .exit(4))
         }
 
+        @Test("Who accepts another root has not accepted that it is emptied, unless it was empty when shown")
+        func replacedThenEmptied() async throws {
+            let bench = try Bench()
+            try files(bench)
+            try await bench.saveOnce()
+            let before = try names(bench)
+            try command(["mv", bench.source, bench.root.appending("former")])
+            try bench.makeDirectory(bench.source)
+            try bench.write("dir/3", "of the new one\n")
+            #expect(try await accept(bench, bench.source, yes: true).ending == .exit(0))
+            try command(["rm", "-r", bench.at("dir")])
+            #expect(try await bench.once().ending == .exit(4))
+            #expect(try names(bench) == before)
+            #expect(try await accept(bench, bench.source, yes: true).ending == .exit(0))
+            try await bench.saveOnce()
+            #expect(try names(bench).isEmpty)
+
+            try files(bench)
+            try await bench.saveOnce()
+            try command(["mv", bench.source, bench.root.appending("later")])
+            try bench.makeDirectory(bench.source)
+            #expect(try await accept(bench, bench.source, yes: true).ending == .exit(0))
+            try await bench.saveOnce()
+            #expect(try names(bench).isEmpty)
+        }
+
         @Test("A wiped destination is begun anew when that was accepted, and everything is saved again")
         func wiped() async throws {
             let bench = try Bench()

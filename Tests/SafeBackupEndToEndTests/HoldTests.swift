@@ -198,6 +198,34 @@ extension EndToEnd {
             try bench.expectSaved()
         }
 
+        @Test("A run with --once whose source goes away before everything is saved ends, held, and ends no name")
+        func sourceGoneOnce() async throws {
+            let bench = try bench()
+            try bench.write("file", "content\n")
+            try await bench.saveOnce()
+            let before = try names(bench)
+            // A file that is being written waits for its writer: until then the run has something to do.
+            try bench.write("busy", "")
+            let writer = try Descriptor.open(bench.at("busy"), O_WRONLY)
+            try command(["rm", bench.at("file")])
+            let run = try bench.spawn(bench.arguments(["--once"]))
+            var writes = 0
+            let hasWalked = try await eventually {
+                writes += 1
+                try writer.write(Array("\(writes)\n".utf8), at: 0)
+                return run.poll() != nil || run.errorText.contains("The source was compared")
+            }
+            try command(["mv", bench.source, bench.root.appending("away")])
+            #expect(hasWalked && run.poll() == nil, "\(run.errorTail)")
+            #expect(try await run.wait(within: .seconds(20)) == .exit(4), "\(run.errorTail)")
+            #expect(run.errorText.contains("rootMissing"), "\(run.errorTail)")
+            #expect(try names(bench).isSubset(of: before))
+            #expect(try await bench.status().sources.first?.held?.reason == "rootMissing")
+            try command(["mv", bench.root.appending("away"), bench.source])
+            try await bench.saveOnce()
+            try bench.expectSaved()
+        }
+
         @Test("A second agent is refused also while the first one has nothing of the destination open")
         func secondAgent() async throws {
             let bench = try bench()

@@ -130,6 +130,17 @@ struct AttachTests {
         #expect(try places.map { try tree($0) } == before)
     }
 
+    @Test("A destination that was wiped while nothing of it was open is noticed, in the same directory too")
+    func wipedAtRest() throws {
+        let bench = try Bench()
+        bench.destination.detachNow()
+        try bench.destination.lookNow(expecting: Bench.id)
+        remove(tree: bench.destinationPath + "/.safebackup")
+        #expect(code { try bench.destination.lookNow(expecting: Bench.id) } == .sentinelMissing)
+        rename(bench.destinationPath, bench.top + "/moved")
+        #expect(code { try bench.destination.lookNow(expecting: Bench.id) } == .destinationMissing)
+    }
+
     @Test("Where a directory cannot be locked, a file beside the sentinel is")
     func fileLock() throws {
         let bench = try Bench()

@@ -240,6 +240,16 @@ import Testing
         #expect(try await scene.store.sources().first?.isDesynced == true)
     }
 
+    @Test(
+        "What a person accepted is used up by the next walk that ends, also an incomplete one",
+        arguments: [true, false])
+    func acceptedOnce(isComplete: Bool) async throws {
+        try await scene.store.accept(scene.source, .rootEmptied, identity: nil)
+        #expect(try await scene.store.sources().first?.accepted == .rootEmptied)
+        try await walk([("", [])], isComplete: isComplete)
+        #expect(try await scene.store.sources().first?.accepted == nil)
+    }
+
     // MARK: - Large directories, orphans
 
     @Test("A directory in parts is compared entry by entry, and its names are listed in chunks for the rest")
