@@ -351,7 +351,8 @@ extension StateStore {
 
     /// Marks jobs as leased, with what was planned for them; gives those that were still pending, and whose source and
     /// destination are neither held, paused nor inactive now. When this returns, a power cut leaves `leases` able to tell what
-    /// was about to be written.
+    /// was about to be written. Done once more, because nobody knows whether the first time stands, it gives what the
+    /// first time took.
     @discardableResult
     package func lease(
         _ destination: DestinationID, _ jobs: [LeasedJob]
@@ -360,8 +361,9 @@ extension StateStore {
         return try write { (connection) throws(SafeBackupError) in
             var taken: [LeasedJob] = []
             // A hold may have come since the jobs were due.
-            if try isStopped(destination, connection) { return taken }
-            let sources = Set(try runnable(destination, connection).map(\.source))
+            let sources =
+                try isStopped(destination, connection)
+                ? [] : Set(try runnable(destination, connection).map(\.source))
             taken.reserveCapacity(jobs.count)
             let update = try connection.statement(
                 """
@@ -372,8 +374,12 @@ extension StateStore {
                     settle_by = CASE WHEN generation = ?1 THEN NULL ELSE settle_by END, backoff_until = NULL
                 WHERE sequence = ?14 AND state = 'pending' AND destination_id = ?15
                 """)
-            for lease in jobs where sources.contains(lease.job.source) {
+            for lease in jobs {
                 let (job, plan) = (lease.job, lease.plan)
+                if !sources.contains(job.source) {
+                    if try isTaken(lease, destination, connection) { taken.append(lease) }
+                    continue
+                }
                 update.bind(job.generation).bind(text: job.action.rawValue).bind(now).bind(lastNumber)
                     .bind(text: plan.stageName).bind(path: plan.version?.bytes)
                     .bind(text: plan.versionReason?.rawValue).bind(path: plan.obstruction?.bytes)
@@ -385,7 +391,10 @@ extension StateStore {
                 }
                 try update.bind(job.sequence).bind(destination.rawValue).bind(path: job.origin?.path.bytes)
                     .bind(job.origin?.copy.id).run()
-                if connection.changes == 0 { continue }
+                if connection.changes == 0 {
+                    if try isTaken(lease, destination, connection) { taken.append(lease) }
+                    continue
+                }
                 note(PairKey(source: job.source, destination: destination)) {
                     $0.pending -= 1
                     $0.leased += 1
@@ -394,6 +403,20 @@ extension StateStore {
             }
             return taken
         }
+    }
+
+    /// Whether the job is leased with this plan: its stage name was made for it.
+    private func isTaken(
+        _ lease: LeasedJob, _ destination: DestinationID, _ connection: Connection
+    ) throws(SafeBackupError) -> Bool {
+        let select = try connection.statement(
+            """
+            SELECT 1 FROM job WHERE sequence = ? AND state = 'leased' AND leased_generation = ? AND stage_name = ?
+                AND destination_id = ?
+            """)
+        defer { select.reset() }
+        return try select.bind(lease.job.sequence).bind(lease.job.generation).bind(text: lease.plan.stageName)
+            .bind(destination.rawValue).step()
     }
 
     /// Up to `limit` leases that are not finished, with the catalogue as it is now, oldest first.
