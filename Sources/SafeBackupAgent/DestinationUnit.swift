@@ -196,7 +196,9 @@ package final class DestinationUnit: Sendable {
             switch verdict {
             case .absent: completions.append(Completion(job: job, outcome: .ended(namesUpTo: batch.newestName)))
             case .present:
-                stores.append(job)
+                var found = job
+                found.action = .store
+                stores.append(found)
                 if job.live?.kind == .directory {
                     // Another one, perhaps: what was below the first has vanished with it.
                     let (id, now) = (id, clock.now)

@@ -220,6 +220,8 @@ extension StateStore {
         let outlastsChanges =
             error.code == .torn
             || [.destinationUnavailable, .destinationFull, .auth, .throttled].contains(error.disposition)
+        // What was told to be gone, and is there, is not a deletion any more.
+        let action: JobAction = job.action == .delete ? .delete : .store
         switch verdict {
         case .retry(let wait, let countsAttempt):
             attempts += countsAttempt ? 1 : 0
@@ -243,14 +245,15 @@ extension StateStore {
         try connection.statement(
             """
             UPDATE job SET state = ?, not_before = ?, backoff_until = ?, attempts = ?, last_error_code = ?, last_error = ?,
-                settle_by = CASE WHEN generation = ? THEN NULL ELSE settle_by END, leased_generation = NULL,
+                action = CASE WHEN generation = ? THEN ? ELSE action END, settle_by = CASE WHEN generation = ? THEN NULL ELSE settle_by END, leased_generation = NULL,
                 leased_action = NULL, leased_at = NULL, leased_upto = NULL, stage_name = NULL, version = NULL,
                 version_reason = NULL, obstruction = NULL, obstruction_version = NULL, final_kind = NULL,
                 final_inode = NULL, final_size = NULL, final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
             WHERE sequence = ?
             """
         ).bind(text: newState.rawValue).bind(notBefore).bind(backoff).bind(attempts).bind(text: error.code.rawValue)
-            .bind(text: error.message).bind(job.generation).bind(job.sequence).run()
+            .bind(text: error.message).bind(job.generation).bind(text: action.rawValue).bind(job.generation)
+            .bind(job.sequence).run()
         note(pair) {
             $0.count(state, size: size, sign: -1)
             $0.count(newState, size: size, sign: 1)

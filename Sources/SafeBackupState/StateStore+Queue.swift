@@ -90,9 +90,11 @@ extension StateStore {
     }
 
     /// Makes a job, or gives the path's job a newer generation. With `leavesWaiting` only a leased job gets one,
-    /// because its work may have begun before the change; a job that waits will see the change as it is.
+    /// because its work may have begun before the change; a job that waits will see the change as it is. With
+    /// `keepsStore` a delete leaves a job that is to store a file as that: nobody said that the file is gone.
     func upsert(
-        _ change: QueuedChange, _ pair: PairKey, leavesWaiting: Bool = false, now: Timestamp, _ connection: Connection
+        _ change: QueuedChange, _ pair: PairKey, leavesWaiting: Bool = false, keepsStore: Bool = false, now: Timestamp,
+        _ connection: Connection
     ) throws(SafeBackupError) -> Upsert {
         let limit = change.limit(from: now)
         let notBefore = limit.map { min(change.notBefore, $0) } ?? change.notBefore
@@ -111,20 +113,23 @@ extension StateStore {
             .bind(notBefore).bind(limit).run()
         if connection.changes == 0 {
             return try coalesce(
-                change, generation: number, pair, leavesWaiting: leavesWaiting, now: now, connection)
+                change, generation: number, pair, leavesWaiting: leavesWaiting, keepsStore: keepsStore, now: now,
+                connection)
         }
         note(pair) { $0.count(.pending, size: size, sign: 1) }
         return .made
     }
 
     private func coalesce(
-        _ change: QueuedChange, generation: Int64, _ pair: PairKey, leavesWaiting: Bool, now: Timestamp,
-        _ connection: Connection
+        _ told: QueuedChange, generation: Int64, _ pair: PairKey, leavesWaiting: Bool, keepsStore: Bool,
+        now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) -> Upsert {
+        var change = told
         let select = try connection.statement(
             """
             SELECT sequence, state, size, hash_first, settle_by, backoff_until, attempts, last_error_code, last_error,
-                generation = leased_generation, action = 'delete' AND is_directory
+                generation = leased_generation, action = 'delete' AND is_directory,
+                action = 'store' AND NOT is_directory
             FROM job WHERE destination_id = ? AND source_id = ? AND path = ?
             """)
         defer { select.reset() }
@@ -143,6 +148,7 @@ extension StateStore {
         let isLeasedGeneration = select.bool()
         let isFirstOfLease = state == .leased && isLeasedGeneration
         let isBack = select.bool() && change.action == .store
+        if keepsStore && select.bool() { (change.action, change.isDirectory) = (.store, false) }
         select.reset()
 
         let newLimit = change.limit(from: now)
