@@ -122,13 +122,17 @@ extension StateStore {
     // MARK: - Names and copies
 
     /// Takes a moved copy out of its place, with all others that move in the same transaction, so that each then finds
-    /// its new place free: swaps and chains need no order. Its name there ends.
+    /// its new place free: swaps and chains need no order. Its name there ends. A version that is being removed stays
+    /// in the catalogue where it was, to be forgotten there.
     func takeUp(
         _ job: DueJob, _ pair: PairKey, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) {
         guard let origin = job.origin else { return }
-        try connection.statement("UPDATE copy SET location = ? WHERE id = ? AND destination_id = ? AND location = ?")
-            .bind(path: Self.onTheWay(job)).bind(origin.copy.id).bind(pair.destination.rawValue)
+        try connection.statement(
+            """
+            UPDATE copy SET location = ? WHERE id = ? AND destination_id = ? AND location = ? AND removing IS NULL
+            """
+        ).bind(path: Self.onTheWay(job)).bind(origin.copy.id).bind(pair.destination.rawValue)
             .bind(origin.copy.location).run()
         if connection.changes == 0 { return }
         if let live = try connection.liveName(pair, origin.path), live.copy == origin.copy.id {

@@ -202,6 +202,24 @@ import Testing
         try fixture.audit()
     }
 
+    @Test("A version whose removal was begun stays that version; what was moved out of it is a copy of its own")
+    func removedMeanwhile() async throws {
+        try await scene.save("a", born(1))
+        try await scene.save("a", file(2).displacing(try displacement("a", "a@1", .kept, 1)))
+        let leases = try await lease([("b", "a", 1)])
+        let version = try #require(leases.first?.job.origin?.copy.id)
+        #expect(try await scene.store.beginRemoval(scene.destination, [version], reason: "versions").count == 1)
+        var entry = born(1)
+        entry.content = .moved
+        try await scene.complete(leases, .stored(entry))
+        let removals = try await scene.store.removals(scene.destination, limit: 9)
+        #expect(removals.map(\.copy.location.description) == [".safebackup/versions/a@1"])
+        try await scene.store.finishRemoval(scene.destination, removals.map(\.copy.id))
+        #expect(try copies() == ["a current 02", "b current 01"])
+        #expect(try names() == ["a live a", "b live b"])
+        try fixture.audit()
+    }
+
     @Test("A file that is renamed for ever does not grow the catalogue, and its versions are its last path's")
     func forever() async throws {
         try await scene.save("a", born(1))
