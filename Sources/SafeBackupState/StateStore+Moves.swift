@@ -250,8 +250,8 @@ extension StateStore {
         while try select.step() { try noteVacated(select.path().appending(select.bytes()), pair, connection) }
     }
 
-    /// Up to `limit` directories that may be empty, the longest paths first, so that what lies below another comes
-    /// before it. `location`: its place in the destination, if it may be removed there.
+    /// Up to `limit` directories that may be empty, by the primary key backwards, so that what lies below another comes
+    /// before it: also a path of bytes, which sorts after every text. `location`: its place in the destination, if it may be removed there.
     package func vacated(
         _ destination: DestinationID, limit: Int
     ) throws(SafeBackupError) -> [VacatedDirectory] {
@@ -259,7 +259,7 @@ extension StateStore {
             let select = try connection.statement(
                 """
                 SELECT source_id, path FROM vacated WHERE destination_id = ?
-                ORDER BY length(CAST(path AS BLOB)) DESC LIMIT ?
+                ORDER BY source_id DESC, path DESC LIMIT ?
                 """)
             defer { select.reset() }
             select.bind(destination.rawValue).bind(Int64(limit))

@@ -311,4 +311,34 @@ import Testing
         try await scene.save("d", directory())
         #expect(try await found() == ["d/e", "d stays"])
     }
+
+    @Test("Of the directories that may be empty a few cost a few, and what lies below another comes before it")
+    func vacatedInParts() async throws {
+        let odd = try RelativePath([0x64, 0x2F, 0xFF])
+        let paths =
+            try ["d", "d-", "d/e", "d/e/f", "d0", "long-name"].map { try RelativePath($0) } + [
+                odd, odd.appending([0x61]),
+            ]
+        for path in paths { try await scene.save(path, directory()) }
+        for number in 0..<300 { try await scene.save("x/\(number)", directory()) }
+        try await scene.enqueue(
+            try (paths + (0..<300).map { try RelativePath("x/\($0)") }).map {
+                QueuedChange(path: $0, action: .delete, notBefore: scene.clock.now)
+            })
+        try await scene.complete(try await scene.leaseDue(), .ended(namesUpTo: .max))
+        let before = try await scene.store.work()
+        _ = try await scene.store.vacated(scene.destination, limit: 1)
+        #expect(try await scene.store.work() - before < 300)
+        var seen: [RelativePath] = []
+        while true {
+            let found = try await scene.store.vacated(scene.destination, limit: 3)
+            if found.isEmpty { break }
+            for directory in found {
+                #expect(!seen.contains { directory.path.isWithin($0) && directory.path != $0 }, "\(directory.path)")
+                seen.append(directory.path)
+            }
+            try await scene.store.forgetVacated(scene.destination, found)
+        }
+        #expect(seen.count == paths.count + 300)
+    }
 }
