@@ -15,8 +15,6 @@ struct MovingPath: Hashable, Sendable {
 /// directories, swaps, chains, and what was renamed while the agent was down are all found in one way, and no order of
 /// events matters.
 extension DestinationUnit {
-    /// How long a job waits whose path, or whose origin, another group is working on.
-    private static let busyWait = Duration.milliseconds(50)
     /// After so many failures a path is stored as any other.
     private static let attemptLimit = 2
 
@@ -41,7 +39,7 @@ extension DestinationUnit {
             try await findOrigins(of: &jobs, members, below: root, &busy)
         }
         if busy.isEmpty { return jobs }
-        let (id, until) = (id, clock.now + Self.busyWait)
+        let (id, until) = (id, clock.now + busyWait.withLock { $0.next(now: .now) })
         let waiting = busy.map { jobs[$0] }
         try await state.durably { (store) throws(SafeBackupError) in
             try store.postpone(id, waiting, until: until)
@@ -136,6 +134,7 @@ extension DestinationUnit {
     func forgetOrigins(of group: [LeasedJob]) {
         let paths = Self.originPaths(of: group)
         if !paths.isEmpty { origins.withLock { $0.subtract(paths) } }
+        busyWait.withLock { $0.reset() }
     }
 
     private static func originPaths(of group: [LeasedJob]) -> [MovingPath] {

@@ -39,6 +39,8 @@ package final class DestinationUnit: Sendable {
     private let told = Locked<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
     /// Paths whose copies are being moved away: nothing is stored there meanwhile.
     let origins = Locked<Set<MovingPath>>([])
+    /// Of the jobs whose path, or whose origin, another group is working on.
+    let busyWait = Locked(BusyWait())
     let holding: Holding
     let door = DestinationDoor()
     /// Keeps a second agent away also while nothing is open.
@@ -236,7 +238,9 @@ package final class DestinationUnit: Sendable {
             switch verdict {
             case .absent: completions.append(Completion(job: job, outcome: .ended(namesUpTo: batch.newestName)))
             case .present:
-                stores.append(job)
+                var found = job
+                found.action = .store
+                stores.append(found)
                 if job.live?.kind == .directory {
                     // Another one, perhaps: what was below the first has vanished with it.
                     let (id, now) = (id, clock.now)

@@ -5,7 +5,7 @@ import SafeBackupSystem
 extension StateStore {
     /// Queues a look at every live name and every job below `path`. For a directory that was told to have vanished and
     /// is there: it may be another one, and nobody tells what was below the first. What is still there costs a look;
-    /// what is not is confirmed to be absent, and ends.
+    /// what is not is confirmed to be absent, and ends. A file that waits to be saved still does.
     package func lookBelow(
         _ path: RelativePath, _ source: SourceID, _ destination: DestinationID, notBefore: Timestamp
     ) throws(SafeBackupError) {
@@ -70,6 +70,6 @@ extension StateStore {
         _ connection: Connection
     ) throws(SafeBackupError) {
         let change = QueuedChange(path: path, action: .delete, notBefore: notBefore, isDirectory: isDirectory)
-        _ = try upsert(change, pair, now: now, connection)
+        _ = try upsert(change, pair, keepsStore: true, now: now, connection)
     }
 }

@@ -40,7 +40,8 @@ package struct CompletionResult: Sendable, Hashable {
 
 extension StateStore {
     /// Ends jobs and writes what they did into the catalogue, in one transaction: only when this has returned may
-    /// anybody be told that the paths are saved. Jobs need not be leased: a plan may have failed.
+    /// anybody be told that the paths are saved. Jobs need not be leased: a plan may have failed. What was stored by a
+    /// lease that is no more is left out: the destination may be another one since, or this was told before.
     package func complete(
         _ destination: DestinationID, _ completions: [Completion], versionLimit: Int = 20
     ) throws(SafeBackupError) -> CompletionResult {
@@ -48,6 +49,7 @@ extension StateStore {
         return try write { (connection) throws(SafeBackupError) in
             var result = CompletionResult()
             let hasUnsaved = try connection.number("SELECT EXISTS (SELECT 1 FROM not_saved)") == 1
+            let completions = try standing(completions, destination, connection)
             for completion in completions {
                 guard case .stored(let entry) = completion.outcome, entry.content == .moved else { continue }
                 let pair = PairKey(source: completion.job.source, destination: destination)
@@ -64,6 +66,19 @@ extension StateStore {
             }
             return result
         }
+    }
+
+    /// Without those that were stored by a lease that is no more.
+    private func standing(
+        _ completions: [Completion], _ destination: DestinationID, _ connection: Connection
+    ) throws(SafeBackupError) -> [Completion] {
+        var standing: [Completion] = []
+        standing.reserveCapacity(completions.count)
+        for completion in completions {
+            if case .stored = completion.outcome, try !isLeased(completion.job, destination, connection) { continue }
+            standing.append(completion)
+        }
+        return standing
     }
 
     /// A path that is saved, or gone, is no longer one that is not saved.
@@ -205,6 +220,8 @@ extension StateStore {
         let outlastsChanges =
             error.code == .torn
             || [.destinationUnavailable, .destinationFull, .auth, .throttled].contains(error.disposition)
+        // What was told to be gone, and is there, is not a deletion any more.
+        let action: JobAction = job.action == .delete ? .delete : .store
         switch verdict {
         case .retry(let wait, let countsAttempt):
             attempts += countsAttempt ? 1 : 0
@@ -228,14 +245,15 @@ extension StateStore {
         try connection.statement(
             """
             UPDATE job SET state = ?, not_before = ?, backoff_until = ?, attempts = ?, last_error_code = ?, last_error = ?,
-                settle_by = CASE WHEN generation = ? THEN NULL ELSE settle_by END, leased_generation = NULL,
+                action = CASE WHEN generation = ? THEN ? ELSE action END, settle_by = CASE WHEN generation = ? THEN NULL ELSE settle_by END, leased_generation = NULL,
                 leased_action = NULL, leased_at = NULL, leased_upto = NULL, stage_name = NULL, version = NULL,
                 version_reason = NULL, obstruction = NULL, obstruction_version = NULL, final_kind = NULL,
                 final_inode = NULL, final_size = NULL, final_mtime_ns = NULL, origin_path = NULL, origin_copy = NULL
             WHERE sequence = ?
             """
         ).bind(text: newState.rawValue).bind(notBefore).bind(backoff).bind(attempts).bind(text: error.code.rawValue)
-            .bind(text: error.message).bind(job.generation).bind(job.sequence).run()
+            .bind(text: error.message).bind(job.generation).bind(text: action.rawValue).bind(job.generation)
+            .bind(job.sequence).run()
         note(pair) {
             $0.count(state, size: size, sign: -1)
             $0.count(newState, size: size, sign: 1)

@@ -122,13 +122,17 @@ extension StateStore {
     // MARK: - Names and copies
 
     /// Takes a moved copy out of its place, with all others that move in the same transaction, so that each then finds
-    /// its new place free: swaps and chains need no order. Its name there ends.
+    /// its new place free: swaps and chains need no order. Its name there ends. A version that is being removed stays
+    /// in the catalogue where it was, to be forgotten there.
     func takeUp(
         _ job: DueJob, _ pair: PairKey, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) {
         guard let origin = job.origin else { return }
-        try connection.statement("UPDATE copy SET location = ? WHERE id = ? AND destination_id = ? AND location = ?")
-            .bind(path: Self.onTheWay(job)).bind(origin.copy.id).bind(pair.destination.rawValue)
+        try connection.statement(
+            """
+            UPDATE copy SET location = ? WHERE id = ? AND destination_id = ? AND location = ? AND removing IS NULL
+            """
+        ).bind(path: Self.onTheWay(job)).bind(origin.copy.id).bind(pair.destination.rawValue)
             .bind(origin.copy.location).run()
         if connection.changes == 0 { return }
         if let live = try connection.liveName(pair, origin.path), live.copy == origin.copy.id {
@@ -246,8 +250,8 @@ extension StateStore {
         while try select.step() { try noteVacated(select.path().appending(select.bytes()), pair, connection) }
     }
 
-    /// Up to `limit` directories that may be empty, the longest paths first, so that what lies below another comes
-    /// before it. `location`: its place in the destination, if it may be removed there.
+    /// Up to `limit` directories that may be empty, by the primary key backwards, so that what lies below another comes
+    /// before it: also a path of bytes, which sorts after every text. `location`: its place in the destination, if it may be removed there.
     package func vacated(
         _ destination: DestinationID, limit: Int
     ) throws(SafeBackupError) -> [VacatedDirectory] {
@@ -255,7 +259,7 @@ extension StateStore {
             let select = try connection.statement(
                 """
                 SELECT source_id, path FROM vacated WHERE destination_id = ?
-                ORDER BY length(CAST(path AS BLOB)) DESC LIMIT ?
+                ORDER BY source_id DESC, path DESC LIMIT ?
                 """)
             defer { select.reset() }
             select.bind(destination.rawValue).bind(Int64(limit))

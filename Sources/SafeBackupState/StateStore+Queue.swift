@@ -90,9 +90,11 @@ extension StateStore {
     }
 
     /// Makes a job, or gives the path's job a newer generation. With `leavesWaiting` only a leased job gets one,
-    /// because its work may have begun before the change; a job that waits will see the change as it is.
+    /// because its work may have begun before the change; a job that waits will see the change as it is. With
+    /// `keepsStore` a delete leaves a job that is to store a file as that: nobody said that the file is gone.
     func upsert(
-        _ change: QueuedChange, _ pair: PairKey, leavesWaiting: Bool = false, now: Timestamp, _ connection: Connection
+        _ change: QueuedChange, _ pair: PairKey, leavesWaiting: Bool = false, keepsStore: Bool = false, now: Timestamp,
+        _ connection: Connection
     ) throws(SafeBackupError) -> Upsert {
         let limit = change.limit(from: now)
         let notBefore = limit.map { min(change.notBefore, $0) } ?? change.notBefore
@@ -111,20 +113,23 @@ extension StateStore {
             .bind(notBefore).bind(limit).run()
         if connection.changes == 0 {
             return try coalesce(
-                change, generation: number, pair, leavesWaiting: leavesWaiting, now: now, connection)
+                change, generation: number, pair, leavesWaiting: leavesWaiting, keepsStore: keepsStore, now: now,
+                connection)
         }
         note(pair) { $0.count(.pending, size: size, sign: 1) }
         return .made
     }
 
     private func coalesce(
-        _ change: QueuedChange, generation: Int64, _ pair: PairKey, leavesWaiting: Bool, now: Timestamp,
-        _ connection: Connection
+        _ told: QueuedChange, generation: Int64, _ pair: PairKey, leavesWaiting: Bool, keepsStore: Bool,
+        now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) -> Upsert {
+        var change = told
         let select = try connection.statement(
             """
             SELECT sequence, state, size, hash_first, settle_by, backoff_until, attempts, last_error_code, last_error,
-                generation = leased_generation, action = 'delete' AND is_directory
+                generation = leased_generation, action = 'delete' AND is_directory,
+                action = 'store' AND NOT is_directory
             FROM job WHERE destination_id = ? AND source_id = ? AND path = ?
             """)
         defer { select.reset() }
@@ -143,6 +148,7 @@ extension StateStore {
         let isLeasedGeneration = select.bool()
         let isFirstOfLease = state == .leased && isLeasedGeneration
         let isBack = select.bool() && change.action == .store
+        if keepsStore && select.bool() { (change.action, change.isDirectory) = (.store, false) }
         select.reset()
 
         let newLimit = change.limit(from: now)
@@ -351,7 +357,8 @@ extension StateStore {
 
     /// Marks jobs as leased, with what was planned for them; gives those that were still pending, and whose source and
     /// destination are neither held, paused nor inactive now. When this returns, a power cut leaves `leases` able to tell what
-    /// was about to be written.
+    /// was about to be written. Done once more, because nobody knows whether the first time stands, it gives what the
+    /// first time took.
     @discardableResult
     package func lease(
         _ destination: DestinationID, _ jobs: [LeasedJob]
@@ -360,8 +367,9 @@ extension StateStore {
         return try write { (connection) throws(SafeBackupError) in
             var taken: [LeasedJob] = []
             // A hold may have come since the jobs were due.
-            if try isStopped(destination, connection) { return taken }
-            let sources = Set(try runnable(destination, connection).map(\.source))
+            let sources =
+                try isStopped(destination, connection)
+                ? [] : Set(try runnable(destination, connection).map(\.source))
             taken.reserveCapacity(jobs.count)
             let update = try connection.statement(
                 """
@@ -372,8 +380,12 @@ extension StateStore {
                     settle_by = CASE WHEN generation = ?1 THEN NULL ELSE settle_by END, backoff_until = NULL
                 WHERE sequence = ?14 AND state = 'pending' AND destination_id = ?15
                 """)
-            for lease in jobs where sources.contains(lease.job.source) {
+            for lease in jobs {
                 let (job, plan) = (lease.job, lease.plan)
+                if !sources.contains(job.source) {
+                    if try isTaken(lease, destination, connection) { taken.append(lease) }
+                    continue
+                }
                 update.bind(job.generation).bind(text: job.action.rawValue).bind(now).bind(lastNumber)
                     .bind(text: plan.stageName).bind(path: plan.version?.bytes)
                     .bind(text: plan.versionReason?.rawValue).bind(path: plan.obstruction?.bytes)
@@ -385,7 +397,10 @@ extension StateStore {
                 }
                 try update.bind(job.sequence).bind(destination.rawValue).bind(path: job.origin?.path.bytes)
                     .bind(job.origin?.copy.id).run()
-                if connection.changes == 0 { continue }
+                if connection.changes == 0 {
+                    if try isTaken(lease, destination, connection) { taken.append(lease) }
+                    continue
+                }
                 note(PairKey(source: job.source, destination: destination)) {
                     $0.pending -= 1
                     $0.leased += 1
@@ -394,6 +409,20 @@ extension StateStore {
             }
             return taken
         }
+    }
+
+    /// Whether the job is leased with this plan: its stage name was made for it.
+    private func isTaken(
+        _ lease: LeasedJob, _ destination: DestinationID, _ connection: Connection
+    ) throws(SafeBackupError) -> Bool {
+        let select = try connection.statement(
+            """
+            SELECT 1 FROM job WHERE sequence = ? AND state = 'leased' AND leased_generation = ? AND stage_name = ?
+                AND destination_id = ?
+            """)
+        defer { select.reset() }
+        return try select.bind(lease.job.sequence).bind(lease.job.generation).bind(text: lease.plan.stageName)
+            .bind(destination.rawValue).step()
     }
 
     /// Up to `limit` leases that are not finished, with the catalogue as it is now, oldest first.

@@ -39,7 +39,7 @@ extension StateStore {
                 """
                 INSERT INTO cleaned (destination_id, path, location, size, reason, at)
                 SELECT c.destination_id, ?, c.location, c.size, c.removing, ? FROM copy c
-                WHERE c.id = ? AND c.removing IS NOT NULL
+                WHERE c.id = ? AND c.removing IS NOT NULL AND c.role = 'kept'
                 """)
             for id in copies {
                 try note.bind(path: try path(of: id, connection)?.bytes).bind(now).bind(id).run()
@@ -57,7 +57,7 @@ extension StateStore {
             let statement = try connection.statement(
                 """
                 SELECT id, location, kind, digest, size, stored_at, inode, mtime_ns, fuzzy, damaged, removing FROM copy
-                WHERE destination_id = ? AND removing IS NOT NULL ORDER BY id LIMIT ?
+                WHERE destination_id = ? AND removing IS NOT NULL AND role = 'kept' ORDER BY id LIMIT ?
                 """)
             defer { statement.reset() }
             statement.bind(destination.rawValue).bind(Int64(limit))

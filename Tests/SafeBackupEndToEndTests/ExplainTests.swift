@@ -232,6 +232,42 @@ extension EndToEnd {
             #expect(try await ask(Why.self, bench, ["why", "secret"]).ending == .exit(0))
         }
 
+        @Test("What was never saved stays exposed when its directory is moved away and back", .timeLimit(.minutes(1)))
+        func movedAwayAndBack() async throws {
+            let bench = try Bench()
+            try bench.write("d/fine", "content\n")
+            try bench.write("d/secret", "content\n")
+            try command(["chmod", "0", bench.at("d/secret")])
+            if geteuid() == 0 {
+                try command(["chown", "-R", "65534:65534", bench.root])
+                try command(["chmod", "0755", bench.root])
+                bench.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+            }
+            let agent = try await bench.startAgent()
+            func failedAt() throws -> Int64? {
+                try StateFile(copying: bench.state).rows(
+                    """
+                    SELECT generation FROM job WHERE path = 'd/secret' AND state <> 'leased'
+                        AND last_error_code = 'unreadable' AND NOT EXISTS (SELECT 1 FROM job WHERE path <> 'd/secret')
+                    """
+                ).first?[0].integer
+            }
+            var first: Int64 = 0
+            let hasFailed = try await eventually {
+                guard let generation = try failedAt() else { return false }
+                first = generation
+                return true
+            }
+            try #require(hasFailed, "\(agent.errorTail)")
+            try command(["mv", bench.at("d"), bench.at("e")])
+            try command(["mv", bench.at("e"), bench.at("d")])
+            let hasFailedAgain = try await eventually { try failedAt().map { $0 > first } ?? false }
+            try #require(hasFailedAgain, "\(agent.errorTail)")
+            let exposure = try await ask(Exposure.self, bench, ["exposure"])
+            #expect(exposure.ending == .exit(3) && exposure.answer.total.files == 1)
+            try await bench.stop(agent)
+        }
+
         @Test("While the destination is away everything that waits says so, with exit code 4", .timeLimit(.minutes(1)))
         func held() async throws {
             let bench = try Bench()

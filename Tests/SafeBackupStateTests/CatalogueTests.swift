@@ -185,6 +185,53 @@ import Testing
 
     // MARK: - Displacements
 
+    @Test("What was stored on a disk that was exchanged meanwhile is not promised on the new one")
+    func replacedDestination() async throws {
+        try await scene.save("f", file(1))
+        try await scene.enqueue([try scene.change("f"), try scene.change("new"), try scene.change("moved")])
+        var leases = try await scene.leaseDue()
+        let index = try #require(leases.firstIndex { $0.job.path.description == "moved" })
+        let (live, occupant) = try #require(
+            leases.first { $0.job.live != nil }.flatMap { lease in
+                lease.job.live.flatMap { live in lease.job.occupant.map { (live, $0) } }
+            })
+        leases[index].job.origin = MoveOrigin(
+            path: try RelativePath("f"), name: live, copy: occupant, isProven: true)
+        try await scene.store.beginReplacement(of: scene.destination, sentinel: "another")
+        try await scene.store.finishReplacement(of: scene.destination)
+        // The walk of the new disk has begun.
+        try await scene.enqueue([try scene.change("new")])
+        let outcomes = [file(2).displacing(try displacement("f", "f@1", .kept, 1)), file(3), file(1)]
+        var completions: [Completion] = []
+        for (lease, outcome) in zip(leases, outcomes) {
+            var entry = outcome
+            if lease.job.origin != nil { entry.content = .moved }
+            completions.append(Completion(job: lease.job, outcome: .stored(entry)))
+        }
+        let result = try await scene.store.complete(scene.destination, completions)
+        #expect(result == CompletionResult())
+        #expect(try copies().isEmpty)
+        #expect(try names().allSatisfy { !$0.contains(" live ") })
+        #expect(try await scene.due().jobs.map(\.path.description) == ["new"])
+    }
+
+    @Test(
+        "What was stored is catalogued once, also if its commit was reported as failed and stands",
+        arguments: [false, true])
+    func storedTwice(isChanged: Bool) async throws {
+        try await scene.save("f", file(1))
+        try await scene.enqueue([try scene.change("f")])
+        let leases = try await scene.leaseDue()
+        if isChanged { try await scene.enqueue([try scene.change("f")]) }
+        let stored = Completion.Outcome.stored(file(2).displacing(try displacement("f", "f@1", .kept, 1)))
+        try await scene.complete(leases, stored)
+        let (names, copies) = (try names(), try copies())
+        try await scene.complete(leases, stored)
+        #expect(try self.names() == names)
+        #expect(try self.copies() == copies)
+        try fixture.audit()
+    }
+
     @Test("An uncatalogued file that was there before is kept as foreign, without a digest")
     func foreign() async throws {
         try await scene.save("f", file(1).displacing(try displacement("f", "f@0", .foreign, 9)))

@@ -65,6 +65,42 @@ import Testing
         #expect(unknown.map(\.path.description) == ["settling"] && unknown.map(\.reason) == ["queued"])
     }
 
+    @Test("What waits to be saved is exposed also when its directory went and came back")
+    func lookedBelow() async throws {
+        try await scene.save("d", directory())
+        for path in ["d/same", "d/changed"] { try await scene.save(path, file(1)) }
+        try await scene.enqueue([try scene.change("d/never", size: 3), try scene.change("d/changed", size: 5)])
+        try await fail("d/never", .retry(after: .seconds(5), countsAttempt: true))
+        let leases = try await scene.leaseDue()
+        try await scene.store.lookBelow(
+            try RelativePath("d"), scene.source, scene.destination, notBefore: scene.clock.now)
+        #expect(try parts() == ["queued|1|0|3|0", "saving|1|0|5|0"])
+        try await scene.store.release(scene.destination, leases.map { ($0.job, scene.clock.now) })
+        #expect(try parts() == ["queued|2|0|8|0"])
+        #expect(
+            try fixture.rows("SELECT path, action FROM job ORDER BY path") == [
+                "d/changed|store", "d/never|store", "d/same|delete",
+            ])
+        try fixture.audit()
+    }
+
+    @Test("A path that was told to be gone, is there and cannot be stored is exposed, unless it is told once more")
+    func deleteThatFailedToStore() async throws {
+        try await scene.save("f", file(1))
+        try await scene.enqueue([try scene.change("f", .delete)])
+        var leases = try await scene.leaseDue()
+        leases[0].job.action = .store
+        let failure = Completion.Outcome.failed(
+            SafeBackupError(.sourceFailed, "It failed", disposition: .transient),
+            .retry(after: .zero, countsAttempt: true))
+        try await scene.complete(leases, failure)
+        #expect(try parts() == ["failing|1|0|0|1"])
+        leases = try await scene.leaseDue()
+        try await scene.enqueue([try scene.change("f", .delete)])
+        try await scene.complete(leases, failure)
+        #expect(try parts().isEmpty)
+    }
+
     @Test("A hold or a pause is the reason for all that waits, not for what is stuck")
     func stopped() async throws {
         for path in ["stuck", "a", "b"] { try await scene.enqueue([try scene.change(path, size: 3)]) }

@@ -202,6 +202,24 @@ import Testing
         try fixture.audit()
     }
 
+    @Test("A version whose removal was begun stays that version; what was moved out of it is a copy of its own")
+    func removedMeanwhile() async throws {
+        try await scene.save("a", born(1))
+        try await scene.save("a", file(2).displacing(try displacement("a", "a@1", .kept, 1)))
+        let leases = try await lease([("b", "a", 1)])
+        let version = try #require(leases.first?.job.origin?.copy.id)
+        #expect(try await scene.store.beginRemoval(scene.destination, [version], reason: "versions").count == 1)
+        var entry = born(1)
+        entry.content = .moved
+        try await scene.complete(leases, .stored(entry))
+        let removals = try await scene.store.removals(scene.destination, limit: 9)
+        #expect(removals.map(\.copy.location.description) == [".safebackup/versions/a@1"])
+        try await scene.store.finishRemoval(scene.destination, removals.map(\.copy.id))
+        #expect(try copies() == ["a current 02", "b current 01"])
+        #expect(try names() == ["a live a", "b live b"])
+        try fixture.audit()
+    }
+
     @Test("A file that is renamed for ever does not grow the catalogue, and its versions are its last path's")
     func forever() async throws {
         try await scene.save("a", born(1))
@@ -292,5 +310,35 @@ import Testing
         #expect(try await found() == ["d/e", "d"])
         try await scene.save("d", directory())
         #expect(try await found() == ["d/e", "d stays"])
+    }
+
+    @Test("Of the directories that may be empty a few cost a few, and what lies below another comes before it")
+    func vacatedInParts() async throws {
+        let odd = try RelativePath([0x64, 0x2F, 0xFF])
+        let paths =
+            try ["d", "d-", "d/e", "d/e/f", "d0", "long-name"].map { try RelativePath($0) } + [
+                odd, odd.appending([0x61]),
+            ]
+        for path in paths { try await scene.save(path, directory()) }
+        for number in 0..<300 { try await scene.save("x/\(number)", directory()) }
+        try await scene.enqueue(
+            try (paths + (0..<300).map { try RelativePath("x/\($0)") }).map {
+                QueuedChange(path: $0, action: .delete, notBefore: scene.clock.now)
+            })
+        try await scene.complete(try await scene.leaseDue(), .ended(namesUpTo: .max))
+        let before = try await scene.store.work()
+        _ = try await scene.store.vacated(scene.destination, limit: 1)
+        #expect(try await scene.store.work() - before < 300)
+        var seen: [RelativePath] = []
+        while true {
+            let found = try await scene.store.vacated(scene.destination, limit: 3)
+            if found.isEmpty { break }
+            for directory in found {
+                #expect(!seen.contains { directory.path.isWithin($0) && directory.path != $0 }, "\(directory.path)")
+                seen.append(directory.path)
+            }
+            try await scene.store.forgetVacated(scene.destination, found)
+        }
+        #expect(seen.count == paths.count + 300)
     }
 }

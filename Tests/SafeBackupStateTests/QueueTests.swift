@@ -157,8 +157,21 @@ import Testing
     @Test("A job that is leased already cannot be leased again")
     func leaseTwice() async throws {
         try await scene.enqueue([try scene.change("f")])
+        let lease = try #require(try await scene.leaseDue().first)
+        let other = LeasedJob(job: lease.job, plan: LeasePlan(stageName: "other", final: .absent))
+        #expect(try await scene.store.lease(scene.destination, [other]) == [])
+        try fixture.audit()
+    }
+
+    @Test("Leases whose commit was reported as failed and stands are taken when they are asked for once more")
+    func leaseRepeated() async throws {
+        try await scene.enqueue([try scene.change("f"), try scene.change("g")])
         let leases = try await scene.leaseDue()
-        #expect(try await scene.store.lease(scene.destination, leases) == [])
+        try await scene.enqueue([try scene.change("g")])
+        #expect(try await scene.store.lease(scene.destination, leases) == leases)
+        // Nobody else would ever end them.
+        try await scene.store.setPaused(.destination(scene.destination), true)
+        #expect(try await scene.store.lease(scene.destination, leases) == leases)
         try fixture.audit()
     }
 

@@ -6,8 +6,9 @@ import Testing
 
 @testable import SafeBackupState
 
+/// The steps that the database has done.
 extension StateStore {
-    fileprivate func work() throws(SafeBackupError) -> Int {
+    func work() throws(SafeBackupError) -> Int {
         try read { (connection) throws(SafeBackupError) in connection.work }
     }
 }
