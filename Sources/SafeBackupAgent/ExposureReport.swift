@@ -324,7 +324,11 @@ package struct ExposureReport: Sendable, Encodable {
             source.isActive && !source.destinations.isEmpty && source.destinations.allSatisfy(\.isOnSourceDisk)
         }
         let warning = isTaken ? " But the backup lies on the source's own file system: a failing disk takes both." : ""
-        return known(what, isNothing, oldest) + warning
+        let isAway = sources.contains { source in
+            source.isActive && !source.destinations.isEmpty && source.destinations.allSatisfy { $0.held != nil }
+        }
+        let doubt = isAway ? " But the destination is held: whether the copies there still exist is not known now." : ""
+        return known(what, isNothing, oldest) + doubt + warning
     }
 
     private func known(_ what: String, _ isNothing: Bool, _ oldest: String) -> String {

@@ -67,6 +67,16 @@ import Testing
         #expect(known.text.hasPrefix("What would be lost if the source's disk died now is not known."))
     }
 
+    @Test("While the only destination is held, the report does not leave it at nothing being lost")
+    func destinationHeld() async throws {
+        try await walk()
+        #expect(!(try report().text.contains("still exist is not known")))
+        let error = SafeBackupError(.sentinelMissing, "Not there", disposition: .destinationUnavailable)
+        try await store.hold(.destination(destination), error)
+        let held = try report()
+        #expect(held.exitCode == 4 && held.text.contains("still exist is not known"), "\(held.text)")
+    }
+
     @Test("After a start nothing is known of what changed before it, until the first walk has ended")
     func started() async throws {
         try await walk()
