@@ -293,8 +293,8 @@ extension EndToEnd {
             let parts = exposure.answer.sources[0].destinations[0].parts
             #expect(parts.map(\.reason) == ["held"] && parts.map(\.files) == [3] && parts.map(\.bytes) == [30])
             // Saved, but in a place that nobody sees now.
-            let why = try await ask(Why.self, bench, ["why", "saved"])
-            #expect(why.answer.results.first?.verdict.code == "held" && why.ending == .exit(4))
+            let saved = try await ask(Why.self, bench, ["why", "saved"])
+            #expect(saved.answer.results.first?.verdict.code == "held" && saved.ending == .exit(4))
             try command(["mv", bench.root.appending("away"), bench.backup])
             try await bench.expectInSync(agent)
             #expect(try await ask(Why.self, bench, ["why", "saved"]).answer.results.first?.verdict.code == "saved")
