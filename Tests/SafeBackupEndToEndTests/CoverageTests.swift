@@ -118,6 +118,10 @@ extension EndToEnd {
             let agent = try await Limits.withQueue(of: 128) { try await bench.startAgent() }
             try await bench.expectInSync(agent)
             let before = try Descriptor.open(bench.backup.appending("untouched"), O_RDONLY).status(of: Array("7".utf8))
+            // A fast agent reads 128 events before they are too many.
+            agent.send(SIGSTOP)
+            for number in 0..<200 { try bench.write("untouched/more \(number)", "\(number)\n") }
+            agent.send(SIGCONT)
             try command([
                 "bash", "-c",
                 FilePath(
