@@ -132,6 +132,8 @@ extension EndToEnd {
             // The last loss is made up for.
             let isSynced = try await eventually { try await bench.status().sources.first?.desynced == false }
             #expect(isSynced)
+            // What that walk found.
+            try await bench.expectInSync(agent)
             try await bench.stop(agent)
             try bench.expectSaved()
             let after = try Descriptor.open(bench.backup.appending("untouched"), O_RDONLY).status(of: Array("7".utf8))
