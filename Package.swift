@@ -50,14 +50,16 @@ let package = Package(
         .target(
             name: "SafeBackupAgent",
             dependencies: [
-                "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState", "SafeBackupLocal",
+                "SafeBackupConfiguration", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState",
+                "SafeBackupLocal",
                 system, logging,
             ],
             swiftSettings: strict),
         .executableTarget(
             name: "SafeBackupCLI",
             dependencies: [
-                "SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", logging, system,
+                "SafeBackupAgent", "SafeBackupConfiguration", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch",
+                logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
