@@ -41,7 +41,7 @@ struct CatalogueKeeper: Sendable {
                 if error.code == .stateDamaged { throw error }
                 // The backup itself is not harmed; the older catalogue copy stays until one succeeds.
                 logger.error(
-                    "The catalogue copy was not written; it is tried again",
+                    .catalogueFailed, "The catalogue copy was not written; it is tried again",
                     metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
                 await wake.wait(atMost: .seconds(60))
             }
@@ -98,6 +98,6 @@ struct CatalogueKeeper: Sendable {
         try await state.durably { (store) throws(SafeBackupError) in
             try store.markCatalogueExported(destination, sequence: header.sequenceTo)
         }
-        logger.info("The catalogue copy was written", metadata: ["names": "\(header.names)"])
+        logger.info(.catalogueWritten, "The catalogue copy was written", metadata: ["names": "\(header.names)"])
     }
 }

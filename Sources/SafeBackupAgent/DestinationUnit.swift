@@ -35,8 +35,6 @@ package final class DestinationUnit: Sendable {
     /// Why the drain must end and the destination be attached again.
     let failure = Locked<SafeBackupError?>(nil)
     private let lanesInUse = Atomic(0)
-    /// When each reason for another try was logged last.
-    private let told = Locked<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
     /// Paths whose copies are being moved away: nothing is stored there meanwhile.
     let origins = Locked<Set<MovingPath>>([])
     /// Of the jobs whose path, or whose origin, another group is working on.
@@ -455,11 +453,11 @@ package final class DestinationUnit: Sendable {
         switch verdict {
         case .stuck:
             logger.error(
-                "A path cannot be saved; it is stuck",
+                .stuck, "A path cannot be saved; it is stuck",
                 metadata: ["path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)"])
         case .retry(let wait, _):
             logger.log(
-                level: isNew(error.code) && error.code != .torn && error.code != .interrupted ? .warning : .debug,
+                .willRetry, level: error.code == .torn || error.code == .interrupted ? .debug : .warning,
                 "A path will be tried again",
                 metadata: [
                     "path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)",
@@ -467,16 +465,6 @@ package final class DestinationUnit: Sendable {
                 ])
         }
         return Completion(job: job, outcome: .failed(error, verdict))
-    }
-
-    /// Each reason once in a while, so that a full disk is told and does not fill the log.
-    func isNew(_ code: SafeBackupError.Code) -> Bool {
-        told.withLock { told in
-            let now = ContinuousClock.now
-            if let last = told[code], now - last < .seconds(600) { return false }
-            told[code] = now
-            return true
-        }
     }
 
     private func finish(_ completions: [Completion]) async throws(SafeBackupError) {

@@ -70,7 +70,7 @@ struct RequestDesk: Sendable {
                 try store.answer(request.id, given)
                 try store.recordRequest(request.verb, RequestWork.told(request.verb, request.arguments), given)
             }
-            logger.info("A request was answered", metadata: ["verb": "\(request.verb)"])
+            logger.info(.requestAnswered, "A request was answered", metadata: ["verb": "\(request.verb)"])
         }
     }
 }

@@ -34,7 +34,7 @@ struct StateAccess: Sendable {
             if failure.code != .stateFailed || failure.disposition == .permanent || stop.isRequested { throw failure }
             if isFirst || wait >= .seconds(30) {
                 logger.error(
-                    "The state cannot be written; saving goes on when it can",
+                    .stateFailed, "The state cannot be written; saving goes on when it can",
                     metadata: ["error.code": "\(failure.code)", "error": "\(failure.message)"])
             }
             isFirst = false

@@ -37,6 +37,9 @@ struct RunCommand: AsyncParsableCommand {
     @Option(name: .long, help: .hidden)
     var reconcileEverySeconds = 86_400
 
+    @Option(name: .long, help: "How the log on standard error is written: text, or json for programs.")
+    var logFormat = LogFormat.text
+
     @Flag(name: .shortAndLong, help: "Log every step.")
     var verbose = false
 
@@ -47,11 +50,13 @@ struct RunCommand: AsyncParsableCommand {
             source: source.bytes, destination: destination.bytes, state: directory.path,
             known: directory.knownDestinations())
         let isTerminal = isatty(1) == 1
-        let logger = Console.logger(level: verbose ? .debug : isTerminal ? .warning : .info)
+        let log = StderrLog.sink(format: logFormat, isVerbose: verbose)
+        defer { log.finish() }
+        let logger = StderrLog.logger(to: log, level: verbose ? .debug : isTerminal ? .warning : .info)
         for (isInside, name) in [
             (preflight.isStateInside, "state directory"), (preflight.isDestinationInside, "destination"),
         ] where isInside {
-            logger.warning("The \(name) lies inside the source and is left out")
+            logger.warning(.leftOut, "The \(name) lies inside the source and is left out")
         }
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
