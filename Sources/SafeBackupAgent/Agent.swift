@@ -72,7 +72,8 @@ package final class Agent: Sendable {
     private let io: ThreadExecutor
     private let stop = StopSignal()
     package let progress = Progress()
-    private let current = Locked<StateStore?>(nil)
+    /// The open state of a run, for those who ask how it goes.
+    let current = Locked<StateStore?>(nil)
 
     package init(settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int) {
         self.settings = settings

@@ -22,6 +22,10 @@ struct CatalogueKeeper: Sendable {
     private static let (quietInterval, quietTime, costFactor) = (Duration.seconds(300), Duration.seconds(60), 100)
 
     func run(stop: StopSignal) async throws(SafeBackupError) {
+        try await Vitals.loop("catalogue copies") { () throws(SafeBackupError) in try await keep(until: stop) }
+    }
+
+    private func keep(until stop: StopSignal) async throws(SafeBackupError) {
         let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         var (seen, since, cost) = (Int64?.none, ContinuousClock.now, Duration.zero)

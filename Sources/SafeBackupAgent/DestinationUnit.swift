@@ -87,7 +87,9 @@ package final class DestinationUnit: Sendable {
     func run() async throws(SafeBackupError) {
         stop.onRequest { self.wake.signal() }
         do throws(SafeBackupError) {
-            try await runUntilStopped()
+            try await Vitals.loop("drain to \(printable(local.path.bytes))") { () throws(SafeBackupError) in
+                try await runUntilStopped()
+            }
         } catch {
             await letGo()
             throw error
@@ -167,7 +169,7 @@ package final class DestinationUnit: Sendable {
                     if let failure = self.failure.withLock({ $0 }) { return failure as SafeBackupError? }
                     let inUse = self.lanesInUse.load(ordering: .acquiring)
                     if inUse >= limits.lanes {
-                        await self.wake.wait()
+                        await self.wake.wait(atMost: Self.longestWait)
                         continue
                     }
                     let now = self.clock.now
@@ -185,7 +187,7 @@ package final class DestinationUnit: Sendable {
                         }
                         self.lanesInUse.add(1, ordering: .acquiringAndReleasing)
                         lanes.addTask {
-                            await self.carry(group, newestName: newest)
+                            await self.carryApart(group, newestName: newest)
                             self.lastWork.set(.now)
                             self.lanesInUse.subtract(1, ordering: .acquiringAndReleasing)
                             self.wake.signal()
@@ -255,7 +257,7 @@ package final class DestinationUnit: Sendable {
             var plans = await plan(stores)
             let isAlone = plans.contains(where: Self.mayMoveWhatOthersUse)
             if isAlone, lanesInUse.load(ordering: .acquiring) > 0 {
-                while lanesInUse.load(ordering: .acquiring) > 0 { await wake.wait() }
+                while lanesInUse.load(ordering: .acquiring) > 0 { await wake.wait(atMost: Self.longestWait) }
                 // Their failure ends the drain; nothing is leased yet.
                 if failure.withLock({ $0 != nil }) { return ([], true) }
                 // They may have moved away what the first plans saw.
@@ -338,6 +340,17 @@ package final class DestinationUnit: Sendable {
             result += zip(jobs, verdicts)
         }
         return result
+    }
+
+    /// One group beside others: each of them must move.
+    private func carryApart(_ group: [LeasedJob], newestName: Int64) async {
+        do throws(SafeBackupError) {
+            try await Vitals.loop("group to \(printable(local.path.bytes))") { () throws(SafeBackupError) in
+                await carry(group, newestName: newestName)
+            }
+        } catch {
+            failure.withLock { $0 = $0 ?? error }
+        }
     }
 
     /// One group from lease to catalogue.

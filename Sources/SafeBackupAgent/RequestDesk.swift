@@ -17,6 +17,10 @@ struct RequestDesk: Sendable {
     let changed: @Sendable (RequestWork.Effect) -> Void
 
     func run() async throws(SafeBackupError) {
+        try await Vitals.loop("requests") { () throws(SafeBackupError) in try await answerUntilStopped() }
+    }
+
+    private func answerUntilStopped() async throws(SafeBackupError) {
         let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         var seen: Int64?

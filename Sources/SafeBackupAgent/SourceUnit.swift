@@ -223,10 +223,14 @@ package final class SourceUnit: Sendable {
             reconcileWanted.signal()
         }
         stop.onRequest { finish(nil) }
+        let name = printable(settings.path.bytes)
         await withTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.follow(watcher, root)
+                    try await Vitals.loop("changes of \(name)", waker: { [weak watcher] in watcher?.nudge() }) {
+                        () throws(SafeBackupError) in
+                        try await self.follow(watcher, root)
+                    }
                     finish(nil)
                 } catch {
                     finish(error)
@@ -234,21 +238,27 @@ package final class SourceUnit: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.reconcileRepeatedly(root, watcher) { isOver.value }
+                    try await Vitals.loop("walks of \(name)") { () throws(SafeBackupError) in
+                        try await self.reconcileRepeatedly(root, watcher) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.lookRepeatedly(root, watcher, looking) { isOver.value }
+                    try await Vitals.loop("looks at \(name)") { () throws(SafeBackupError) in
+                        try await self.lookRepeatedly(root, watcher, looking) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.keepLooking(at: root) { isOver.value }
+                    try await Vitals.loop("root of \(name)") { () throws(SafeBackupError) in
+                        try await self.keepLooking(at: root) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }

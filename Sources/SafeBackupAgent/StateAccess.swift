@@ -1,6 +1,7 @@
 import Logging
 import SafeBackupCore
 import SafeBackupState
+import SafeBackupSystem
 
 /// The state, for callers that must not give up because its disk is full or failing: a call is repeated with back-off
 /// until it succeeds or the agent stops. Nothing that it was to record is called saved before.
@@ -17,6 +18,8 @@ struct StateAccess: Sendable {
         var wait = Duration.milliseconds(250)
         var isFirst = true
         while true {
+            // Also a state that cannot be written for hours is no standstill of who waits for it.
+            defer { Pulse.current?.mark() }
             let failure: SafeBackupError
             do throws(SafeBackupError) {
                 if !isFirst {

@@ -5,6 +5,7 @@ import SafeBackupAgent
 import SafeBackupCore
 import SafeBackupSystem
 import SafeBackupWatch
+import SystemPackage
 import UnixSignals
 
 struct RunCommand: AsyncParsableCommand {
@@ -65,12 +66,14 @@ struct RunCommand: AsyncParsableCommand {
         settings.idleTime = .milliseconds(idleMilliseconds)
         settings.reconcileInterval = .seconds(max(1, reconcileEverySeconds))
         let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
+        let service = ServiceReport(to: manager(logger), logger: logger)
         let signals = Task {
             var count = 0
             for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
                 count += 1
                 // The queue is durable: nothing is lost by leaving at once.
                 if count > 1 { Glibc.exit(130) }
+                service?.stopping()
                 agent.requestStop()
             }
         }
@@ -79,8 +82,13 @@ struct RunCommand: AsyncParsableCommand {
         display?.start()
         let result: AgentResult
         do {
-            result = try await agent.run {
+            let ready: @Sendable () -> Void = {
                 if isTerminal { display?.becameReady() } else { Console.print("ready") }
+            }
+            if let service {
+                result = try await service.report({ await agent.summary() }) { try await agent.run(ready: ready) }
+            } else {
+                result = try await agent.run(ready: ready)
             }
         } catch {
             await display?.stop()
@@ -98,6 +106,19 @@ struct RunCommand: AsyncParsableCommand {
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
             throw ExitCode(4)
+        }
+    }
+
+    /// The service manager that started us, if it wants to be told how we are.
+    private func manager(_ logger: Logger) -> ServiceManager? {
+        if once { return nil }
+        do throws(Errno) {
+            return try ServiceManager.ofThisProcess()
+        } catch {
+            logger.warning(
+                .managerUnreachable, "The service manager cannot be told how the agent is: NOTIFY_SOCKET is not usable",
+                metadata: ["error": "\(error.explanation)"])
+            return nil
         }
     }
 }

@@ -6,8 +6,10 @@ package enum EventID: String, CaseIterable, Sendable {
     // The agent.
     /// The state directory or the destination lies in the source and is left out.
     case leftOut
-    /// The agent does not answer to the service manager, because a part of it stands still.
+    /// A part of the agent stands still; the service manager hears nothing and will start it anew.
     case stalled
+    /// The service manager cannot be told how the agent is.
+    case managerUnreachable
     /// A verb's request was answered.
     case requestAnswered
 
