@@ -17,6 +17,7 @@ extension GroupStore {
             case .absent, .dropped, .moving, .taken: break
             case .linked: try removeVersion(version, ifSameAs: location)
             case .moved:
+                root.noteVacated(version)
                 try directories.directory(version.parent).moveToFreeName(
                     version.leaf, to: directories.directory(location.parent), location.leaf)
             }
@@ -31,6 +32,7 @@ extension GroupStore {
         let kept = try versions.status(of: version.leaf)
         let final = try directories.directory(location.parent).status(of: location.leaf)
         if kept.isSameFile(as: final) { try versions.remove(version.leaf) }
+        root.noteVacated(version)
     }
 
     mutating func removeStage(_ lease: LeasedJob) {
