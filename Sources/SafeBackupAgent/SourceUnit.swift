@@ -203,6 +203,8 @@ package final class SourceUnit: Sendable {
     }
 
     private func watch(_ root: SourceRoot, ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) {
+        let id = id
+        try await state.durably { (store) throws(SafeBackupError) in store.forgetTold(id) }
         let watcher = Watcher(filter: filter(for: root)) { () throws(SafeBackupError) in try root.opened() }
         let report = try await watcher.start()
         logger.info(
@@ -294,7 +296,7 @@ package final class SourceUnit: Sendable {
     private func follow(_ watcher: Watcher, _ root: SourceRoot) async throws(SafeBackupError) {
         var lastTold: ContinuousClock.Instant?
         while let batch = await watcher.next() {
-            if !batch.changes.isEmpty { try await enqueue(batch.changes) }
+            if !batch.changes.isEmpty { try await enqueue(batch.changes, batch.renames) }
             if !batch.notSaved.isEmpty {
                 let (id, entries) = (id, batch.notSaved)
                 try await state.durably { (store) throws(SafeBackupError) in
@@ -331,14 +333,17 @@ package final class SourceUnit: Sendable {
         }
     }
 
-    private func enqueue(_ changes: [Change]) async throws(SafeBackupError) {
+    private func enqueue(
+        _ changes: [Change], _ renames: [RelativePath: RelativePath]
+    ) async throws(SafeBackupError) {
         let now = clock.now
         let (id, destinations, settle) = (id, destinations, settings.settle)
         let queuedChanges = changes.map { change in
             QueuedChange(
                 path: change.path, action: change.kind == .vanished ? .delete : .store,
                 notBefore: settle.notBefore(for: change.kind, now: now), settleLimit: settle.limit,
-                isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes)
+                isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes,
+                origin: change.kind == .vanished || change.isDirectory ? nil : renames[change.path])
         }
         try await state.durably { (store) throws(SafeBackupError) in
             _ = try store.enqueue(destinations.map { ($0, queuedChanges) }, source: id)
