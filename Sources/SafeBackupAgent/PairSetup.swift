@@ -123,6 +123,7 @@ struct PairSetup: Sendable {
         let identifier = randomIdentifier()
         try await local.create(id: identifier, sources: entries)
         logger.notice(
+            .destinationBegun,
             inspection.exists && !inspection.isEmpty
                 ? "The destination holds files already; identical ones are taken over, others are kept as versions"
                 : "The destination is new",
@@ -143,6 +144,7 @@ struct PairSetup: Sendable {
     private func warnOfSharedDisk(_ destination: AgentSettings.Destination) {
         for member in destination.members where member.isSameDevice {
             logger.warning(
+                .sameFileSystem,
                 "Source and destination lie on the same file system: one failing disk takes both; use another disk",
                 metadata: [
                     "source.path": "\(printable(settings.sources[member.source].path.bytes))",
@@ -210,7 +212,7 @@ struct PairSetup: Sendable {
         _ local: LocalDestination
     ) async throws(SafeBackupError) {
         logger.notice(
-            "The destination is known to an earlier state of this machine; its catalogue is read",
+            .destinationKnown, "The destination is known to an earlier state of this machine; its catalogue is read",
             metadata: ["destination.path": "\(printable(destination.path.bytes))"])
         let files = try await local.catalogues()
         let shown = destination.path.appending(".safebackup").appending("catalogue")
@@ -219,13 +221,16 @@ struct PairSetup: Sendable {
             try Self.importNewest(of: files, shownIn: shown, into: id, knownAs: aliases, store)
         }
         for refusal in imported.refused {
-            logger.warning("A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
+            logger.warning(.catalogueUnusable, "A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
         }
         if let report = imported.report {
             logger.notice(
-                "The catalogue was read", metadata: ["names": "\(report.names)", "copies": "\(report.copies)"])
+                .catalogueRead, "The catalogue was read",
+                metadata: ["names": "\(report.names)", "copies": "\(report.copies)"])
         } else {
-            logger.warning("No finished catalogue is at the destination; every file is compared with the source")
+            logger.warning(
+                .catalogueMissing, "No finished catalogue is at the destination; every file is compared with the source"
+            )
         }
     }
 

@@ -5,6 +5,7 @@ import SafeBackupAgent
 import SafeBackupCore
 import SafeBackupSystem
 import SafeBackupWatch
+import SystemPackage
 import UnixSignals
 
 struct RunCommand: AsyncParsableCommand {
@@ -47,6 +48,9 @@ struct RunCommand: AsyncParsableCommand {
     @Option(name: .long, help: .hidden)
     var reconcileEverySeconds = 86_400
 
+    @Option(name: .long, help: "How the log on standard error is written: text, or json for programs.")
+    var logFormat = LogFormat.text
+
     @Flag(name: .shortAndLong, help: "Log every step.")
     var verbose = false
 
@@ -64,17 +68,21 @@ struct RunCommand: AsyncParsableCommand {
 
     func run() async throws {
         let isTerminal = isatty(1) == 1
-        let logger = Console.logger(level: verbose ? .debug : isTerminal ? .warning : .info)
+        let log = StderrLog.sink(format: logFormat, isVerbose: verbose)
+        defer { log.finish() }
+        let logger = StderrLog.logger(to: log, level: verbose ? .debug : isTerminal ? .warning : .info)
         let settings = try config.map { try configured($0, logger) } ?? named(logger)
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
         let agent = Agent(settings: settings, logger: logger, ioThreads: min(4 + 2 * settings.sources.count, 24))
+        let service = ServiceReport(to: manager(logger), logger: logger)
         let signals = Task {
             var count = 0
             for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
                 count += 1
                 // The queue is durable: nothing is lost by leaving at once.
                 if count > 1 { Glibc.exit(130) }
+                service?.stopping()
                 agent.requestStop()
             }
         }
@@ -83,8 +91,13 @@ struct RunCommand: AsyncParsableCommand {
         display?.start()
         let result: AgentResult
         do {
-            result = try await agent.run {
+            let ready: @Sendable () -> Void = {
                 if isTerminal { display?.becameReady() } else { Console.print("ready") }
+            }
+            if let service {
+                result = try await service.report({ await agent.summary() }) { try await agent.run(ready: ready) }
+            } else {
+                result = try await agent.run(ready: ready)
             }
         } catch {
             await display?.stop()
@@ -105,6 +118,19 @@ struct RunCommand: AsyncParsableCommand {
         }
     }
 
+    /// The service manager that started us, if it wants to be told how we are.
+    private func manager(_ logger: Logger) -> ServiceManager? {
+        if once { return nil }
+        do throws(Errno) {
+            return try ServiceManager.ofThisProcess()
+        } catch {
+            logger.warning(
+                .managerUnreachable, "The service manager cannot be told how the agent is: NOTIFY_SOCKET is not usable",
+                metadata: ["error": "\(error.explanation)"])
+            return nil
+        }
+    }
+
     /// SOURCE and DESTINATION of the command line.
     private func named(_ logger: Logger) throws -> AgentSettings {
         let directory = try state.directory()
@@ -115,7 +141,7 @@ struct RunCommand: AsyncParsableCommand {
         for (isInside, name) in [
             (preflight.isStateInside, "state directory"), (preflight.isDestinationInside, "destination"),
         ] where isInside {
-            logger.warning("The \(name) lies inside the source and is left out")
+            logger.warning(.leftOut, "The \(name) lies inside the source and is left out")
         }
         var settings = AgentSettings(
             preflight: preflight, state: directory, excludes: rules, isOnce: once)
@@ -131,7 +157,7 @@ struct RunCommand: AsyncParsableCommand {
     /// What the configuration file says.
     private func configured(_ file: ArgumentBytes, _ logger: Logger) throws -> AgentSettings {
         let (settings, notes) = try ConfiguredRun.settings(of: file, state: state, isOnce: once)
-        for note in notes.leftOut { logger.warning("\(note)") }
+        for note in notes.leftOut { logger.warning(.leftOut, "\(note)") }
         return settings
     }
 }
