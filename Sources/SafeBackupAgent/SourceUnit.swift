@@ -128,7 +128,7 @@ package final class SourceUnit: Sendable {
                     try await holding.begin(error)
                 default:
                     logger.error(
-                        "The source cannot be watched now; it is tried again",
+                        .sourceFailed, "The source cannot be watched now; it is tried again",
                         metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
                 }
                 await pausing.wait(atMost: .seconds(2))
@@ -211,7 +211,7 @@ package final class SourceUnit: Sendable {
         let watcher = Watcher(filter: filter(for: root)) { () throws(SafeBackupError) in try root.opened() }
         let report = try await watcher.start()
         logger.info(
-            "The source is watched",
+            .watching, "The source is watched",
             metadata: ["directories": "\(report.directories)", "watched": "\(report.watched)"])
         walkedSince.set(false)
         // The first walk makes up for what was lost before it.
@@ -228,10 +228,14 @@ package final class SourceUnit: Sendable {
             reconcileWanted.signal()
         }
         stop.onRequest { finish(nil) }
+        let name = printable(settings.path.bytes)
         await withTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.follow(watcher, root)
+                    try await Vitals.loop("changes of \(name)", waker: { [weak watcher] in watcher?.nudge() }) {
+                        () throws(SafeBackupError) in
+                        try await self.follow(watcher, root)
+                    }
                     finish(nil)
                 } catch {
                     finish(error)
@@ -239,21 +243,27 @@ package final class SourceUnit: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.reconcileRepeatedly(root, watcher) { isOver.value }
+                    try await Vitals.loop("walks of \(name)") { () throws(SafeBackupError) in
+                        try await self.reconcileRepeatedly(root, watcher) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.lookRepeatedly(root, watcher, looking) { isOver.value }
+                    try await Vitals.loop("looks at \(name)") { () throws(SafeBackupError) in
+                        try await self.lookRepeatedly(root, watcher, looking) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.keepLooking(at: root) { isOver.value }
+                    try await Vitals.loop("root of \(name)") { () throws(SafeBackupError) in
+                        try await self.keepLooking(at: root) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }
@@ -277,7 +287,9 @@ package final class SourceUnit: Sendable {
                 return mounts.hasChanged()
             }
             guard isMounted else { continue }
-            logger.notice("Something was mounted or unmounted below the source; it is compared with the catalogue")
+            logger.notice(
+                .mountsChanged, "Something was mounted or unmounted below the source; it is compared with the catalogue"
+            )
             try await state.durably { (store) throws(SafeBackupError) in try store.markDesynced(id, true) }
             reconcileWanted.signal()
         }
@@ -305,7 +317,8 @@ package final class SourceUnit: Sendable {
                 let isNew = lastTold.map { ContinuousClock.now - $0 > .seconds(10) } ?? true
                 lastTold = .now
                 logger.log(
-                    level: isNew ? .warning : .debug, "Events were lost; the source is compared with the catalogue",
+                    .desynced, level: isNew ? .warning : .debug,
+                    "Events were lost; the source is compared with the catalogue",
                     metadata: ["reason": "\(batch.desynced.map { "\($0)" }.joined(separator: ", "))"])
                 try await state.durably { (store) throws(SafeBackupError) in
                     try store.markDesynced(id, true)
@@ -316,7 +329,8 @@ package final class SourceUnit: Sendable {
                 // Whether the path still leads to the directory that we know decides.
                 guard let root = knownRoot else { return }
                 try await io.run { () throws(SafeBackupError) in try root.verify() }
-                logger.warning("The root changed and is still the same directory", metadata: ["event": "\(event)"])
+                logger.warning(
+                    .rootChanged, "The root changed and is still the same directory", metadata: ["event": "\(event)"])
                 reconcileWanted.signal()
             }
         }
@@ -373,7 +387,8 @@ package final class SourceUnit: Sendable {
             schedule.noteBegin()
             if reason == .desynced {
                 let report = try await watcher.resync()
-                logger.debug("The watches were placed again", metadata: ["watched": "\(report.watched)"])
+                logger.debug(
+                    .watchesPlaced, "The watches were placed again", metadata: ["watched": "\(report.watched)"])
             }
             try await reconcile(root, reason)
             walkedSince.set(true)
@@ -443,7 +458,7 @@ package final class SourceUnit: Sendable {
                 guard let failure = directory.failure else { continue }
                 isComplete = false
                 logger.error(
-                    "A directory cannot be read; nothing below it is saved",
+                    .directoryUnreadable, "A directory cannot be read; nothing below it is saved",
                     metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
             }
             ahead = try await next.value.get()
@@ -460,14 +475,14 @@ package final class SourceUnit: Sendable {
         if doubts.withLock({ $0 }) == doubtsBefore { walkedUpTo.set(last) }
         queued()
         logger.info(
-            "The source was compared with the catalogue",
+            .reconciled, "The source was compared with the catalogue",
             metadata: [
                 "reason": "\(reason)", "seen": "\(total.seen)", "queued": "\(total.queued)",
                 "seconds": "\(secondsText(ContinuousClock.now - began))",
             ])
         if total.drift > 0 {
             logger.warning(
-                "The walk found changes that no event had told of; they are saved now; please report it",
+                .drift, "The walk found changes that no event had told of; they are saved now; please report it",
                 metadata: ["drift": "\(total.drift)"])
         }
     }

@@ -86,6 +86,7 @@ struct GroupStore {
             flush.end()
         }
         for (index, lease) in group.enumerated() {
+            Pulse.current?.mark()
             progress.append(stage(lease))
             if isMove(index), let copy = lease.job.origin?.copy { takers[copy.location] = (index, copy) }
             Faults.reach("staged")

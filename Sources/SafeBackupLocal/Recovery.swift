@@ -41,6 +41,7 @@ struct Recovery {
     mutating func run(_ leases: [LeasedJob]) throws(SafeBackupError) -> [RecoveredLease] {
         var recovered: [RecoveredLease] = []
         for lease in leases {
+            Pulse.current?.mark()
             do {
                 recovered.append(try recover(lease))
             } catch {
