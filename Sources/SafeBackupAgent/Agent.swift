@@ -20,12 +20,14 @@ package enum AgentResult: Sendable {
     case held(SafeBackupError)
     /// `--once` found the source or the destination paused; so many jobs wait.
     case paused(Int)
+    /// `--once` was asked to stop before everything was saved; so many jobs wait, and the walk may not have ended.
+    case stopped(Int)
 }
 
 /// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
 /// until it is told to stop.
 package final class Agent: Sendable {
-    private let settings: AgentSettings
+    private let wanted: Locked<Wanted>
     private let logger: Logger
     private let clock: WallClock
     private let io: ThreadExecutor
@@ -34,8 +36,26 @@ package final class Agent: Sendable {
     /// The open state of a run, for those who ask how it goes.
     let current = Locked<StateStore?>(nil)
 
+    /// The settings of this round, and of those that may follow it.
+    private struct Wanted {
+        var settings: AgentSettings
+        /// What the agent ran with before, until the newer ones have turned out to be usable.
+        var former: AgentSettings?
+        /// Newer settings came, and the round that has the older ones is to end.
+        var isReloading = false
+        /// The settings that came last could not be used.
+        var areRefused = false
+        /// Ends the round.
+        var stop: StopSignal?
+    }
+
+    /// The settings that came last could not be used, and the agent runs with those before them.
+    package var hasRefusedSettings: Bool { wanted.withLock { $0.areRefused } }
+
+    private var settings: AgentSettings { wanted.withLock { $0.settings } }
+
     package init(settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int) {
-        self.settings = settings
+        wanted = Locked(Wanted(settings: settings))
         self.logger = logger
         self.clock = clock
         io = ThreadExecutor(name: "sb.io", count: ioThreads)
@@ -43,6 +63,22 @@ package final class Agent: Sendable {
 
     /// Asks for an orderly end: watching stops, groups in flight end or are given back, the state is closed.
     package func requestStop() { stop.request() }
+
+    /// Goes on with other settings: what is under way ends or is given back, as at a stop, and begins again with them. The
+    /// queue stays, and the walk at the beginning finds what changed in between. The state's directory stays too. If the
+    /// settings turn out not to be usable, the agent goes on with those that it had.
+    package func reload(_ settings: AgentSettings) {
+        let stop = wanted.withLock { wanted in
+            wanted.former = wanted.former ?? wanted.settings
+            let state = wanted.settings.state
+            wanted.settings = settings
+            wanted.settings.state = state
+            wanted.isReloading = true
+            wanted.areRefused = false
+            return wanted.stop
+        }
+        stop?.request()
+    }
 
     package var isStopping: Bool { stop.isRequested }
 
@@ -108,7 +144,8 @@ package final class Agent: Sendable {
         }
     }
 
-    /// One round, and another each time the state turns out to be damaged: it is begun anew and rebuilt.
+    /// One round, and another each time the state turns out to be damaged, when it is begun anew and rebuilt, or other
+    /// settings came.
     private func runRounds(
         with store: StateStore, _ first: OpenReport, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
@@ -119,13 +156,24 @@ package final class Agent: Sendable {
             if !isAnnounced.value { ready() }
             isAnnounced.set(true)
         }
-        for _ in 0..<4 {
+        var damages = 0
+        while damages < 4 {
             let failure: SafeBackupError
             do throws(SafeBackupError) {
-                return try await run(with: store, report, ready: announce)
+                let result = try await run(with: store, report, ready: announce)
+                guard goesOnReloaded() else { return result }
+                report.damagedMovedTo = nil
+                continue
             } catch {
                 failure = error
             }
+            // A round that is to end gives up on a state that cannot be written; the next one waits for it again.
+            let isGivenUp = failure.code == .stateFailed && failure.disposition != .permanent
+            if goesOnWithFormer(after: failure) || (isGivenUp && goesOnReloaded()) {
+                report.damagedMovedTo = nil
+                continue
+            }
+            damages += 1
             if failure.code == .stateFailed && stop.isRequested {
                 // What could not be written down was not called saved, and the next start's walk finds it.
                 logger.warning(
@@ -144,12 +192,42 @@ package final class Agent: Sendable {
                 + "another place with --state", disposition: .permanent)
     }
 
+    /// Whether the round ended because newer settings came; they are those of the next.
+    private func goesOnReloaded() -> Bool {
+        wanted.withLock { wanted in
+            defer { wanted.isReloading = false }
+            return wanted.isReloading && !stop.isRequested
+        }
+    }
+
+    /// Whether the round could not begin with the settings that came last; then the former ones are those of the next.
+    private func goesOnWithFormer(after failure: SafeBackupError) -> Bool {
+        if failure.code == .stateFailed || failure.code == .stateDamaged || stop.isRequested { return false }
+        let isFormer = wanted.withLock { wanted in
+            guard let former = wanted.former else { return false }
+            (wanted.settings, wanted.former, wanted.areRefused) = (former, nil, true)
+            return true
+        }
+        if isFormer {
+            logger.error(
+                .configurationRefused, "The new configuration cannot be used; the agent goes on with the one it had",
+                metadata: ["error.code": "\(failure.code)", "error": "\(failure.message)"])
+        }
+        return isFormer
+    }
+
     private func run(
         with store: StateStore, _ report: OpenReport, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
         // Ends this round: at a requested stop, or when the state turns out to be damaged and a new round begins.
         let stop = StopSignal()
         self.stop.onRequest { stop.request() }
+        let settings = wanted.withLock { wanted in
+            // What comes from now on ends this round.
+            wanted.isReloading = false
+            wanted.stop = stop
+            return wanted.settings
+        }
         if let moved = report.damagedMovedTo {
             logger.error(
                 .stateRebuilt,
@@ -173,6 +251,8 @@ package final class Agent: Sendable {
             guard settings.isOnce, error.isHolding else { throw error }
             return .held(error)
         }
+        // They can be used.
+        wanted.withLock { if !$0.isReloading { $0.former = nil } }
         let result: Result<AgentResult, SafeBackupError>
         do throws(SafeBackupError) {
             if settings.isOnce {

@@ -40,6 +40,7 @@ final class OnceRun: Sendable {
             for destination in attached { tasks.addTask { await self.drain(destination) } }
         }
         if let held = try heldOrThrow() { return held }
+        if stop.isRequested, let waiting = try await leftOver() { return .stopped(waiting) }
         let unsaved = try await state.durably { (store) throws(SafeBackupError) in
             UnsavedReport(try store.unsavedReport(limit: UnsavedReport.limit))
         }
@@ -50,6 +51,18 @@ final class OnceRun: Sendable {
             }
         }
         return unsaved.isComplete ? .complete : .incomplete(unsaved)
+    }
+
+    /// What a run that was stopped leaves to do; `nil` if that is nothing, as the stop came after its work.
+    private func leftOver() async throws(SafeBackupError) -> Int? {
+        try await state.durably { (store) throws(SafeBackupError) in
+            let counts = try store.counts()
+            let waiting = counts.pending + counts.leased
+            let isWalked = try store.sources().allSatisfy {
+                !$0.isActive || $0.lastReconcileAt != nil && !$0.isDesynced
+            }
+            return waiting == 0 && isWalked ? nil : waiting
+        }
     }
 
     /// After failures alone.

@@ -22,8 +22,9 @@ struct CheckConfigCommand: ParsableCommand {
 
     func run() throws {
         let path = ConfiguredRun.path(file)
-        let (settings, notes) = try ConfiguredRun.settings(of: file, state: state, isOnce: false)
-        for note in notes.leftOut + notes.others { Console.print("note: \(note)") }
+        let read = try ConfiguredRun(of: path, state: state, isOnce: false)
+        let settings = read.settings
+        for note in read.notes.leftOut + read.notes.others { Console.print("note: \(note)") }
         let pairs = settings.destinations.reduce(0) { $0 + $1.members.count }
         Console.print(
             "\(printable(path.bytes)): no mistakes; sources: \(settings.sources.count), destinations: "
@@ -62,35 +63,4 @@ struct ConfigExampleCommand: ParsableCommand {
         commandName: "example", abstract: "Print a configuration with every key, its meaning and its default.")
 
     func run() { Console.write(ConfigurationKeys.example, to: 1) }
-}
-
-/// A configuration file as the verbs use it.
-enum ConfiguredRun {
-    static func path(_ file: ArgumentBytes?) -> FilePath {
-        if let file { return FilePath(bytes: file.bytes) }
-        var environment: [String: String] = [:]
-        for name in ["XDG_CONFIG_HOME", "HOME"] {
-            if let pointer = getenv(name) { environment[name] = String(cString: pointer) }
-        }
-        return ConfigurationFiles.standard(environment: environment, uid: getuid())
-    }
-
-    /// - Throws: everything that is wrong, in one error.
-    static func settings(
-        of file: ArgumentBytes?, state: StateOption, isOnce: Bool
-    ) throws(SafeBackupError) -> (settings: AgentSettings, notes: AgentSettings.Notes) {
-        var notes = AgentSettings.Notes()
-        let configuration: Configuration
-        do throws(ConfigurationFailure) {
-            configuration = try ConfigurationFiles.load(path(file))
-        } catch {
-            throw error.error
-        }
-        let directory = try state.directory(configured: configuration.state)
-        do throws(ConfigurationFailure) {
-            return (try AgentSettings(configuration, state: directory, isOnce: isOnce, notes: &notes), notes)
-        } catch {
-            throw error.error
-        }
-    }
 }

@@ -71,14 +71,21 @@ struct RunCommand: AsyncParsableCommand {
         let log = StderrLog.sink(format: logFormat, isVerbose: verbose)
         defer { log.finish() }
         let logger = StderrLog.logger(to: log, level: verbose ? .debug : isTerminal ? .warning : .info)
-        let settings = try config.map { try configured($0, logger) } ?? named(logger)
+        var configured: ConfiguredRun?
+        if let config { configured = try readConfiguration(config, logger) }
+        let settings = try configured?.settings ?? named(logger)
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
         let agent = Agent(settings: settings, logger: logger, ioThreads: min(4 + 2 * settings.sources.count, 24))
         let service = ServiceReport(to: manager(logger), logger: logger)
-        let signals = Task {
-            var count = 0
-            for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
+        let signals = Task { [configured] in
+            var (count, current) = (0, configured)
+            let hangUp: [UnixSignal] = configured != nil && !once ? [.sighup] : []
+            for await signal in await UnixSignalsSequence(trapping: [.sigterm, .sigint] + hangUp) {
+                if signal == .sighup {
+                    current = current?.reloaded(by: agent, logger)
+                    continue
+                }
                 count += 1
                 // The queue is durable: nothing is lost by leaving at once.
                 if count > 1 { Glibc.exit(130) }
@@ -112,6 +119,11 @@ struct RunCommand: AsyncParsableCommand {
         case .paused(let jobs):
             Console.error("safebackup: paused: \(jobs) changes wait; 'safebackup resume' saves them")
             if jobs > 0 { throw ExitCode(3) }
+        case .stopped(let jobs):
+            Console.error(
+                "safebackup: stopped before everything was saved: \(jobs) changes that are known of wait; the next run "
+                    + "goes on from there")
+            throw ExitCode(3)
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
             throw ExitCode(4)
@@ -155,9 +167,10 @@ struct RunCommand: AsyncParsableCommand {
     }
 
     /// What the configuration file says.
-    private func configured(_ file: ArgumentBytes, _ logger: Logger) throws -> AgentSettings {
-        let (settings, notes) = try ConfiguredRun.settings(of: file, state: state, isOnce: once)
-        for note in notes.leftOut { logger.warning(.leftOut, "\(note)") }
-        return settings
+    private func readConfiguration(_ file: ArgumentBytes, _ logger: Logger) throws -> ConfiguredRun {
+        // It is read again from another current directory.
+        let read = try ConfiguredRun(of: ConfiguredRun.absolutePath(file), state: state, isOnce: once)
+        for note in read.notes.leftOut { logger.warning(.leftOut, "\(note)") }
+        return read
     }
 }

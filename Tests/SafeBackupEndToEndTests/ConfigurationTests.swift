@@ -302,6 +302,57 @@ extension EndToEnd {
             #expect(neither.ending == .exit(2))
         }
 
+        @Test("SIGHUP applies what the file says now, keeps what cannot be used away, and loses no change")
+        func reload() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            let one = bench.root.appending("one")
+            let agent = try await start(bench, file)
+            #expect(try await eventually { isThere(one.appending("from/b/file"), "of b\n") })
+            let content = String(decoding: try read(file), as: UTF8.self)
+            // A mistake.
+            try bench.write(file, Array((content + "\nidle-tim = 1s").utf8))
+            agent.send(SIGHUP)
+            let isRefused = try await eventually { agent.errorText.contains("did you mean 'idle-time'?") }
+            #expect(isRefused, "\(agent.errorTail)")
+            // What only the start finds: a source that is not there.
+            let third = content + "\n[source \"c\"]\npath = \(bench.root)/c\ndestination = one\nprefix = from/c\n"
+            try bench.write(file, Array(third.utf8))
+            agent.send(SIGHUP)
+            let isTold = try await eventually { agent.errorText.contains("cannot be used; the agent goes on") }
+            #expect(isTold, "\(agent.errorTail)")
+            try bench.write(bench.root.appending("a/kept on"), Array("by the former\n".utf8))
+            #expect(try await eventually { isThere(one.appending("from/a/kept on"), "by the former\n") })
+            // Now it is there, and the file is as before.
+            try bench.makeDirectory(bench.root.appending("c"))
+            try bench.write(bench.root.appending("c/file"), Array("of c\n".utf8))
+            agent.send(SIGHUP)
+            #expect(try await eventually { isThere(one.appending("from/c/file"), "of c\n") }, "\(agent.errorTail)")
+            // One goes, and another rule comes; changes go on meanwhile.
+            let last = content.split(separator: "\n").map { $0 == "exclude = *.tmp" ? "exclude = *.log" : String($0) }
+            try bench.write(file, Array(last.joined(separator: "\n").utf8))
+            agent.send(SIGHUP)
+            for number in 0..<20 {
+                try bench.write(bench.root.appending("b/\(number).tmp"), Array("\(number)\n".utf8))
+                try bench.write(bench.root.appending("b/\(number).log"), Array("\(number)\n".utf8))
+            }
+            let isApplied = try await eventually {
+                let saved = try Tree(one.appending("from/b")).entries.keys
+                return (0..<20).allSatisfy { number in saved.contains { $0.description == "\(number).tmp" } }
+            }
+            #expect(isApplied, "\(agent.errorTail)")
+            let isActive = try await eventually {
+                try StateFile(copying: bench.state).rows("SELECT active FROM source ORDER BY path").map {
+                    $0[0].integer
+                }
+                    == [1, 1, 0]
+            }
+            #expect(isActive)
+            #expect(agent.errorText.contains("exclude: *.tmp → *.log"), "\(agent.errorText)")
+            try await bench.stop(agent)
+            #expect(agent.outputText == "ready\n")
+            #expect(try StateFile(copying: bench.state).lies(about: one) == [])
+        }
+
         @Test("config example can be checked and shown, and says the same as its effective form")
         func example() async throws {
             let (bench, file) = try bench(Self.twoSources)
