@@ -17,7 +17,7 @@ struct SafeBackup: AsyncParsableCommand {
         subcommands: [
             RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self, ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
-            PauseCommand.self, ResumeCommand.self,
+            PauseCommand.self, ResumeCommand.self, CleanCommand.self,
         ])
 }
 
