@@ -296,6 +296,7 @@ package final class DestinationUnit: Sendable {
     /// just then, the job fails and is tried again.
     private func plan(_ jobs: [DueJob]) async -> [Result<LeasePlan, SafeBackupError>] {
         var plans = await local.plan(jobs)
+        await replanSpellings(of: jobs, &plans)
         var overDirectories: [(index: Int, root: SourceRoot, path: RelativePath)] = []
         for (index, plan) in plans.enumerated() {
             guard case .success(let plan) = plan, case .present(.directory, _, _, _) = plan.final,

@@ -137,6 +137,13 @@ extension StateStore {
         }
     }
 
+    /// Whether the catalogue has a copy at the location.
+    package func holdsCopy(_ destination: DestinationID, at location: RelativePath) throws(SafeBackupError) -> Bool {
+        try read { (connection) throws(SafeBackupError) in
+            try connection.copy(in: destination, at: location) != nil
+        }
+    }
+
     // MARK: - Names and copies
 
     /// Takes a moved copy out of its place, with all others that move in the same transaction, so that each then finds

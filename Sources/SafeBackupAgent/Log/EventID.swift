@@ -66,6 +66,10 @@ package enum EventID: String, CaseIterable, Sendable {
     case destinationFailed
     /// Unfinished work of an earlier run was ended or undone.
     case recovered
+    /// All stored copies were looked for, and nobody else had deleted or changed one.
+    case copiesChecked
+    /// Stored copies were deleted or changed by somebody else.
+    case copiesChanged
     /// The destination's catalogue was read.
     case catalogueRead
     /// No finished catalogue is at the destination.
