@@ -35,6 +35,7 @@ package struct Acceptance: Sendable {
     /// Looks at what the person names: the path of a source or of a destination.
     /// - Throws: `invalidConfiguration` when the state knows no such path.
     package init(of name: [UInt8], in directory: StateDirectory) throws(SafeBackupError) {
+        try SHA256.requireAvailable()
         try directory.requireState()
         let status = try StateReader(in: directory.path).status()
         switch try NamedSide.find(name, in: status) {

@@ -59,7 +59,7 @@ struct RunCommand: AsyncParsableCommand {
             preflight: preflight, state: directory, excludes: rules, isOnce: once)
         settings.idleTime = .milliseconds(idleMilliseconds)
         settings.reconcileInterval = .seconds(max(1, reconcileEverySeconds))
-        let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
+        let agent = try Agent(settings: settings, logger: logger, ioThreads: 6)
         let signals = Task {
             var count = 0
             for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {

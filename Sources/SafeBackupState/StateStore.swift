@@ -31,10 +31,10 @@ package actor StateStore {
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    private init(_ file: StateFile) {
+    private init(_ file: StateFile, on executor: ThreadExecutor) {
         self.file = file
         clock = file.clock
-        executor = ThreadExecutor(name: "sb.state")
+        self.executor = executor
     }
 
     deinit { executor.stop() }
@@ -44,7 +44,7 @@ package actor StateStore {
     /// Opens the state in `directory`, which is made with mode 0700 if it is missing; begins a new one where there is
     /// none, or where it is damaged.
     ///
-    /// Throws `stateNewer` (the file is as it was), and `stateFailed`.
+    /// Throws `stateNewer` (the file is as it was), `stateFailed`, and `exhausted` when the system gives no thread.
     package static func open(
         in directory: FilePath, clock: WallClock = .system, options: StateOptions = StateOptions()
     ) async throws(SafeBackupError) -> (StateStore, OpenReport) {
@@ -52,7 +52,13 @@ package actor StateStore {
     }
 
     static func open(_ file: StateFile) async throws(SafeBackupError) -> (StateStore, OpenReport) {
-        let store = StateStore(file)
+        let executor: ThreadExecutor
+        do throws(Errno) {
+            executor = try ThreadExecutor(name: "sb.state")
+        } catch {
+            throw .noThread(error)
+        }
+        let store = StateStore(file, on: executor)
         return (store, try await store.reopen())
     }
 
