@@ -151,6 +151,12 @@ extension DestinationUnit {
             try store.complete(id, completions)
         }
         Faults.reach("completed")
+        for emptied in result.emptied {
+            guard let path = sources[emptied.source]?.settings.path.bytes else { continue }
+            logger.warning(
+                "A source has no file any more; nothing is removed from the backup",
+                metadata: ["source.path": "\(printable(path))", "advice": "\(emptied.advice(path))"])
+        }
         if !result.excessVersions.isEmpty {
             let copies = result.excessVersions.map(\.id)
             try await state.durably { (store) throws(SafeBackupError) in

@@ -24,6 +24,8 @@ package actor StateStore {
     /// Whether a pair had names when it was first asked about, or one was told to have vanished since: only then can a
     /// copy have to move. Not so during a first save, which is spared the search.
     private var movable: [PairKey: Bool] = [:]
+    /// Which sources lose their files.
+    var emptying = EmptyingSources()
     /// What may still be told of single paths.
     var journalBudget = JournalBudget()
     /// The registry's pairs; read again after every change and every failure.
@@ -72,6 +74,7 @@ package actor StateStore {
         connection = nil
         knownPairs = nil
         movable.removeAll()
+        emptying.noted = nil
         let (opened, report) = try file.open(isKnownDamaged: isDamaged)
         connection = opened
         isDamaged = false
@@ -117,6 +120,7 @@ package actor StateStore {
     /// Runs `body` in one transaction that is durable when this returns, and undone when it throws.
     func write<R>(_ body: (Connection) throws(SafeBackupError) -> R) throws(SafeBackupError) -> R {
         let connection = try usable()
+        let emptyingBefore = emptying
         tallies.removeAll(keepingCapacity: true)
         do throws(SafeBackupError) {
             try connection.begin()
@@ -132,6 +136,7 @@ package actor StateStore {
         } catch {
             connection.rollBack()
             knownPairs = nil
+            emptying = emptyingBefore
             throw error
         }
     }
@@ -161,6 +166,9 @@ package actor StateStore {
 
     /// Numbers up to `number` are given.
     func raiseCounter(to number: Int64) { counter = max(counter, number) }
+
+    /// By how many live files the running transaction changes each pair.
+    var fileChanges: [PairKey: Int64] { tallies.mapValues(\.files).filter { $0.value != 0 } }
 
     func note(_ pair: PairKey, _ change: (inout Tally) -> Void) { change(&tallies[pair, default: Tally()]) }
 
