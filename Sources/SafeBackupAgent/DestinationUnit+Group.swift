@@ -6,6 +6,17 @@ import SafeBackupSystem
 
 /// What becomes of a group of leased jobs.
 extension DestinationUnit {
+    /// One group beside others: each of them must move.
+    func carryApart(_ group: [LeasedJob], newestName: Int64) async {
+        do throws(SafeBackupError) {
+            try await Vitals.loop("group to \(printable(local.path.bytes))") { () throws(SafeBackupError) in
+                await carry(group, newestName: newestName)
+            }
+        } catch {
+            failure.withLock { $0 = $0 ?? error }
+        }
+    }
+
     /// One group from lease to catalogue. What waits for it can go on then.
     func carry(_ group: [LeasedJob], newestName: Int64) async {
         let (trees, readable) = await openSources(of: group)
@@ -120,11 +131,11 @@ extension DestinationUnit {
         switch verdict {
         case .stuck:
             logger.error(
-                "A path cannot be saved; it is stuck",
+                .stuck, "A path cannot be saved; it is stuck",
                 metadata: ["path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)"])
         case .retry(let wait, _):
             logger.log(
-                level: isNew(error.code) && error.code != .torn && error.code != .interrupted ? .warning : .debug,
+                .willRetry, level: error.code == .torn || error.code == .interrupted ? .debug : .warning,
                 "A path will be tried again",
                 metadata: [
                     "path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)",
@@ -132,16 +143,6 @@ extension DestinationUnit {
                 ])
         }
         return Completion(job: job, outcome: .failed(error, verdict))
-    }
-
-    /// Each reason once in a while, so that a full disk is told and does not fill the log.
-    func isNew(_ code: SafeBackupError.Code) -> Bool {
-        told.withLock { told in
-            let now = ContinuousClock.now
-            if let last = told[code], now - last < .seconds(600) { return false }
-            told[code] = now
-            return true
-        }
     }
 
     func finish(_ completions: [Completion]) async throws(SafeBackupError) {
@@ -154,7 +155,7 @@ extension DestinationUnit {
         for emptied in result.emptied {
             guard let path = sources[emptied.source]?.settings.path.bytes else { continue }
             logger.warning(
-                "A source has no file any more; nothing is removed from the backup",
+                .emptied, "A source has no file any more; nothing is removed from the backup",
                 metadata: ["source.path": "\(printable(path))", "advice": "\(emptied.advice(path))"])
         }
         if !result.excessVersions.isEmpty {

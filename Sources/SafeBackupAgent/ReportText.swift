@@ -26,6 +26,9 @@ package enum ReportText {
         counted(number, noun, plural)
     }
 
+    /// See `SafeBackupCore.grouped`.
+    static func grouped(_ number: Int) -> String { SafeBackupCore.grouped(number) }
+
     /// What waits, as far as its sizes are known; `bytes` is `nil` if none is.
     static func size(_ bytes: Int64?, unknown: Int) -> String {
         guard let bytes else { return "size not known yet" }

@@ -26,6 +26,8 @@ package actor StateStore {
     private var movable: [PairKey: Bool] = [:]
     /// Which sources lose their files.
     var emptying = EmptyingSources()
+    /// The counter at the end of the walk since which no event of a source was lost; none while one may have been.
+    var allToldSince: [SourceID: Int64] = [:]
     /// What may still be told of single paths.
     var journalBudget = JournalBudget()
     /// The registry's pairs; read again after every change and every failure.
@@ -75,6 +77,7 @@ package actor StateStore {
         knownPairs = nil
         movable.removeAll()
         emptying.noted = nil
+        allToldSince.removeAll()
         let (opened, report) = try file.open(isKnownDamaged: isDamaged)
         connection = opened
         isDamaged = false
