@@ -112,6 +112,11 @@ struct RunCommand: AsyncParsableCommand {
             Console.error(
                 "safebackup: paused: \(counted(jobs, "change waits", "changes wait")) for 'safebackup resume'")
             if jobs > 0 { throw ExitCode(3) }
+        case .stopped(let jobs):
+            Console.error(
+                "safebackup: stopped before everything was saved: \(jobs) changes that are known of wait; the next run "
+                    + "goes on from there")
+            throw ExitCode(3)
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
             if once { Console.error("safebackup: this run has ended; start it again when that is gone") }
