@@ -148,12 +148,13 @@ extension StateStore {
         }
     }
 
-<<<<<<< HEAD
     /// Whether the catalogue has a copy at the location.
     package func holdsCopy(_ destination: DestinationID, at location: RelativePath) throws(SafeBackupError) -> Bool {
         try read { (connection) throws(SafeBackupError) in
             try connection.copy(in: destination, at: location) != nil
-=======
+        }
+    }
+
     /// What jobs were put off for is free: they are due, those excepted that something else has put off since.
     package func resume(
         _ destination: DestinationID, _ jobs: [PostponedJob], at time: Timestamp
@@ -167,7 +168,6 @@ extension StateStore {
             for job in jobs {
                 try update.bind(time).bind(job.sequence).bind(destination.rawValue).bind(job.until).run()
             }
->>>>>>> a
         }
     }
 
