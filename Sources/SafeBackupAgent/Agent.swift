@@ -2,6 +2,7 @@ package import Logging
 package import SafeBackupCore
 import SafeBackupState
 package import SafeBackupSystem
+import SystemPackage
 
 /// Jobs that are not done.
 package struct Waiting: Sendable {
@@ -54,11 +55,18 @@ package final class Agent: Sendable {
 
     private var settings: AgentSettings { wanted.withLock { $0.settings } }
 
-    package init(settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int) {
+    /// Throws `exhausted` when the system gives no threads.
+    package init(
+        settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int
+    ) throws(SafeBackupError) {
         wanted = Locked(Wanted(settings: settings))
         self.logger = logger
         self.clock = clock
-        io = ThreadExecutor(name: "sb.io", count: ioThreads)
+        do throws(Errno) {
+            io = try ThreadExecutor(name: "sb.io", count: ioThreads)
+        } catch {
+            throw .noThread(error)
+        }
     }
 
     /// Asks for an orderly end: watching stops, groups in flight end or are given back, the state is closed.

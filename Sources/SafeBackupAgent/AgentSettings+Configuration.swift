@@ -72,7 +72,12 @@ extension AgentSettings {
             switch exclude {
             case .pattern(let pattern, let place):
                 do throws(SafeBackupError) {
-                    _ = try ExcludeRules([pattern])
+                    // A line of a file of patterns may be without effect, as git has it; here it is a mistake.
+                    if let idle = try ExcludeRules([pattern]).idle.first {
+                        let shown = printable(pattern.bytes)
+                        problems.append(
+                            ConfigurationProblem(place, "exclude: '\(shown)' \(idle.reason); see gitignore(5)"))
+                    }
                     patterns.append(pattern)
                 } catch {
                     problems.append(ConfigurationProblem(place, error.message))
@@ -117,6 +122,11 @@ extension AgentSettings {
             )
         }
         return notes
+    }
+
+    /// Lines of files of `exclude-from` that match nothing.
+    package var idleRules: [String] {
+        sources.flatMap(\.excludes.idle).map { "\($0.pattern.place): '\(printable($0.pattern.bytes))' \($0.reason)" }
     }
 
     /// Paths that turn out to be one, or destinations that lie in each other, by another spelling or a link.

@@ -4,6 +4,7 @@ import SafeBackupLocal
 import SafeBackupState
 import SafeBackupSystem
 import SafeBackupWatch
+import SystemPackage
 
 /// Everything that works in one round of an agent: a unit for each source and for each destination, and a keeper of each
 /// destination's catalogue copy.
@@ -41,7 +42,7 @@ final class AgentUnits: Sendable {
                 // A disk that hangs holds its own threads, and nobody else's.
                 var io = around.io
                 if settings.destinations.count > 1 {
-                    io = ThreadExecutor(name: "sb.io\(index)", count: Self.threadsEach)
+                    io = try makeThreads(named: "sb.io\(index)")
                     threads.append(io)
                 }
                 let local = LocalDestination(
@@ -58,8 +59,14 @@ final class AgentUnits: Sendable {
         }
     }
 
-    /// Lanes, and two that look.
-    private static let threadsEach = DestinationUnit.GroupLimits().lanes + 2
+    /// For a destination's lanes, and for two that look.
+    private static func makeThreads(named name: String) throws(SafeBackupError) -> ThreadExecutor {
+        do throws(Errno) {
+            return try ThreadExecutor(name: name, count: DestinationUnit.GroupLimits().lanes + 2)
+        } catch {
+            throw .noThread(error)
+        }
+    }
 
     private init(
         _ around: Surroundings, _ setups: [DestinationSetup], _ seeds: [PairSetup.SourceSeed],

@@ -24,7 +24,7 @@ struct CheckConfigCommand: ParsableCommand {
         let path = ConfiguredRun.path(file)
         let read = try ConfiguredRun(of: path, state: state, isOnce: false)
         let settings = read.settings
-        for note in read.notes.leftOut + read.notes.others { Console.print("note: \(note)") }
+        for note in read.notes.leftOut + read.notes.others + settings.idleRules { Console.print("note: \(note)") }
         let pairs = settings.destinations.reduce(0) { $0 + $1.members.count }
         Console.print(
             "\(printable(path.bytes)): no mistakes; sources: \(settings.sources.count), destinations: "

@@ -74,9 +74,10 @@ struct RunCommand: AsyncParsableCommand {
         var configured: ConfiguredRun?
         if let config { configured = try readConfiguration(config, logger) }
         let settings = try configured?.settings ?? named(logger)
+        for rules in settings.sources.map(\.excludes) { warn(of: rules, logger) }
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
-        let agent = Agent(settings: settings, logger: logger, ioThreads: min(4 + 2 * settings.sources.count, 24))
+        let agent = try Agent(settings: settings, logger: logger, ioThreads: min(4 + 2 * settings.sources.count, 24))
         let service = ServiceReport(to: manager(logger), logger: logger)
         let signals = Task { [configured] in
             var (count, current) = (0, configured)
@@ -117,7 +118,8 @@ struct RunCommand: AsyncParsableCommand {
             for line in unsaved.lines { Console.error(line) }
             throw ExitCode(3)
         case .paused(let jobs):
-            Console.error("safebackup: paused: \(jobs) changes wait; 'safebackup resume' saves them")
+            Console.error(
+                "safebackup: paused: \(counted(jobs, "change waits", "changes wait")) for 'safebackup resume'")
             if jobs > 0 { throw ExitCode(3) }
         case .stopped(let jobs):
             Console.error(
@@ -126,6 +128,7 @@ struct RunCommand: AsyncParsableCommand {
             throw ExitCode(3)
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
+            if once { Console.error("safebackup: this run has ended; start it again when that is gone") }
             throw ExitCode(4)
         }
     }
@@ -140,6 +143,17 @@ struct RunCommand: AsyncParsableCommand {
                 .managerUnreachable, "The service manager cannot be told how the agent is: NOTIFY_SOCKET is not usable",
                 metadata: ["error": "\(error.explanation)"])
             return nil
+        }
+    }
+
+    private func warn(of rules: ExcludeRules, _ logger: Logger) {
+        for idle in rules.idle {
+            logger.warning(
+                .ruleIdle, "A line of an exclude file matches nothing, as in git",
+                metadata: [
+                    "pattern": "\(printable(idle.pattern.bytes))", "place": "\(idle.pattern.place)",
+                    "reason": "it \(idle.reason)",
+                ])
         }
     }
 

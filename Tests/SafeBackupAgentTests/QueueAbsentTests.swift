@@ -51,7 +51,7 @@ struct QueueAbsentTests {
                 path: source, excludes: ExcludeRules(), state: temporary.path.appending("state"),
                 destinations: [backup],
                 settle: [:]),
-            state: StateAccess(store: store, stop: stop, logger: logger), io: ThreadExecutor(name: "test.io"),
+            state: StateAccess(store: store, stop: stop, logger: logger), io: try ThreadExecutor(name: "test.io"),
             clock: .system, stop: stop, logger: logger, progress: Progress(), queued: {})
         return (unit, root, store)
     }

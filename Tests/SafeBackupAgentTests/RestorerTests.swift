@@ -149,6 +149,39 @@ struct RestorerTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: place.target.string).sorted() == ["d", "f"])
     }
 
+    @Test("The directories above a single file come back as they are in the backup, and those there stay as they are")
+    func impliedDirectories() throws {
+        let place = try Place()
+        for name in ["private", "private/deeper", "prefix", "prefix/own", "open"] {
+            _ = try place.temporary.make("backup/\(name)")
+        }
+        _ = try place.temporary.make("target/open")
+        for name in ["private/deeper/f", "prefix/own/f", "open/f", "kept"] {
+            try place.temporary.write("content", to: "backup/\(name)")
+        }
+        for (name, mode) in [("private", 0o700), ("private/deeper", 0o750), ("prefix/own", 0o701), ("open", 0o700)] {
+            #expect(chmod(place.backup.appending(name).string, mode_t(mode)) == 0)
+        }
+        #expect(chmod(place.target.appending("open").string, 0o711) == 0)
+        let stored = try ConfinedDirectory(opening: place.backup)
+        let report = try place.restore([
+            try file("private/deeper/f", at: "private/deeper/f"), try file("own/f", at: "prefix/own/f"),
+            try file("open/f", at: "open/f"), try file("unknown/f", at: "kept"),
+        ])
+        #expect(report.problems.isEmpty && report.files == 4 && report.directories == 0)
+        let root = try ConfinedDirectory(opening: place.target)
+        for (name, from, mode) in [
+            ("private", "private", 0o700), ("private/deeper", "private/deeper", 0o750), ("own", "prefix/own", 0o701),
+            ("open", nil, 0o711), ("unknown", nil, 0o755),
+        ] as [(String, String?, Int)] {
+            let status = try root.status(of: RelativePath(name))
+            #expect(status.mode == mode_t(mode), "\(name)")
+            guard let from else { continue }
+            #expect(
+                status.fingerprint.mtime == (try stored.status(of: RelativePath(from)).fingerprint.mtime), "\(name)")
+        }
+    }
+
     @Test("A damaged copy is restored and said to be damaged; a missing one is named")
     func damaged() throws {
         let place = try Place()
@@ -163,18 +196,24 @@ struct RestorerTests {
     }
 
     #if SAFEBACKUP_FAULTS
-        @Test("Whichever call fails, a file under its name is whole", arguments: [Errno.noSpace, .ioError])
+        @Test(
+            "Whichever call fails, a file under its name is whole, and so is the next one",
+            arguments: [Errno.noSpace, .ioError])
         func faults(error: Errno) throws {
             for nth in 1...40 {
                 let place = try Place()
                 try place.temporary.write("content", to: "backup/stored")
+                try place.temporary.write("another", to: "backup/other")
                 let entry = try file("d/f", at: "stored")
+                let next = try file("next", at: "other", digest: SHA256.digest(of: Array("another".utf8)))
                 let plan = FaultPlan(nth: nth, error: error)
                 var restorer = Restorer(
                     backup: try ConfinedDirectory(opening: place.backup),
                     target: try ConfinedDirectory(opening: place.target), overwrites: false)
                 plan.run { restorer.restore(entry) }
+                restorer.restore(next)
                 let report = restorer.finish()
+                #expect(!report.problems.contains { $0.path == next.path }, "call \(nth): \(report.problems)")
                 let exists = FileManager.default.fileExists(atPath: place.target.string + "/d/f")
                 if exists { #expect(try place.temporary.read("target/d/f") == "content") }
                 #expect(exists || !report.problems.isEmpty)
