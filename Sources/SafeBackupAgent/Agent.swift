@@ -61,6 +61,8 @@ package enum AgentResult: Sendable {
     case held(SafeBackupError)
     /// `--once` found the source or the destination paused; so many jobs wait.
     case paused(Int)
+    /// `--once` was asked to stop before everything was saved; so many jobs wait, and the walk may not have ended.
+    case stopped(Int)
 }
 
 /// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
@@ -72,7 +74,8 @@ package final class Agent: Sendable {
     private let io: ThreadExecutor
     private let stop = StopSignal()
     package let progress = Progress()
-    private let current = Locked<StateStore?>(nil)
+    /// The open state of a run, for those who ask how it goes.
+    let current = Locked<StateStore?>(nil)
 
     package init(settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int) {
         self.settings = settings
@@ -131,7 +134,7 @@ package final class Agent: Sendable {
             try await store.close()
         } catch {
             // Nothing that was called saved is lost; the next start looks at the state more closely.
-            logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
+            logger.warning(.stateNotClosed, "The state was not closed cleanly", metadata: ["error": "\(error.message)"])
         }
         return try result.get()
     }
@@ -144,7 +147,8 @@ package final class Agent: Sendable {
             try await store.record(level: level, event: event, message: message)
         } catch {
             // What the state's failure means is decided by whoever needs the state next.
-            logger.debug("An event could not be written to the journal", metadata: ["error": "\(error.message)"])
+            logger.debug(
+                .journalFailed, "An event could not be written to the journal", metadata: ["error": "\(error.message)"])
         }
     }
 
@@ -169,11 +173,13 @@ package final class Agent: Sendable {
             if failure.code == .stateFailed && stop.isRequested {
                 // What could not be written down was not called saved, and the next start's walk finds it.
                 logger.warning(
-                    "The agent ends while the state cannot be written", metadata: ["error": "\(failure.message)"])
+                    .stateFailed, "The agent ends while the state cannot be written",
+                    metadata: ["error": "\(failure.message)"])
                 return .complete
             }
             if failure.code != .stateDamaged || stop.isRequested { throw failure }
-            logger.error("The state is damaged and is built anew", metadata: ["error": "\(failure.message)"])
+            logger.error(
+                .stateDamaged, "The state is damaged and is built anew", metadata: ["error": "\(failure.message)"])
             report = try await store.reopen()
         }
         throw SafeBackupError(
@@ -190,6 +196,7 @@ package final class Agent: Sendable {
         self.stop.onRequest { stop.request() }
         if let moved = report.damagedMovedTo {
             logger.error(
+                .stateRebuilt,
                 "The state was damaged; it was moved aside and is rebuilt from the destination and a walk",
                 metadata: ["moved.to": "\(printable(moved.bytes))"])
             await note(
@@ -305,10 +312,23 @@ package final class Agent: Sendable {
         }
         if !stop.isRequested { try await keeper.export(after: .zero) }
         await destination.local.detach()
+        if stop.isRequested, let waiting = try await leftOver(state) { return .stopped(waiting) }
         let unsaved = try await state.durably { (store) throws(SafeBackupError) in
             UnsavedReport(try store.unsavedReport(limit: UnsavedReport.limit))
         }
         return unsaved.isComplete ? .complete : .incomplete(unsaved)
+    }
+
+    /// What a run that was stopped leaves to do; `nil` if that is nothing, as the stop came after its work.
+    private func leftOver(_ state: StateAccess) async throws(SafeBackupError) -> Int? {
+        try await state.durably { (store) throws(SafeBackupError) in
+            let counts = try store.counts()
+            let waiting = counts.pending + counts.leased
+            let isWalked = try store.sources().allSatisfy {
+                !$0.isActive || $0.lastReconcileAt != nil && !$0.isDesynced
+            }
+            return waiting == 0 && isWalked ? nil : waiting
+        }
     }
 
     private func isPaused(

@@ -305,7 +305,7 @@ package struct ExposureReport: Sendable, Encodable {
         if part.filesOfUnknownSize > 0 { what.append("\(ReportText.grouped(part.filesOfUnknownSize)) of unknown size") }
         what.append("oldest \(ReportText.ago(part.oldest, now))")
         if !part.isCounted { what.append("not part of the sum") }
-        return ReportText.padded(part.reason, 14) + what.joined(separator: ", ")
+        return ReportText.padded(part.reason + " ", 14) + what.joined(separator: ", ")
     }
 
     private var verdict: String {

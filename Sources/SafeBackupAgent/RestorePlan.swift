@@ -49,7 +49,7 @@ package struct RestorePlan: Sendable {
         // A path that was named in full tells its source; else it is one of those that the agent ran with last.
         let isNamed = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
         if isNamed {
-            let wanted = try SourcePath.resolve(paths[0], chosen.map { ($0.source, $0.path) }).map(\.source)
+            let wanted = try SourcePath.resolveArgument(paths[0], chosen.map { ($0.source, $0.path) }).map(\.source)
             chosen.removeAll { !wanted.contains($0.source) }
             if chosen.contains(where: \.isActive) { chosen.removeAll { !$0.isActive } }
         } else if chosen.contains(where: \.isActive) {
@@ -138,11 +138,15 @@ package struct RestorePlan: Sendable {
     ) throws(SafeBackupError) -> Result {
         var wanted: [(choice: Choice, path: RelativePath)] = []
         for argument in paths.isEmpty ? [Array(".".utf8)] : paths {
-            wanted += try SourcePath.resolve(argument, choices.map { ($0, $0.path) }).map { ($0.source, $0.path) }
+            wanted += try SourcePath.resolveArgument(argument, choices.map { ($0, $0.path) }).map {
+                ($0.source, $0.path)
+            }
         }
         var restorer = Restorer(backup: backup, target: try openTarget(), overwrites: overwrites)
         var notes = notes
         let lookup = isOlder ? PlainLookup(backup) : nil
+        var unknown: [RelativePath] = []
+        var known: Set<RelativePath> = []
         for (choice, path) in wanted {
             var found = try restore(choice, path, .live, from: reader, lookup, with: &restorer)
             if lookup != nil {
@@ -153,7 +157,11 @@ package struct RestorePlan: Sendable {
             if includesDeleted || (found == 0 && !path.isRoot) {
                 found += try restore(choice, path, .deleted, from: reader, nil, with: &restorer)
             }
-            if found == 0 { notes.append("Nothing in the backup is called \(path)") }
+            if found > 0 { known.insert(path) } else { unknown.append(path) }
+        }
+        // A relative path is looked for in each source, and need not be in all of them.
+        for path in unknown where known.insert(path).inserted {
+            restorer.note(path, "nothing in the backup is called so")
         }
         return Result(report: restorer.finish(), notes: notes)
     }
@@ -238,13 +246,12 @@ package struct RestorePlan: Sendable {
     /// Without any catalogue: what lies in the backup, outside of `.safebackup`.
     private func restorePlain(_ backup: ConfinedDirectory, notes: [String]) throws(SafeBackupError) -> Result {
         var restorer = Restorer(backup: backup, target: try openTarget(), overwrites: overwrites)
-        var notes = notes
         for argument in paths.isEmpty ? [Array(".".utf8)] : paths {
-            for (_, path) in try SourcePath.resolve(argument, [((), Array("/".utf8))]) {
+            for (_, path) in try SourcePath.resolveArgument(argument, [((), Array("/".utf8))]) {
                 do throws(Errno) {
                     try restorePlain(path, in: backup, with: &restorer)
                 } catch {
-                    notes.append("\(path) cannot be read in the backup: \(error.explanation)")
+                    restorer.note(path, "cannot be read in the backup: \(error.explanation)")
                 }
             }
         }

@@ -201,6 +201,8 @@ extension GroupStore {
         do throws(Errno) {
             for index in group.indices where isMove(index) {
                 guard let copy = group[index].job.origin?.copy else { continue }
+                // It went before the rename, and its name now leads to the new one.
+                if group[index].plan.obstruction == copy.location { continue }
                 try leave(copy)
                 Faults.reach("unlinked")
             }
@@ -220,6 +222,7 @@ extension GroupStore {
             guard status.kind == copy.kind, status.fingerprint.inode == copy.inode else { return }
             try parent.remove(location.leaf)
             try flush.changed(parent, at: location.parent)
+            root.noteVacated(location)
         } catch {
             switch error {
             case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return
