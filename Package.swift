@@ -60,9 +60,8 @@ let package = Package(
         .executableTarget(
             name: "SafeBackupCLI",
             dependencies: [
-                "SafeBackupAgent", "SafeBackupCapacity", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch",
-                logging,
-                system,
+                "SafeBackupAgent", "SafeBackupCapacity", "SafeBackupConfiguration", "SafeBackupCore",
+                "SafeBackupSystem", "SafeBackupWatch", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],

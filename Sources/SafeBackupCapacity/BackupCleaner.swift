@@ -28,7 +28,7 @@ package struct BackupCleaner: Sendable {
             throw CleaningLimits.invalid(
                 "A concurrency of \(configuration.concurrency) removes nothing; give at least 1")
         }
-        root = try CleanedRoot(directory)
+        root = try CleanedRoot(directory, protected: configuration.protected)
         self.configuration = configuration
         rules = AgeRules(order: configuration.order, hasStableInodes: root.volume.hasStableInodes)
         let listener = configuration.onEvent

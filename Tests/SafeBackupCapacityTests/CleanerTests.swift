@@ -335,7 +335,6 @@ struct CleanerTests {
                 let file = try directory.open(Array(sibling.utf8), O_RDONLY | O_DIRECTORY)
                     .open([0x66], O_WRONLY | O_CREAT)
                 try Grove.fill(file, 4_096)
-                try file.sync()
                 try file.setModified(FileTime(seconds: 1_700_000_000 + Int64(level) + 10, nanoseconds: 0))
             }
             try directory.makeDirectory(leaf)

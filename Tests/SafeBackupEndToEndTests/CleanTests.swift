@@ -51,9 +51,10 @@ extension EndToEnd {
         }
 
         private func age(_ bench: Bench, _ path: FilePath, _ minutes: Int, blocks: Int = 1) throws {
-            try bench.write(path, [UInt8](repeating: 0x62, count: blocks * 4_096))
-            let file = try Descriptor.open(path, O_RDONLY)
-            try file.sync()
+            try bench.write(path, [])
+            let file = try Descriptor.open(path, O_RDWR)
+            // Blocks at once, which written content gets only when it is flushed.
+            try #require(posix_fallocate(file.raw, 0, off_t(blocks * 4_096)) == 0)
             try file.setModified(FileTime(seconds: 1_600_000_000 + Int64(minutes) * 60, nanoseconds: 0))
         }
 
@@ -108,7 +109,7 @@ extension EndToEnd {
                 let program = try await bench.run(["clean", path, "--max-size", "0B"])
                 #expect(program.ending == .exit(2), "\(path): \(program.errorTail)")
             }
-            let lacking = try await bench.run(["clean", root, "--max-usage", "0.000001%", "--json"])
+            let lacking = try await bench.run(["clean", root, "--max-usage", "0.01%", "--json"])
             #expect(lacking.ending == .exit(1))
             #expect(try report(lacking).failure?.code == "cannotFreeEnough")
             #expect(lacking.errorText.contains("nothing was removed, because that would not be enough"))
@@ -130,6 +131,22 @@ extension EndToEnd {
                 #expect(program.ending == .exit(2), "\(path): \(program.outputText)")
                 #expect(program.errorText.contains("the backup of an agent"))
             }
+            // Its source and its state are no backups, nor is what holds them.
+            try bench.write("e/f/file", "not saved yet")
+            for path in [bench.source, bench.at("e"), bench.at("e/f"), bench.state] {
+                let program = try await bench.run(["clean", path, "--max-size", "0B", "--state", bench.state])
+                #expect(program.ending == .exit(2), "\(path): \(program.outputText)")
+                #expect(program.errorText.contains("of the agent"))
+            }
+            let agreed = try await bench.run([
+                "clean", bench.at("e/f"), "--max-size", "1GiB", "--state", bench.state, "--in-source",
+            ])
+            #expect(agreed.ending == .exit(0), "\(agreed.errorTail)")
+            let home = try await bench.run(
+                ["clean", bench.source, "--max-size", "0B"], environment: ["HOME": bench.at("e/f").string])
+            #expect(home.ending == .exit(2) && home.errorText.contains("it holds your home"))
+            #expect(try names(bench.source).contains("e/f/file"))
+            try command(["rm", "-r", bench.at("e")])
             try bench.expectSaved()
         }
 
