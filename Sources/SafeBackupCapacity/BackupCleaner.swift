@@ -162,7 +162,7 @@ package struct BackupCleaner: Sendable {
             result.after = usage
             guard let rest = limits.need(usage: usage, size: size) else { return }
             guard plan.isEnough else { throw shortfall(plan, need, result) }
-            if rest.limit != .maxSize, let before = plan.usage, let usage,
+            if freed > 0, rest.limit != .maxSize, let before = plan.usage, let usage,
                 usage.available.bytes - before.available.bytes < freed / 2
             {
                 throw enough(
@@ -213,13 +213,13 @@ package struct BackupCleaner: Sendable {
     private func shortfall(_ plan: CleaningPlan, _ need: CleaningNeed, _ result: CleaningReport) -> SafeBackupError {
         var reasons: [String] = []
         if plan.scan.linkedElsewhere > 0 {
-            reasons.append("\(plan.scan.linkedElsewhere) files have another name elsewhere and free nothing")
+            reasons.append("files with another name elsewhere, which free nothing: \(plan.scan.linkedElsewhere)")
         }
         if plan.scan.protected > 0 {
-            reasons.append("\(plan.scan.protected) lie in directories that this user may not change")
+            reasons.append("files in directories that this user may not change: \(plan.scan.protected)")
         }
-        if plan.scan.mounts > 0 { reasons.append("\(plan.scan.mounts) directories are other file systems") }
-        if plan.problems.count > 0 { reasons.append("\(plan.problems.count) could not be looked at") }
+        if plan.scan.mounts > 0 { reasons.append("other file systems, left alone: \(plan.scan.mounts)") }
+        if plan.problems.count > 0 { reasons.append("not to be looked at: \(plan.problems.count)") }
         let why = reasons.isEmpty ? "" : " (\(reasons.joined(separator: "; ")))"
         let advice =
             result.files == 0

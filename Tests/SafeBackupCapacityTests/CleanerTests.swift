@@ -211,7 +211,7 @@ struct CleanerTests {
         let limits = CleaningLimits(minFree: ByteCount(size + 1))
         let report = try grove.cleaner(limits) { disk.join(&$0) }.clean()
         #expect(report.failure?.code == .cannotFreeEnough)
-        #expect(report.failure?.message.contains("1 files have another name elsewhere") == true)
+        #expect(report.failure?.message.contains("another name elsewhere, which free nothing: 1") == true)
         #expect(report.files == 0)
         #expect(try grove.files() == ["a", "b"])
 
