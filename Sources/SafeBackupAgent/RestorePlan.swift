@@ -151,7 +151,9 @@ package struct RestorePlan: Sendable {
             var found = try restore(choice, path, .live, from: reader, lookup, with: &restorer)
             if lookup != nil {
                 let newer = try restoreNewer(choice, path, than: reader, in: backup, with: &restorer)
-                if newer > 0 { notes.append("\(newer) entries below \(path) are not in the catalogue copy") }
+                if newer > 0 {
+                    notes.append("\(counted(newer, "entry", "entries")) below \(path) not in the catalogue copy")
+                }
                 found += newer
             }
             if includesDeleted || (found == 0 && !path.isRoot) {

@@ -36,6 +36,8 @@ package struct CompletionResult: Sendable, Hashable {
     package var bytes: Int64 = 0
     /// Kept versions beyond the limit, oldest first, for `beginRemoval`.
     package var excessVersions: [CopyRecord] = []
+    /// Sources that had many files and have none since.
+    package var emptied: [EmptiedSource] = []
 }
 
 extension StateStore {
@@ -64,6 +66,7 @@ extension StateStore {
                 try connection.statement("UPDATE destination SET accumulated_size = accumulated_size + ? WHERE id = ?")
                     .bind(result.bytes).bind(destination.rawValue).run()
             }
+            result.emptied = try noteEmptied(now: now, connection)
             return result
         }
     }
@@ -419,6 +422,7 @@ extension StateStore {
                 }
                 try returnLease(job, pair, hashFirst: hashFirst, now: now, connection)
             }
+            _ = try noteEmptied(now: now, connection)
         }
     }
 
