@@ -61,8 +61,7 @@ let package = Package(
             name: "SafeBackupCLI",
             dependencies: [
                 "SafeBackupAgent", "SafeBackupCapacity", "SafeBackupConfiguration", "SafeBackupCore",
-                "SafeBackupSystem",
-                "SafeBackupWatch", logging, system,
+                "SafeBackupSystem", "SafeBackupWatch", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
