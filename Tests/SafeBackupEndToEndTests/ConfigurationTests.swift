@@ -130,6 +130,40 @@ extension EndToEnd {
             }
         }
 
+        @Test("A destination that is added gets everything, and one that is taken out holds nothing up any more")
+        func changedDestinations() async throws {
+            let (bench, file) = try bench(Self.twoDestinations)
+            let (a, there) = (bench.root.appending("a"), bench.root.appending("mount/there"))
+            try bench.makeDirectory(bench.root.appending("mount"))
+            let both = String(decoding: try read(file), as: UTF8.self)
+            func write(without name: String, at directory: String) throws {
+                let lines = both.split(separator: "\n").filter {
+                    !["destination = \(name)", "[destination \"\(name)\"]", "path = \(bench.root)/\(directory)"]
+                        .contains(String($0))
+                }
+                try bench.write(file, Array(lines.joined(separator: "\n").utf8))
+            }
+            try write(without: "there", at: "mount/there")
+            let first = try await bench.run(["run", "--config", file, "--once"])
+            #expect(first.ending == .exit(0), "\(first.errorTail)")
+            try bench.write(file, Array(both.utf8))
+            let second = try await bench.run(["run", "--config", file, "--once"])
+            #expect(second.ending == .exit(0), "\(second.errorTail)")
+            #expect(try Tree(a).differences(in: try Tree(there)) == [])
+
+            try command(["mv", bench.root.appending("here"), bench.root.appending("sold")])
+            try bench.write(a.appending("new"), Array("new\n".utf8))
+            let held = try await bench.run(["run", "--config", file, "--once"])
+            #expect(held.ending == .exit(4), "\(held.errorTail)")
+            try write(without: "here", at: "here")
+            let last = try await bench.run(["run", "--config", file, "--once"])
+            #expect(last.ending == .exit(0), "\(last.errorTail)")
+            #expect(isThere(there.appending("new"), "new\n"))
+            let status = try await bench.run(["status", "--state", bench.state])
+            #expect(status.ending == .exit(0), "\(status.outputText)")
+            #expect(status.outputText.contains("here (inactive)"), "\(status.outputText)")
+        }
+
         @Test("Two sources share a destination, each under its prefix, and each comes back by itself")
         func twoSources() async throws {
             let (bench, file) = try bench(Self.twoSources)
