@@ -84,7 +84,9 @@ struct RunCommand: AsyncParsableCommand {
             let hangUp: [UnixSignal] = configured != nil && !once ? [.sighup] : []
             for await signal in await UnixSignalsSequence(trapping: [.sigterm, .sigint] + hangUp) {
                 if signal == .sighup {
+                    service?.reloading()
                     current = current?.reloaded(by: agent, logger)
+                    service?.reloaded()
                     continue
                 }
                 count += 1

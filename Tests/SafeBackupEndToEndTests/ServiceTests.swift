@@ -16,7 +16,7 @@ extension EndToEnd {
             // Idle: nothing happens but what the manager asks for.
             try await manager.wait { $0.count { $0 == "WATCHDOG=1" } >= 5 }
             try await manager.wait { $0.contains("STATUS=Everything is saved") }
-            #expect(manager.messages.first == "READY=1")
+            #expect(manager.messages.count { $0 == "READY=1" } == 1)
             try await bench.stop(agent)
             manager.collect()
             #expect(manager.messages.last == "STOPPING=1")
@@ -35,6 +35,39 @@ extension EndToEnd {
             try await manager.wait { $0.contains { $0.hasPrefix("STATUS=Held: ") } }
             #expect(manager.messages.contains("READY=1"))
             try await manager.wait { $0.contains("WATCHDOG=1") }
+            try await bench.stop(agent)
+        }
+
+        @Test("A configuration that is read again is told as that, also one with a mistake in it")
+        func reloads() async throws {
+            let bench = try Bench()
+            try bench.write("file", "one")
+            let file = bench.root.appending("agent.conf")
+            let text = """
+                [source "s"]
+                path = \(bench.source)
+                destination = d
+                [destination "d"]
+                path = \(bench.backup)
+
+                """
+            try bench.write(file, Array(text.utf8))
+            let manager = try Manager(in: bench)
+            let agent = try bench.spawn(
+                ["run", "--config", file, "--state", bench.state],
+                environment: manager.environment(watchdog: .seconds(60)))
+            try await manager.wait { $0.contains("READY=1") }
+            for (content, event) in [
+                (text + "close-delay = 1s\n", "holds from now on"), (text + "nonsense\n", "mistakes"),
+            ] {
+                let readies = manager.messages.count { $0 == "READY=1" }
+                try bench.write(file, Array(content.utf8))
+                agent.send(SIGHUP)
+                try await manager.wait { $0.count { $0 == "READY=1" } > readies }
+                #expect(manager.messages.last { $0.hasPrefix("RELOADING=1\nMONOTONIC_USEC=") } != nil)
+                #expect(agent.errorText.contains(event), "\(agent.errorTail)")
+            }
+            #expect(manager.messages.count { $0.hasPrefix("RELOADING=1") } == 2)
             try await bench.stop(agent)
         }
 

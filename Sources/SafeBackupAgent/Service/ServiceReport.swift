@@ -36,6 +36,12 @@ package final class ServiceReport: Sendable {
         return try await Vitals.$current.withValue(vitals) { try await body() }
     }
 
+    /// The configuration is read again; `reloaded` ends it.
+    package func reloading() { Self.send(.reloading, to: manager, logger) }
+
+    /// The configuration was read, with whatever result.
+    package func reloaded() { Self.send(.ready, to: manager, logger) }
+
     /// The stop has begun.
     package func stopping() { Self.send(.stopping, to: manager, logger) }
 
