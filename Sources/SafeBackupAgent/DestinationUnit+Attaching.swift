@@ -16,7 +16,7 @@ extension DestinationUnit {
         lastWork.set(.now)
         if !isResting.value {
             try await recover()
-            copyCheck.withLock { $0.restart() }
+            try await beginCopyCheck()
         }
         isResting.set(false)
         try await refreshSentinel()

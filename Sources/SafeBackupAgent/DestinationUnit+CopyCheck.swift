@@ -7,6 +7,19 @@ import SafeBackupSystem
 /// Somebody else may delete or change stored copies, and no event tells: at each start, when a destination was away, and
 /// as often as its sources are walked, every live name's copy is looked for.
 extension DestinationUnit {
+    /// What is stored from now on is known to be there: a first save, which finds no names, is not looked at again.
+    func beginCopyCheck() async throws(SafeBackupError) {
+        copyCheck.withLock { $0.restart() }
+        for source in sources.keys {
+            let id = id
+            let copies = try await state.durably { (store) throws(SafeBackupError) in
+                try store.copiesToCheck(source, id, after: .root, limit: 1)
+            }
+            if copies?.isEmpty != true { return }
+        }
+        copyCheck.withLock { $0.end(at: .now) }
+    }
+
     /// Looks for the next few copies; to be called while nothing is due and no group is in flight. `false`: nothing is
     /// to be looked for now. What is missing or different is queued to be stored again, from the source; the other file
     /// is kept as a foreign version.
