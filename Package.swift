@@ -53,8 +53,8 @@ let package = Package(
         .target(
             name: "SafeBackupAgent",
             dependencies: [
-                "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState", "SafeBackupLocal",
-                "SafeBackupCapacity", system, logging,
+                "SafeBackupConfiguration", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState",
+                "SafeBackupLocal", "SafeBackupCapacity", system, logging,
             ],
             swiftSettings: strict),
         .executableTarget(

@@ -44,7 +44,7 @@ package struct RestorePlan: Sendable {
                 Choice(
                     source: source.id, destination: destination.id, path: source.path,
                     root: FilePath(bytes: destination.location), sentinel: destination.sentinel,
-                    isActive: pair.record.isActive))
+                    isActive: pair.record.isActive, prefix: pair.record.prefix))
         }
         // A path that was named in full tells its source; else it is one of those that the agent ran with last.
         let isNamed = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
@@ -55,20 +55,69 @@ package struct RestorePlan: Sendable {
         } else if chosen.contains(where: \.isActive) {
             chosen.removeAll { !$0.isActive }
         }
-        guard let first = chosen.first else {
-            throw SafeBackupError(
-                .stateFailed, "This state has saved nothing yet; name the backup with --from DESTINATION",
-                disposition: .permanent)
+        let (there, backup) = try Self.firstThatIsThere(Self.bestFirst(chosen, in: status))
+        let notes =
+            chosen.contains { $0.destination != there.destination } ? ["From \(printable(there.root.bytes))"] : []
+        return try restore(
+            from: reader, chosen.filter { $0.destination == there.destination }, backup: backup, notes: notes)
+    }
+
+    /// Destinations that lack the least first.
+    private static func bestFirst(_ choices: [Choice], in status: StateStatus) -> [Choice] {
+        func lack(_ choice: Choice) -> (Int, Int) {
+            let destination = status.destinations.first { $0.record.id == choice.destination }
+            guard let destination else { return (1, .max) }
+            let counts = destination.counts
+            return (destination.record.hold == nil ? 0 : 1, counts.pending + counts.leased + counts.stuck)
         }
-        let backup = try Self.openBackup(first.root)
-        if let sentinel = first.sentinel, try LocalDestination.inspect(first.root).sentinel?.id != sentinel {
+        return choices.enumerated().sorted { left, right in
+            let (first, second) = (lack(left.element), lack(right.element))
+            return first == second ? left.offset < right.offset : first < second
+        }.map(\.element)
+    }
+
+    /// - Throws: what is wrong with the first destination, if none is there.
+    private static func firstThatIsThere(
+        _ choices: [Choice]
+    ) throws(SafeBackupError) -> (choice: Choice, backup: ConfinedDirectory) {
+        var failure = SafeBackupError(
+            .stateFailed, "This state has saved nothing yet; name the backup with --from DESTINATION",
+            disposition: .permanent)
+        for (index, choice) in choices.enumerated() {
+            do throws(SafeBackupError) {
+                return (choice, try openKnownBackup(choice))
+            } catch {
+                if index == 0 { failure = error }
+            }
+        }
+        throw failure
+    }
+
+    private static func openKnownBackup(_ choice: Choice) throws(SafeBackupError) -> ConfinedDirectory {
+        let backup = try openBackup(choice.root)
+        if let sentinel = choice.sentinel, try LocalDestination.inspect(choice.root).sentinel?.id != sentinel {
             throw SafeBackupError(
                 .sentinelMissing,
-                "\(printable(first.root.bytes)) does not hold the backup that this state knows; mount its disk, or name "
+                "\(printable(choice.root.bytes)) does not hold the backup that this state knows; mount its disk, or name "
                     + "it with --from DESTINATION", disposition: .destinationUnavailable)
         }
-        return try restore(
-            from: reader, chosen.filter { $0.destination == first.destination }, backup: backup, notes: [])
+        return backup
+    }
+
+    /// Below one target, the trees of several sources would be one.
+    private func refuseMixing(_ choices: [Choice]) throws(SafeBackupError) {
+        let sources = Set(choices.map(\.path))
+        if sources.count < 2 { return }
+        let isAbsolute = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
+        let wanted = try paths.map { path throws(SafeBackupError) in
+            try SourcePath.resolveArgument(path, choices.map { ($0.path, $0.path) }).map(\.source)
+        }
+        if isAbsolute, Set(wanted.joined()).count == 1 { return }
+        let names = sources.map { printable($0) }.sorted().joined(separator: ", ")
+        throw SafeBackupError(
+            .invalidPath,
+            "The backup holds several sources (\(names)); restore from one at a time, by absolute paths",
+            disposition: .permanent)
     }
 
     /// From the destination alone, on this or any other machine.
@@ -90,7 +139,7 @@ package struct RestorePlan: Sendable {
         let choices = try newest.catalogueSources().map { source in
             Choice(
                 source: source.id, destination: CatalogueFileReader.destination, path: source.path, root: destination,
-                sentinel: nil, isActive: true)
+                sentinel: nil, isActive: true, prefix: source.prefix ?? .root)
         }
         return try restore(from: newest, choices, backup: backup, isOlder: true, notes: notes)
     }
@@ -102,6 +151,8 @@ package struct RestorePlan: Sendable {
         var root: FilePath
         var sentinel: String?
         var isActive: Bool
+        /// What its copies lie under.
+        var prefix: RelativePath
     }
 
     private static func openBackup(_ path: FilePath) throws(SafeBackupError) -> ConfinedDirectory {
@@ -136,6 +187,7 @@ package struct RestorePlan: Sendable {
         from reader: some CatalogueReading, _ choices: [Choice], backup: ConfinedDirectory, isOlder: Bool = false,
         notes: [String]
     ) throws(SafeBackupError) -> Result {
+        try refuseMixing(choices)
         var wanted: [(choice: Choice, path: RelativePath)] = []
         for argument in paths.isEmpty ? [Array(".".utf8)] : paths {
             wanted += try SourcePath.resolveArgument(argument, choices.map { ($0, $0.path) }).map {
@@ -181,7 +233,7 @@ package struct RestorePlan: Sendable {
                 switch lookup?.find(entry) {
                 case nil, .asRecorded: break
                 case .newer(let status):
-                    restorer.restore(RestoreEntry(plain: entry.path, status))
+                    restorer.restore(RestoreEntry(plain: entry.path, at: entry.copy?.location, status))
                     continue
                 case .missing:
                     restorer.note(
@@ -207,17 +259,18 @@ package struct RestorePlan: Sendable {
         _ choice: Choice, _ start: RelativePath, than reader: some CatalogueReading, in backup: ConfinedDirectory,
         with restorer: inout Restorer
     ) throws(SafeBackupError) -> Int {
-        if start.components.first == Array(".safebackup".utf8) { return 0 }
+        if choice.prefix.appending(start).components.first == Array(".safebackup".utf8) { return 0 }
         var waiting = [start]
         var count = 0
         while let path = waiting.popLast() {
             let status: FileStatus
+            let location = choice.prefix.appending(path)
             do throws(Errno) {
-                status = try backup.status(of: path)
+                status = try backup.status(of: location)
                 if status.kind == .directory {
                     var leaves: [[UInt8]] = []
-                    try backup.openDirectory(path).forEachEntry { leaf, _ in leaves.append(leaf) }
-                    for leaf in leaves where !(path.isRoot && Self.ownNames.contains(leaf)) {
+                    try backup.openDirectory(location).forEachEntry { leaf, _ in leaves.append(leaf) }
+                    for leaf in leaves where !(location.isRoot && Self.ownNames.contains(leaf)) {
                         waiting.append(path.appending(leaf))
                     }
                 }
@@ -236,7 +289,7 @@ package struct RestorePlan: Sendable {
             if known.contains(where: { $0.endedAt == nil && $0.name.kind != .directory && status.kind != .directory }) {
                 continue
             }
-            restorer.restore(RestoreEntry(plain: path, status))
+            restorer.restore(RestoreEntry(plain: path, at: location, status))
             count += 1
         }
         return count
@@ -311,9 +364,10 @@ private struct PlainLookup {
 
 extension RestoreEntry {
     /// As it lies in the backup, of which nothing more is known.
-    fileprivate init(plain path: RelativePath, _ status: FileStatus) {
+    /// - Parameter location: where it lies; `nil`: under its path.
+    fileprivate init(plain path: RelativePath, at location: RelativePath? = nil, _ status: FileStatus) {
         self.init(
-            path: path, kind: status.kind, location: status.kind == .directory ? nil : path,
+            path: path, kind: status.kind, location: status.kind == .directory ? nil : location ?? path,
             mtime: status.fingerprint.mtime,
             // A file's own are read with its attributes when it is opened.
             metadata: status.kind == .file ? nil : FileMetadata(mode: status.mode, uid: status.uid, gid: status.gid))

@@ -14,6 +14,10 @@ package enum EventID: String, CaseIterable, Sendable {
     case managerUnreachable
     /// A verb's request was answered.
     case requestAnswered
+    /// The configuration was read again, and what changed in it holds from now on.
+    case configurationChanged
+    /// The configuration that was read again has mistakes, or cannot be used; the agent goes on with the one it had.
+    case configurationRefused
 
     // The state.
     /// The state cannot be written now; saving goes on when it can.
