@@ -1,7 +1,7 @@
 package import Logging
 
 /// What a line of the log is about: the stable name that `--log-format json` gives as `event`, for filters and alerts.
-/// Sentences may be worded anew, these names stay. safebackup-agent(8) lists each of them.
+/// Sentences may be worded anew, these names stay. safebackup-agent(8) lists each of them with its comment here.
 package enum EventID: String, CaseIterable, Sendable {
     // The agent.
     /// The state directory or the destination lies in the source and is left out.
