@@ -299,7 +299,7 @@ extension StateStore {
             copy = moved.id
             if live?.isFuzzy == true { try demoteLastGood(pair, job.path, connection) }
         case .directory:
-            isLiveThere = try makeRoom(at: job.location, pair, live, connection)
+            isLiveThere = try makeRoom(at: job.location, pair, live, now: now, connection)
             copy = nil
         }
         if let live, isLiveThere {
@@ -326,10 +326,10 @@ extension StateStore {
 
     /// Forgets a copy that was replaced and not kept. Whether the live name is still there.
     func makeRoom(
-        at location: RelativePath, _ pair: PairKey, _ live: NameRecord?, _ connection: Connection
+        at location: RelativePath, _ pair: PairKey, _ live: NameRecord?, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) -> Bool {
         guard let occupant = try connection.copy(in: pair.destination, at: location) else { return live != nil }
-        try removeCopy(occupant.id, connection)
+        try removeCopy(occupant.id, now: now, connection)
         return live != nil && live?.copy != occupant.id
     }
 
@@ -343,7 +343,7 @@ extension StateStore {
         {
             return (copy, live != nil)
         }
-        let isLiveThere = try makeRoom(at: location, pair, live, connection)
+        let isLiveThere = try makeRoom(at: location, pair, live, now: now, connection)
         let copy = try insertCopy(pair, at: location, kind: kind, stored, isFuzzy: isFuzzy, now: now, connection)
         return (copy, isLiveThere)
     }
@@ -409,7 +409,7 @@ extension StateStore {
                 var hashFirst = false
                 switch found.finding {
                 case .unchanged: break
-                case .cleared: try removeCopy(destination, at: job.location, connection)
+                case .cleared: try removeCopy(destination, at: job.location, now: now, connection)
                 case .moved:
                     hashFirst = true
                     try adoptMoved(job, pair, now: now, connection)

@@ -31,7 +31,7 @@ extension StateStore {
         }
     }
 
-    /// The files are gone: forgets the copies with their names, and notes each removal.
+    /// The files are gone: forgets the copies, whose names become gaps, and notes each removal.
     package func finishRemoval(_ destination: DestinationID, _ copies: [Int64]) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
@@ -43,7 +43,7 @@ extension StateStore {
                 """)
             for id in copies {
                 try note.bind(path: try path(of: id, connection)?.bytes).bind(now).bind(id).run()
-                if connection.changes > 0 { try removeCopy(id, connection) }
+                if connection.changes > 0 { try removeCopy(id, now: now, connection) }
             }
             // The newest are history enough.
             try connection.statement("DELETE FROM cleaned WHERE id <= (SELECT max(id) FROM cleaned) - 100000").run()
