@@ -44,6 +44,10 @@ let package = Package(
             name: "SafeBackupLocal", dependencies: ["SafeBackupCore", "SafeBackupSystem", system],
             swiftSettings: strict),
         .target(
+            name: "SafeBackupConfiguration",
+            dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", system],
+            swiftSettings: strict),
+        .target(
             name: "SafeBackupAgent",
             dependencies: [
                 "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState", "SafeBackupLocal",
@@ -67,6 +71,10 @@ let package = Package(
             dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", system],
             // Read where they lie, by the tests of the scripts.
             exclude: ["Scripts"], swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupConfigurationTests",
+            dependencies: ["SafeBackupConfiguration", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", system],
+            swiftSettings: strict),
         // An SQLite VFS that fails its Nth write or sync.
         .target(name: "CFailingVFS", dependencies: ["CSafeBackupSQLite"], path: "Tests/CFailingVFS"),
         .testTarget(

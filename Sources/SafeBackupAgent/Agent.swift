@@ -72,7 +72,8 @@ package final class Agent: Sendable {
     private let io: ThreadExecutor
     private let stop = StopSignal()
     package let progress = Progress()
-    private let current = Locked<StateStore?>(nil)
+    /// The open state of a run, for those who ask how it goes.
+    let current = Locked<StateStore?>(nil)
 
     package init(settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int) {
         self.settings = settings
@@ -131,7 +132,7 @@ package final class Agent: Sendable {
             try await store.close()
         } catch {
             // Nothing that was called saved is lost; the next start looks at the state more closely.
-            logger.warning("The state was not closed cleanly", metadata: ["error": "\(error.message)"])
+            logger.warning(.stateNotClosed, "The state was not closed cleanly", metadata: ["error": "\(error.message)"])
         }
         return try result.get()
     }
@@ -144,7 +145,8 @@ package final class Agent: Sendable {
             try await store.record(level: level, event: event, message: message)
         } catch {
             // What the state's failure means is decided by whoever needs the state next.
-            logger.debug("An event could not be written to the journal", metadata: ["error": "\(error.message)"])
+            logger.debug(
+                .journalFailed, "An event could not be written to the journal", metadata: ["error": "\(error.message)"])
         }
     }
 
@@ -169,11 +171,13 @@ package final class Agent: Sendable {
             if failure.code == .stateFailed && stop.isRequested {
                 // What could not be written down was not called saved, and the next start's walk finds it.
                 logger.warning(
-                    "The agent ends while the state cannot be written", metadata: ["error": "\(failure.message)"])
+                    .stateFailed, "The agent ends while the state cannot be written",
+                    metadata: ["error": "\(failure.message)"])
                 return .complete
             }
             if failure.code != .stateDamaged || stop.isRequested { throw failure }
-            logger.error("The state is damaged and is built anew", metadata: ["error": "\(failure.message)"])
+            logger.error(
+                .stateDamaged, "The state is damaged and is built anew", metadata: ["error": "\(failure.message)"])
             report = try await store.reopen()
         }
         throw SafeBackupError(
@@ -190,6 +194,7 @@ package final class Agent: Sendable {
         self.stop.onRequest { stop.request() }
         if let moved = report.damagedMovedTo {
             logger.error(
+                .stateRebuilt,
                 "The state was damaged; it was moved aside and is rebuilt from the destination and a walk",
                 metadata: ["moved.to": "\(printable(moved.bytes))"])
             await note(

@@ -22,6 +22,10 @@ struct CatalogueKeeper: Sendable {
     private static let (quietInterval, quietTime, costFactor) = (Duration.seconds(300), Duration.seconds(60), 100)
 
     func run(stop: StopSignal) async throws(SafeBackupError) {
+        try await Vitals.loop("catalogue copies") { () throws(SafeBackupError) in try await keep(until: stop) }
+    }
+
+    private func keep(until stop: StopSignal) async throws(SafeBackupError) {
         let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         var (seen, since, cost) = (Int64?.none, ContinuousClock.now, Duration.zero)
@@ -41,7 +45,7 @@ struct CatalogueKeeper: Sendable {
                 if error.code == .stateDamaged { throw error }
                 // The backup itself is not harmed; the older catalogue copy stays until one succeeds.
                 logger.error(
-                    "The catalogue copy was not written; it is tried again",
+                    .catalogueFailed, "The catalogue copy was not written; it is tried again",
                     metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
                 await wake.wait(atMost: .seconds(60))
             }
@@ -98,6 +102,6 @@ struct CatalogueKeeper: Sendable {
         try await state.durably { (store) throws(SafeBackupError) in
             try store.markCatalogueExported(destination, sequence: header.sequenceTo)
         }
-        logger.info("The catalogue copy was written", metadata: ["names": "\(header.names)"])
+        logger.info(.catalogueWritten, "The catalogue copy was written", metadata: ["names": "\(header.names)"])
     }
 }

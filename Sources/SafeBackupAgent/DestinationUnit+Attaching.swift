@@ -34,7 +34,7 @@ extension DestinationUnit {
             try await state.durably { (store) throws(SafeBackupError) in
                 try store.recover(id, recovered)
             }
-            logger.info("Unfinished work was recovered", metadata: ["jobs": "\(recovered.count)"])
+            logger.info(.recovered, "Unfinished work was recovered", metadata: ["jobs": "\(recovered.count)"])
         }
         try await local.emptyStaging()
         try await finishRemovals()
@@ -90,11 +90,9 @@ extension DestinationUnit {
         door.shut()
         await local.detach()
         if error.disposition == .destinationUnavailable { return try await holding.begin(error) }
-        if isNew(error.code) {
-            logger.error(
-                "The destination failed; it is tried again",
-                metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
-        }
+        logger.error(
+            .destinationFailed, "The destination failed; it is tried again",
+            metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
     }
 
     // MARK: Rest

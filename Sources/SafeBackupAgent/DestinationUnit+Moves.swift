@@ -141,7 +141,7 @@ extension DestinationUnit {
         group.compactMap { lease in lease.job.origin.map { MovingPath(source: lease.job.source, path: $0.path) } }
     }
 
-    /// Removes the directories that are gone at the source and hold nothing any more. To be called while no group is in
+    /// Removes the directories that are gone at the source and hold nothing any more, and those of versions. To be called while no group is in
     /// flight. A crash in between repeats it.
     func removeVacated() async throws(SafeBackupError) {
         let id = id
@@ -149,7 +149,10 @@ extension DestinationUnit {
             let found = try await state.durably { (store) throws(SafeBackupError) in
                 try store.vacated(id, limit: 1_000)
             }
-            if found.isEmpty { return }
+            if found.isEmpty {
+                if local.hasVacatedVersions { try await local.removeEmpty([]) }
+                return
+            }
             let locations = found.compactMap(\.location)
             if !locations.isEmpty { try await local.removeEmpty(locations) }
             try await state.durably { (store) throws(SafeBackupError) in try store.forgetVacated(id, found) }

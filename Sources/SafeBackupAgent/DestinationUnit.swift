@@ -35,8 +35,6 @@ package final class DestinationUnit: Sendable {
     /// Why the drain must end and the destination be attached again.
     let failure = Locked<SafeBackupError?>(nil)
     private let lanesInUse = Atomic(0)
-    /// When each reason for another try was logged last.
-    private let told = Locked<[SafeBackupError.Code: ContinuousClock.Instant]>([:])
     /// Paths whose copies are being moved away: nothing is stored there meanwhile.
     let origins = Locked<Set<MovingPath>>([])
     /// Of the jobs whose path, or whose origin, another group is working on.
@@ -89,7 +87,9 @@ package final class DestinationUnit: Sendable {
     func run() async throws(SafeBackupError) {
         stop.onRequest { self.wake.signal() }
         do throws(SafeBackupError) {
-            try await runUntilStopped()
+            try await Vitals.loop("drain to \(printable(local.path.bytes))") { () throws(SafeBackupError) in
+                try await runUntilStopped()
+            }
         } catch {
             await letGo()
             throw error
@@ -169,7 +169,7 @@ package final class DestinationUnit: Sendable {
                     if let failure = self.failure.withLock({ $0 }) { return failure as SafeBackupError? }
                     let inUse = self.lanesInUse.load(ordering: .acquiring)
                     if inUse >= limits.lanes {
-                        await self.wake.wait()
+                        await self.wake.wait(atMost: Self.longestWait)
                         continue
                     }
                     let now = self.clock.now
@@ -187,7 +187,7 @@ package final class DestinationUnit: Sendable {
                         }
                         self.lanesInUse.add(1, ordering: .acquiringAndReleasing)
                         lanes.addTask {
-                            await self.carry(group, newestName: newest)
+                            await self.carryApart(group, newestName: newest)
                             self.lastWork.set(.now)
                             self.lanesInUse.subtract(1, ordering: .acquiringAndReleasing)
                             self.wake.signal()
@@ -257,7 +257,7 @@ package final class DestinationUnit: Sendable {
             var plans = await plan(stores)
             let isAlone = plans.contains(where: Self.mayMoveWhatOthersUse)
             if isAlone, lanesInUse.load(ordering: .acquiring) > 0 {
-                while lanesInUse.load(ordering: .acquiring) > 0 { await wake.wait() }
+                while lanesInUse.load(ordering: .acquiring) > 0 { await wake.wait(atMost: Self.longestWait) }
                 // Their failure ends the drain; nothing is leased yet.
                 if failure.withLock({ $0 != nil }) { return ([], true) }
                 // They may have moved away what the first plans saw.
@@ -340,6 +340,17 @@ package final class DestinationUnit: Sendable {
             result += zip(jobs, verdicts)
         }
         return result
+    }
+
+    /// One group beside others: each of them must move.
+    private func carryApart(_ group: [LeasedJob], newestName: Int64) async {
+        do throws(SafeBackupError) {
+            try await Vitals.loop("group to \(printable(local.path.bytes))") { () throws(SafeBackupError) in
+                await carry(group, newestName: newestName)
+            }
+        } catch {
+            failure.withLock { $0 = $0 ?? error }
+        }
     }
 
     /// One group from lease to catalogue.
@@ -455,11 +466,11 @@ package final class DestinationUnit: Sendable {
         switch verdict {
         case .stuck:
             logger.error(
-                "A path cannot be saved; it is stuck",
+                .stuck, "A path cannot be saved; it is stuck",
                 metadata: ["path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)"])
         case .retry(let wait, _):
             logger.log(
-                level: isNew(error.code) && error.code != .torn && error.code != .interrupted ? .warning : .debug,
+                .willRetry, level: error.code == .torn || error.code == .interrupted ? .debug : .warning,
                 "A path will be tried again",
                 metadata: [
                     "path": "\(job.path)", "error.code": "\(error.code)", "error": "\(error.message)",
@@ -467,16 +478,6 @@ package final class DestinationUnit: Sendable {
                 ])
         }
         return Completion(job: job, outcome: .failed(error, verdict))
-    }
-
-    /// Each reason once in a while, so that a full disk is told and does not fill the log.
-    func isNew(_ code: SafeBackupError.Code) -> Bool {
-        told.withLock { told in
-            let now = ContinuousClock.now
-            if let last = told[code], now - last < .seconds(600) { return false }
-            told[code] = now
-            return true
-        }
     }
 
     private func finish(_ completions: [Completion]) async throws(SafeBackupError) {

@@ -31,7 +31,7 @@ struct Holding: Sendable {
         if told.value == reason.code { return }
         told.set(reason.code)
         logger.error(
-            "The \(noun) is held; its jobs wait",
+            .held, "The \(noun) is held; its jobs wait",
             metadata: ["error.code": "\(reason.code)", "error": "\(reason.message)"])
     }
 
@@ -42,7 +42,7 @@ struct Holding: Sendable {
         told.set(nil)
         guard let stood else { return }
         logger.notice(
-            "The \(noun) is not held any more; saving goes on",
+            .released, "The \(noun) is not held any more; saving goes on",
             metadata: ["error.code": "\(stood.reason)", "held.since": "\(stood.at.iso8601)"])
     }
 }

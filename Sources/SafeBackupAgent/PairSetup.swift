@@ -52,6 +52,7 @@ struct PairSetup: Sendable {
         let entry = sentinelEntry(of: source, machine: machine)
         try await local.create(id: identifier, sources: [entry])
         logger.notice(
+            .destinationBegun,
             inspection.exists && !inspection.isEmpty
                 ? "The destination holds files already; identical ones are taken over, others are kept as versions"
                 : "The destination is new",
@@ -64,6 +65,7 @@ struct PairSetup: Sendable {
     private func warnOfSharedDisk() {
         guard settings.isSameDevice else { return }
         logger.warning(
+            .sameFileSystem,
             "Source and destination lie on the same file system: one failing disk takes both; use another disk")
     }
 
@@ -85,7 +87,7 @@ struct PairSetup: Sendable {
         // would never be read.
         let pair = try await registered(path, source, sentinel.id, local, isAdmitted: false)
         logger.notice(
-            "The destination is known to an earlier state of this machine; its catalogue is read",
+            .destinationKnown, "The destination is known to an earlier state of this machine; its catalogue is read",
             metadata: ["destination.path": "\(printable(settings.destination.bytes))"])
         try await local.attach(expecting: sentinel.id)
         let files = try await local.catalogues()
@@ -98,13 +100,16 @@ struct PairSetup: Sendable {
             return imported
         }
         for refusal in imported.refused {
-            logger.warning("A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
+            logger.warning(.catalogueUnusable, "A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
         }
         if let report = imported.report {
             logger.notice(
-                "The catalogue was read", metadata: ["names": "\(report.names)", "copies": "\(report.copies)"])
+                .catalogueRead, "The catalogue was read",
+                metadata: ["names": "\(report.names)", "copies": "\(report.copies)"])
         } else {
-            logger.warning("No finished catalogue is at the destination; every file is compared with the source")
+            logger.warning(
+                .catalogueMissing, "No finished catalogue is at the destination; every file is compared with the source"
+            )
         }
         await local.detach()
         return pair

@@ -17,6 +17,10 @@ struct RequestDesk: Sendable {
     let changed: @Sendable (RequestWork.Effect) -> Void
 
     func run() async throws(SafeBackupError) {
+        try await Vitals.loop("requests") { () throws(SafeBackupError) in try await answerUntilStopped() }
+    }
+
+    private func answerUntilStopped() async throws(SafeBackupError) {
         let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         var seen: Int64?
@@ -70,7 +74,7 @@ struct RequestDesk: Sendable {
                 try store.answer(request.id, given)
                 try store.recordRequest(request.verb, RequestWork.told(request.verb, request.arguments), given)
             }
-            logger.info("A request was answered", metadata: ["verb": "\(request.verb)"])
+            logger.info(.requestAnswered, "A request was answered", metadata: ["verb": "\(request.verb)"])
         }
     }
 }

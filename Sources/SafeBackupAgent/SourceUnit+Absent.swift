@@ -33,7 +33,7 @@ extension SourceUnit {
                 case .success(let leaves): absent = leaves
                 case .failure(let error):
                     logger.error(
-                        "A directory cannot be read; what it lacks is found by a later walk",
+                        .directoryUnreadable, "A directory cannot be read; what it lacks is found by a later walk",
                         metadata: ["path": "\(directory)", "error": "\(error.explanation)"])
                     return nil
                 }

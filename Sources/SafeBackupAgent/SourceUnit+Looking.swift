@@ -66,9 +66,12 @@ extension SourceUnit {
         try await state.durably { (store) throws(SafeBackupError) in try store.setCoverage(id, coverage) }
         if coverage.extent != former?.extent {
             if let message = coverage.message {
-                logger.warning("Not all changes are told by events", metadata: ["coverage": "\(message)"])
+                logger.warning(
+                    .coverageLimited, "Not all changes are told by events", metadata: ["coverage": "\(message)"])
             } else if former != nil {
-                logger.notice("All changes are told by events now", metadata: ["watched": "\(coverage.watched)"])
+                logger.notice(
+                    .coverageComplete, "All changes are told by events now",
+                    metadata: ["watched": "\(coverage.watched)"])
             }
         }
         return coverage

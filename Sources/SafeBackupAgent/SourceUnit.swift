@@ -125,7 +125,7 @@ package final class SourceUnit: Sendable {
                     try await holding.begin(error)
                 default:
                     logger.error(
-                        "The source cannot be watched now; it is tried again",
+                        .sourceFailed, "The source cannot be watched now; it is tried again",
                         metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
                 }
                 await pausing.wait(atMost: .seconds(2))
@@ -203,10 +203,12 @@ package final class SourceUnit: Sendable {
     }
 
     private func watch(_ root: SourceRoot, ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) {
+        let id = id
+        try await state.durably { (store) throws(SafeBackupError) in store.forgetTold(id) }
         let watcher = Watcher(filter: filter(for: root)) { () throws(SafeBackupError) in try root.opened() }
         let report = try await watcher.start()
         logger.info(
-            "The source is watched",
+            .watching, "The source is watched",
             metadata: ["directories": "\(report.directories)", "watched": "\(report.watched)"])
         walkedSince.set(false)
         // The first walk makes up for what was lost before it.
@@ -223,10 +225,14 @@ package final class SourceUnit: Sendable {
             reconcileWanted.signal()
         }
         stop.onRequest { finish(nil) }
+        let name = printable(settings.path.bytes)
         await withTaskGroup(of: Void.self) { tasks in
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.follow(watcher, root)
+                    try await Vitals.loop("changes of \(name)", waker: { [weak watcher] in watcher?.nudge() }) {
+                        () throws(SafeBackupError) in
+                        try await self.follow(watcher, root)
+                    }
                     finish(nil)
                 } catch {
                     finish(error)
@@ -234,21 +240,27 @@ package final class SourceUnit: Sendable {
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.reconcileRepeatedly(root, watcher) { isOver.value }
+                    try await Vitals.loop("walks of \(name)") { () throws(SafeBackupError) in
+                        try await self.reconcileRepeatedly(root, watcher) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.lookRepeatedly(root, watcher, looking) { isOver.value }
+                    try await Vitals.loop("looks at \(name)") { () throws(SafeBackupError) in
+                        try await self.lookRepeatedly(root, watcher, looking) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }
             }
             tasks.addTask {
                 do throws(SafeBackupError) {
-                    try await self.keepLooking(at: root) { isOver.value }
+                    try await Vitals.loop("root of \(name)") { () throws(SafeBackupError) in
+                        try await self.keepLooking(at: root) { isOver.value }
+                    }
                 } catch {
                     finish(error)
                 }
@@ -272,7 +284,9 @@ package final class SourceUnit: Sendable {
                 return mounts.hasChanged()
             }
             guard isMounted else { continue }
-            logger.notice("Something was mounted or unmounted below the source; it is compared with the catalogue")
+            logger.notice(
+                .mountsChanged, "Something was mounted or unmounted below the source; it is compared with the catalogue"
+            )
             try await state.durably { (store) throws(SafeBackupError) in try store.markDesynced(id, true) }
             reconcileWanted.signal()
         }
@@ -282,7 +296,7 @@ package final class SourceUnit: Sendable {
     private func follow(_ watcher: Watcher, _ root: SourceRoot) async throws(SafeBackupError) {
         var lastTold: ContinuousClock.Instant?
         while let batch = await watcher.next() {
-            if !batch.changes.isEmpty { try await enqueue(batch.changes) }
+            if !batch.changes.isEmpty { try await enqueue(batch.changes, batch.renames) }
             if !batch.notSaved.isEmpty {
                 let (id, entries) = (id, batch.notSaved)
                 try await state.durably { (store) throws(SafeBackupError) in
@@ -300,7 +314,8 @@ package final class SourceUnit: Sendable {
                 let isNew = lastTold.map { ContinuousClock.now - $0 > .seconds(10) } ?? true
                 lastTold = .now
                 logger.log(
-                    level: isNew ? .warning : .debug, "Events were lost; the source is compared with the catalogue",
+                    .desynced, level: isNew ? .warning : .debug,
+                    "Events were lost; the source is compared with the catalogue",
                     metadata: ["reason": "\(batch.desynced.map { "\($0)" }.joined(separator: ", "))"])
                 try await state.durably { (store) throws(SafeBackupError) in
                     try store.markDesynced(id, true)
@@ -311,20 +326,24 @@ package final class SourceUnit: Sendable {
                 // Whether the path still leads to the directory that we know decides.
                 guard let root = knownRoot else { return }
                 try await io.run { () throws(SafeBackupError) in try root.verify() }
-                logger.warning("The root changed and is still the same directory", metadata: ["event": "\(event)"])
+                logger.warning(
+                    .rootChanged, "The root changed and is still the same directory", metadata: ["event": "\(event)"])
                 reconcileWanted.signal()
             }
         }
     }
 
-    private func enqueue(_ changes: [Change]) async throws(SafeBackupError) {
+    private func enqueue(
+        _ changes: [Change], _ renames: [RelativePath: RelativePath]
+    ) async throws(SafeBackupError) {
         let now = clock.now
         let (id, destinations, settle) = (id, destinations, settings.settle)
         let queuedChanges = changes.map { change in
             QueuedChange(
                 path: change.path, action: change.kind == .vanished ? .delete : .store,
                 notBefore: settle.notBefore(for: change.kind, now: now), settleLimit: settle.limit,
-                isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes)
+                isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes,
+                origin: change.kind == .vanished || change.isDirectory ? nil : renames[change.path])
         }
         try await state.durably { (store) throws(SafeBackupError) in
             _ = try store.enqueue(destinations.map { ($0, queuedChanges) }, source: id)
@@ -365,7 +384,8 @@ package final class SourceUnit: Sendable {
             schedule.noteBegin()
             if reason == .desynced {
                 let report = try await watcher.resync()
-                logger.debug("The watches were placed again", metadata: ["watched": "\(report.watched)"])
+                logger.debug(
+                    .watchesPlaced, "The watches were placed again", metadata: ["watched": "\(report.watched)"])
             }
             try await reconcile(root, reason)
             walkedSince.set(true)
@@ -435,7 +455,7 @@ package final class SourceUnit: Sendable {
                 guard let failure = directory.failure else { continue }
                 isComplete = false
                 logger.error(
-                    "A directory cannot be read; nothing below it is saved",
+                    .directoryUnreadable, "A directory cannot be read; nothing below it is saved",
                     metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
             }
             ahead = try await next.value.get()
@@ -452,14 +472,14 @@ package final class SourceUnit: Sendable {
         if doubts.withLock({ $0 }) == doubtsBefore { walkedUpTo.set(last) }
         queued()
         logger.info(
-            "The source was compared with the catalogue",
+            .reconciled, "The source was compared with the catalogue",
             metadata: [
                 "reason": "\(reason)", "seen": "\(total.seen)", "queued": "\(total.queued)",
                 "seconds": "\(secondsText(ContinuousClock.now - began))",
             ])
         if total.drift > 0 {
             logger.warning(
-                "The walk found changes that no event had told of; they are saved now; please report it",
+                .drift, "The walk found changes that no event had told of; they are saved now; please report it",
                 metadata: ["drift": "\(total.drift)"])
         }
     }

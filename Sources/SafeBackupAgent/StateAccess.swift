@@ -1,6 +1,7 @@
 import Logging
 import SafeBackupCore
 import SafeBackupState
+import SafeBackupSystem
 
 /// The state, for callers that must not give up because its disk is full or failing: a call is repeated with back-off
 /// until it succeeds or the agent stops. Nothing that it was to record is called saved before.
@@ -17,6 +18,8 @@ struct StateAccess: Sendable {
         var wait = Duration.milliseconds(250)
         var isFirst = true
         while true {
+            // Also a state that cannot be written for hours is no standstill of who waits for it.
+            defer { Pulse.current?.mark() }
             let failure: SafeBackupError
             do throws(SafeBackupError) {
                 if !isFirst {
@@ -34,7 +37,7 @@ struct StateAccess: Sendable {
             if failure.code != .stateFailed || failure.disposition == .permanent || stop.isRequested { throw failure }
             if isFirst || wait >= .seconds(30) {
                 logger.error(
-                    "The state cannot be written; saving goes on when it can",
+                    .stateFailed, "The state cannot be written; saving goes on when it can",
                     metadata: ["error.code": "\(failure.code)", "error": "\(failure.message)"])
             }
             isFirst = false

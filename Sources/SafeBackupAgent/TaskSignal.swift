@@ -24,6 +24,10 @@ package final class TaskSignal: Sendable {
 
     /// Returns at the next signal, after `timeout`, or when the task is cancelled.
     package func wait(atMost timeout: Duration? = nil) async {
+        await Pulse.waiting(endingWith: { [weak self] in self?.signal() }) { await waitUnasked(atMost: timeout) }
+    }
+
+    private func waitUnasked(atMost timeout: Duration?) async {
         guard let timeout else {
             await waitForSignal()
             return

@@ -109,7 +109,8 @@ extension StateReader {
     func versions(_ target: PathTarget, _ pair: PairRecord, limit: Int) throws(SafeBackupError) -> [PathVersion] {
         try versions(
             target.source.id, pair.destination, target.path,
-            versionsPrefix: Layout.versions.appending(pair.prefix.appending(target.path)), limit: limit)
+            versionsPrefix: Layout.versions.appending(pair.prefix.appending(target.path)),
+            cutMark: target.path.isRoot ? [] : Layout.mark(of: target.path.leaf), limit: limit)
     }
 }
 

@@ -5,6 +5,7 @@ import SafeBackupAgent
 import SafeBackupCore
 import SafeBackupSystem
 import SafeBackupWatch
+import SystemPackage
 import UnixSignals
 
 struct RunCommand: AsyncParsableCommand {
@@ -37,6 +38,9 @@ struct RunCommand: AsyncParsableCommand {
     @Option(name: .long, help: .hidden)
     var reconcileEverySeconds = 86_400
 
+    @Option(name: .long, help: "How the log on standard error is written: text, or json for programs.")
+    var logFormat = LogFormat.text
+
     @Flag(name: .shortAndLong, help: "Log every step.")
     var verbose = false
 
@@ -47,11 +51,13 @@ struct RunCommand: AsyncParsableCommand {
             source: source.bytes, destination: destination.bytes, state: directory.path,
             known: directory.knownDestinations())
         let isTerminal = isatty(1) == 1
-        let logger = Console.logger(level: verbose ? .debug : isTerminal ? .warning : .info)
+        let log = StderrLog.sink(format: logFormat, isVerbose: verbose)
+        defer { log.finish() }
+        let logger = StderrLog.logger(to: log, level: verbose ? .debug : isTerminal ? .warning : .info)
         for (isInside, name) in [
             (preflight.isStateInside, "state directory"), (preflight.isDestinationInside, "destination"),
         ] where isInside {
-            logger.warning("The \(name) lies inside the source and is left out")
+            logger.warning(.leftOut, "The \(name) lies inside the source and is left out")
         }
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
@@ -60,12 +66,14 @@ struct RunCommand: AsyncParsableCommand {
         settings.idleTime = .milliseconds(idleMilliseconds)
         settings.reconcileInterval = .seconds(max(1, reconcileEverySeconds))
         let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
+        let service = ServiceReport(to: manager(logger), logger: logger)
         let signals = Task {
             var count = 0
             for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
                 count += 1
                 // The queue is durable: nothing is lost by leaving at once.
                 if count > 1 { Glibc.exit(130) }
+                service?.stopping()
                 agent.requestStop()
             }
         }
@@ -74,8 +82,13 @@ struct RunCommand: AsyncParsableCommand {
         display?.start()
         let result: AgentResult
         do {
-            result = try await agent.run {
+            let ready: @Sendable () -> Void = {
                 if isTerminal { display?.becameReady() } else { Console.print("ready") }
+            }
+            if let service {
+                result = try await service.report({ await agent.summary() }) { try await agent.run(ready: ready) }
+            } else {
+                result = try await agent.run(ready: ready)
             }
         } catch {
             await display?.stop()
@@ -93,6 +106,19 @@ struct RunCommand: AsyncParsableCommand {
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
             throw ExitCode(4)
+        }
+    }
+
+    /// The service manager that started us, if it wants to be told how we are.
+    private func manager(_ logger: Logger) -> ServiceManager? {
+        if once { return nil }
+        do throws(Errno) {
+            return try ServiceManager.ofThisProcess()
+        } catch {
+            logger.warning(
+                .managerUnreachable, "The service manager cannot be told how the agent is: NOTIFY_SOCKET is not usable",
+                metadata: ["error": "\(error.explanation)"])
+            return nil
         }
     }
 }

@@ -1,10 +1,12 @@
+import ArgumentParser
 import Glibc
 import Logging
-import SafeBackupCore
+import SafeBackupAgent
 import SafeBackupSystem
 
-/// Log lines on standard error: time, level, a fixed sentence, then `key=value`.
+/// Log lines on standard error.
 struct StderrLog: LogHandler {
+    let sink: LogSink
     var logLevel: Logger.Level
     var metadata: Logger.Metadata = [:]
 
@@ -13,26 +15,20 @@ struct StderrLog: LogHandler {
         set { metadata[key] = newValue }
     }
 
-    func log(event: LogEvent) {
-        var line = "\(WallClock.system.now.iso8601) \(event.level) \(event.message)"
-        var all = metadata
-        if let own = event.metadata { all.merge(own) { _, new in new } }
-        for (key, value) in all.sorted(by: { $0.key < $1.key }) {
-            line += " \(key)=\(Self.quoted("\(value)"))"
-        }
+    func log(event: LogEvent) { sink.log(event, handler: metadata) }
+
+    static func logger(to sink: LogSink, level: Logger.Level) -> Logger {
+        Logger(label: "safebackup") { _ in StderrLog(sink: sink, logLevel: level) }
+    }
+
+    /// - Parameter isVerbose: everything is shown, also what repeats.
+    static func sink(format: LogFormat, isVerbose: Bool) -> LogSink {
         // A line on a terminal may stand behind the progress.
-        if isatty(2) == 1 { line = "\r\u{1B}[K" + line }
-        Console.error(line)
-    }
-
-    private static func quoted(_ text: String) -> String {
-        guard text.isEmpty || text.contains(where: { $0 == " " || $0 == "\"" || $0 == "=" }) else { return text }
-        return "\"" + text.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\\\"") + "\""
+        let start = isatty(2) == 1 ? "\r\u{1B}[K" : ""
+        return LogSink(format: format, isJournal: JournalStream.isStandardError, isLimited: !isVerbose) {
+            Console.error(start + $0)
+        }
     }
 }
 
-extension Console {
-    static func logger(level: Logger.Level) -> Logger {
-        Logger(label: "safebackup") { _ in StderrLog(logLevel: level) }
-    }
-}
+extension LogFormat: ExpressibleByArgument {}

@@ -22,6 +22,9 @@ final class AttachedRoot: Sendable {
     let honoursSyncFileSystem: Bool
     let gate = MoveGate()
 
+    /// Directories below `versions/` that something was just removed from, or moved out of.
+    private let vacatedVersions = Locked<Set<RelativePath>>([])
+
     private struct Known {
         var sentinel: Sentinel
         var bytes: [UInt8]
@@ -129,6 +132,24 @@ final class AttachedRoot: Sendable {
             }
         }
         return found
+    }
+
+    /// A version left its directory. Some may be forgotten: an empty directory more is no harm.
+    func noteVacated(_ version: RelativePath) {
+        if !version.isWithin(Layout.versions) { return }
+        vacatedVersions.withLock { vacated in
+            if vacated.count < 10_000 { vacated.insert(version.parent) }
+        }
+    }
+
+    var hasVacated: Bool { vacatedVersions.withLock { !$0.isEmpty } }
+
+    /// What was noted since this was asked last.
+    func takeVacated() -> [RelativePath] {
+        vacatedVersions.withLock { vacated in
+            defer { vacated = [] }
+            return Array(vacated)
+        }
     }
 
     static func write(_ bytes: [UInt8], in area: Descriptor) throws(SafeBackupError) {

@@ -56,6 +56,7 @@ final class FileCopier {
                 contentEnd = min(try nextHole(in: source, from: offset), size)
             }
             if isInterrupted() { throw abandon(.interrupted) }
+            Pulse.current?.mark()
             let step = Int64(isDirect ? Self.bufferSize : Self.cachedStep)
             let count = try read(source, Int(min(step, contentEnd - offset)), at: offset)
             if count == 0 { break }
@@ -108,6 +109,7 @@ final class FileCopier {
             let count: Int
             do throws(Errno) {
                 if isInterrupted() { throw Errno.canceled }
+                Pulse.current?.mark()
                 count = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted]), at: offset)
             } catch {
                 _ = hash.finish()

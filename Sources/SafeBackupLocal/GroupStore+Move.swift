@@ -220,6 +220,7 @@ extension GroupStore {
             guard status.kind == copy.kind, status.fingerprint.inode == copy.inode else { return }
             try parent.remove(location.leaf)
             try flush.changed(parent, at: location.parent)
+            root.noteVacated(location)
         } catch {
             switch error {
             case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return

@@ -76,7 +76,7 @@ extension GroupStore {
             copy = occupant
         }
         let live = job.live?.kind == .file ? job.live : nil
-        if let live, copy != nil, !job.hashFirst, !live.isRacy, !live.isFuzzy,
+        if let live, copy != nil, !job.hashFirst, !live.isRacy, !live.isFuzzy, !Self.isTold(job, of: now),
             found.tree.isUnchanged(now, since: live.fingerprint)
         {
             return .finished(.stored(entry(.kept, found, live.metadata)))
@@ -98,6 +98,14 @@ extension GroupStore {
             return adopted
         }
         return try copyFile(lease, source, found, unlessSameAs: copy)
+    }
+
+    /// Whether what the job was told of may have happened after the content was compared: a copy that was moved was not
+    /// read again, although the fingerprint was taken then.
+    private static func isTold(_ job: DueJob, of now: Fingerprint) -> Bool {
+        guard let firstSeen = job.firstSeenAt else { return false }
+        let (lag, _) = now.ctime.nanoseconds.addingReportingOverflow(60_000_000_000)
+        return lag > firstSeen.fileTime.nanoseconds
     }
 
     /// Whether the copy that the catalogue has is what the plan found under the final name.

@@ -52,7 +52,7 @@ struct GroupStore {
     private var moves: Int
     /// Directories were moved since this group looked at its final names.
     private var mustLookAgain = false
-    private var leftStages: [[UInt8]] = []
+    var leftStages: [[UInt8]] = []
     var progress: [Progress] = []
     var older: [Older] = []
     /// By the locations that copies are moved away from: the copies, and the jobs that move them, once staged.
@@ -86,6 +86,7 @@ struct GroupStore {
             flush.end()
         }
         for (index, lease) in group.enumerated() {
+            Pulse.current?.mark()
             progress.append(stage(lease))
             if isMove(index), let copy = lease.job.origin?.copy { takers[copy.location] = (index, copy) }
             Faults.reach("staged")
@@ -299,10 +300,10 @@ struct GroupStore {
             if mustLookAgain, !lease.plan.final.isStill(try parent.status(of: location.leaf), root) {
                 throw .noSuchFileOrDirectory
             }
-            try root.staging.rename(stage, to: parent, location.leaf)
             if case .linked(let reason) = older[index], let version = lease.plan.version {
-                entry.displaced.append(Displacement(lease, to: version, reason))
+                entry.displaced.append(try Displacement(lease, to: version, reason))
             }
+            try root.staging.rename(stage, to: parent, location.leaf)
         case .moving(let reason), .moved(let reason):
             entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
             try move(stage, from: root.staging, to: parent, location.leaf)
@@ -355,13 +356,14 @@ struct GroupStore {
         let location = lease.job.location
         guard let version = lease.plan.version, lease.plan.final.isStill(try parent.status(of: location.leaf), root)
         else { throw .noSuchFileOrDirectory }
+        let displacement = try Displacement(lease, to: version, reason)
         let versions = try makeDirectory(version.parent)
         try move(location.leaf, from: parent, to: versions, version.leaf)
         older[index] = .moved(reason)
         directories.forget(location)
         try flush.changed(versions, at: version.parent)
         try flush.changed(parent, at: location.parent)
-        return Displacement(lease, to: version, reason)
+        return displacement
     }
 
     /// Moves an ancestor that is not a directory to its version name.
@@ -414,78 +416,13 @@ struct GroupStore {
             throw Failure.destination(error, "look at", location)
         }
     }
-
-    // MARK: Failure
-
-    /// Ends a job without a result: its stage goes, and what was under its final name is there again where possible.
-    /// What cannot be undone here is told by `Recovery`.
-    private mutating func abandon(_ index: Int, _ lease: LeasedJob, _ outcome: JobOutcome) {
-        // A link may be its copy's only name by now: recovery tells.
-        if !isMove(index) { removeStage(lease) }
-        progress[index] = .finished(outcome)
-        guard let version = lease.plan.version else { return }
-        let location = lease.job.location
-        do throws(Errno) {
-            switch older[index] {
-            case .absent, .dropped, .moving, .taken: break
-            case .linked: try removeVersion(version, ifSameAs: location)
-            case .moved:
-                try directories.directory(version.parent).moveToFreeName(
-                    version.leaf, to: directories.directory(location.parent), location.leaf)
-            }
-        } catch {
-            // Ignored because the job has failed already, and the lease tells recovery all of this.
-        }
-    }
-
-    /// A version that is only a second link of what is under the final name holds nothing of its own.
-    private mutating func removeVersion(_ version: RelativePath, ifSameAs location: RelativePath) throws(Errno) {
-        let versions = try directories.directory(version.parent)
-        let kept = try versions.status(of: version.leaf)
-        let final = try directories.directory(location.parent).status(of: location.leaf)
-        if kept.isSameFile(as: final) { try versions.remove(version.leaf) }
-    }
-
-    mutating func removeStage(_ lease: LeasedJob) {
-        let stage = Array(lease.plan.stageName.utf8)
-        do {
-            try root.staging.remove(stage)
-        } catch {
-            // Tried once more when the group ends; recovery removes it too.
-            if error != .noSuchFileOrDirectory { leftStages.append(stage) }
-        }
-    }
-
-    private func removeLeftStages() {
-        for stage in leftStages {
-            do {
-                try root.staging.remove(stage)
-            } catch {
-                // Ignored because staging is emptied at each start.
-            }
-        }
-    }
-
-    /// A flush failed: of what needed it, nothing is promised.
-    private mutating func failAll(_ group: [LeasedJob], _ error: Errno) -> [JobOutcome] {
-        var outcomes: [JobOutcome] = []
-        for index in group.indices {
-            if case .finished(let outcome) = progress[index] {
-                outcomes.append(outcome)
-                continue
-            }
-            if !isMove(index) { removeStage(group[index]) }
-            outcomes.append(.failed(Failure.destination(error, "flush", group[index].job.location)))
-        }
-        return outcomes
-    }
 }
 
 extension Displacement {
-    /// Of what the plan found under the final name.
-    init(_ lease: LeasedJob, to version: RelativePath, _ reason: VersionReason) {
+    /// Of what the plan found under the final name; `ENOENT` if it found nothing.
+    init(_ lease: LeasedJob, to version: RelativePath, _ reason: VersionReason) throws(Errno) {
         guard case .present(let kind, let inode, let size, let mtime) = lease.plan.final else {
-            preconditionFailure("an entry is displaced only where the plan found one")
+            throw .noSuchFileOrDirectory
         }
         self.init(
             from: lease.job.location, to: version, reason: reason, kind: kind, inode: inode, size: size, mtime: mtime)

@@ -52,13 +52,18 @@ package struct Layout: Sendable, Hashable {
         "s" + String(sequence, radix: 36) + "-" + String(generation, radix: 36)
     }
 
+    /// Stands in a version name for what was cut off.
+    package static func mark(of name: [UInt8]) -> [UInt8] {
+        Array("~".utf8) + Array(SHA256.digest(of: name).hex.utf8.prefix(16))
+    }
+
     /// Where the copy at `location` goes when it is kept: `<name>@<time>-<id>` in the same directory below `versions/`.
     /// A name that becomes too long is cut and carries a part of its digest; the catalogue knows the whole.
     package func version(of location: RelativePath, at time: Timestamp, id: String) -> RelativePath {
         let suffix = Array("@\(time.compact)-\(id)".utf8)
         var name = location.leaf
         if name.count + suffix.count > nameLimit {
-            let mark = Array("~".utf8) + Array(SHA256.digest(of: name).hex.utf8.prefix(16))
+            let mark = Self.mark(of: name)
             var length = max(0, min(name.count, nameLimit - suffix.count - mark.count))
             // Not through the middle of a UTF-8 character.
             while length > 0 && length < name.count && name[length] & 0xC0 == 0x80 { length -= 1 }

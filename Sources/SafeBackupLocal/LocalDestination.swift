@@ -153,6 +153,9 @@ package final class LocalDestination: Destination {
         try root.update(change)
     }
 
+    /// Versions have left directories that may be empty now: there is something for `removeEmpty`, also without one of ours.
+    package var hasVacatedVersions: Bool { attached.withLock { $0 }?.hasVacated ?? false }
+
     /// Proves that the destination is still there and still ours; throws what holds it. Writes nothing.
     package func verify() async throws(SafeBackupError) {
         try await io.run { () throws(SafeBackupError) in try self.attachedRoot().check() }
@@ -296,12 +299,13 @@ package final class LocalDestination: Destination {
         try Removal.remove(versions: versions, in: root)
     }
 
-    /// Removes the directories of these that are empty, in the order given; others stay, and one that is gone is no
-    /// error. Durable when it returns. Not to be called while a group is in flight.
+    /// Removes the directories of these that are empty, in the order given, and those below `versions/` that the last
+    /// version has left since; others stay, and one that is gone is no error. Durable when it returns. Not to be called while a group is in flight.
     package func removeEmptyNow(_ directories: [RelativePath]) throws(SafeBackupError) {
         let root = try attachedRoot()
         try root.check()
         try Removal.removeEmpty(directories, in: root)
+        try Removal.removeVacatedVersions(in: root)
     }
 
     /// Throws `damaged` when nothing, or no file, is there.

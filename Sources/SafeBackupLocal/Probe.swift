@@ -15,8 +15,7 @@ enum Probe {
             for name in names { try removeIfThere(name, in: staging) }
             return found
         } catch {
-            // Ignored because the first error is the one that matters, and staging is emptied at each start.
-            for name in names { _ = try? removeIfThere(name, in: staging) }
+            for name in names { discard(name, in: staging) }
             throw error
         }
     }
@@ -81,6 +80,14 @@ enum Probe {
             ]
             if refusals.contains(error) { return false }
             throw error
+        }
+    }
+
+    private static func discard(_ name: [UInt8], in staging: Descriptor) {
+        do {
+            try staging.remove(name)
+        } catch {
+            // Ignored because the first error is the one that matters, and staging is emptied at each start.
         }
     }
 

@@ -41,6 +41,7 @@ struct Recovery {
     mutating func run(_ leases: [LeasedJob]) throws(SafeBackupError) -> [RecoveredLease] {
         var recovered: [RecoveredLease] = []
         for lease in leases {
+            Pulse.current?.mark()
             do {
                 recovered.append(try recover(lease))
             } catch {
@@ -220,6 +221,7 @@ struct Recovery {
         let parent = try directories.directory(copy.location.parent)
         try parent.remove(copy.location.leaf)
         try flush.changed(parent, at: copy.location.parent)
+        root.noteVacated(copy.location)
     }
 
     private func removeStage(_ stage: [UInt8]) throws(Errno) {
@@ -248,6 +250,7 @@ struct Recovery {
             }
         }
         try flushParents(of: location, version)
+        root.noteVacated(version)
         return true
     }
 
@@ -287,6 +290,7 @@ struct Recovery {
         let parent = try directories.directory(version.parent)
         try parent.remove(version.leaf)
         try flush.changed(parent, at: version.parent)
+        root.noteVacated(version)
     }
 
     /// Both ends of a move that was found on the disk; an end that is gone needs no flush.

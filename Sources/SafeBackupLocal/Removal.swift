@@ -52,13 +52,33 @@ enum Removal {
                 try flush.changed(parent, at: version.parent)
                 parents.insert(version.parent)
             }
-            // Deepest first, so that a chain of empty directories goes in one pass.
-            for parent in parents.sorted(by: { $0.bytes.count > $1.bytes.count }) {
-                try removeIfEmpty(parent, &directories, &flush)
-            }
+            try removeIfEmpty(parents, &directories, &flush)
             try flush.flush()
         } catch {
             throw Failure.destination(error, "remove versions in", Layout.versions)
+        }
+    }
+
+    /// Removes the directories below `versions/` that the last version has left.
+    static func removeVacatedVersions(in root: AttachedRoot) throws(SafeBackupError) {
+        let vacated = root.takeVacated()
+        if vacated.isEmpty { return }
+        do throws(Errno) {
+            var flush = try GroupFlush(root)
+            var directories = DirectoryCache(root.base)
+            try removeIfEmpty(Set(vacated), &directories, &flush)
+            try flush.flush()
+        } catch {
+            throw Failure.destination(error, "remove empty directories in", Layout.versions)
+        }
+    }
+
+    /// Deepest first, so that a chain of empty directories goes in one pass.
+    private static func removeIfEmpty(
+        _ parents: Set<RelativePath>, _ directories: inout DirectoryCache, _ flush: inout GroupFlush
+    ) throws(Errno) {
+        for parent in parents.sorted(by: { $0.bytes.count > $1.bytes.count }) {
+            try removeIfEmpty(parent, &directories, &flush)
         }
     }
 

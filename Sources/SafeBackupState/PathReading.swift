@@ -43,10 +43,11 @@ package struct BelowSummary: Sendable, Hashable {
 
 extension StateReader {
     /// The states of a path, newest first: the live one, then those before it, then copies that only their place ties
-    /// to the path, as `prefix` of their location tells. Up to `limit` of each kind.
+    /// to the path, as `prefix` of their location tells, or of a leaf that was too long, its beginning and `cutMark`.
+    /// Up to `limit` of each kind.
     package func versions(
         _ source: SourceID, _ destination: DestinationID, _ path: RelativePath, versionsPrefix prefix: RelativePath,
-        limit: Int
+        cutMark: [UInt8], limit: Int
     ) throws(SafeBackupError) -> [PathVersion] {
         try read { (connection) throws(SafeBackupError) in
             var found = try Self.names(source, destination, path, "IS NULL", limit: 1, connection)
@@ -56,7 +57,10 @@ extension StateReader {
                 found[index].movedFrom = try Self.neighbour(copy, before: name.id, of: path, connection)
                 found[index].movedTo = try Self.neighbour(copy, after: name.id, of: path, connection)
             }
-            if !path.isRoot { found += try Self.strays(destination, prefix, limit: limit, connection) }
+            if !path.isRoot {
+                found += try Self.strays(destination, prefix, limit: limit, connection)
+                found += try Self.cutStrays(destination, prefix, cutMark, limit: limit, connection)
+            }
             return found
         }
     }
@@ -109,22 +113,56 @@ extension StateReader {
         _ destination: DestinationID, _ prefix: RelativePath, limit: Int, _ connection: Connection
     ) throws(SafeBackupError) -> [PathVersion] {
         let isText = prefix.bytes.withUnsafeBytes(isText)
+        // 0x40 is the @ before the time; 0x41 follows it.
+        let (lower, upper) = (prefix.bytes + [0x40], prefix.bytes + [0x41])
+        return try strays(destination, lower, upper, isText: isText, limit: limit, connection) { _ in true }
+    }
+
+    /// The same of a leaf that was cut, nobody here knows where: it went on with the mark of the whole.
+    private static func cutStrays(
+        _ destination: DestinationID, _ prefix: RelativePath, _ mark: [UInt8], limit: Int, _ connection: Connection
+    ) throws(SafeBackupError) -> [PathVersion] {
+        let leaf = prefix.leaf
+        // A shorter one fits with the longest suffix into the shortest names that a destination may have.
+        if leaf.count <= shortestCut { return [] }
+        let lower = prefix.parent.appending(Array(leaf.prefix(shortestCut))).bytes
+        let upper = lower + [UInt8](repeating: 0xFF, count: 4)
+        var found: [PathVersion] = []
+        // What was cut off may be what was no text.
+        for isText in [true, false] {
+            found += try strays(destination, lower, upper, isText: isText, limit: limit, connection) { location in
+                guard location.parent == prefix.parent, let at = location.leaf.lastIndex(of: 0x40) else { return false }
+                let cut = location.leaf[..<at]
+                return cut.count > mark.count && cut.suffix(mark.count).elementsEqual(mark)
+                    && leaf.starts(with: cut.dropLast(mark.count))
+            }
+        }
+        return found
+    }
+
+    private static let shortestCut = 7
+
+    private static func strays(
+        _ destination: DestinationID, _ lower: [UInt8], _ upper: [UInt8], isText: Bool, limit: Int,
+        _ connection: Connection, where isOne: (RelativePath) -> Bool
+    ) throws(SafeBackupError) -> [PathVersion] {
         let statement = try connection.statement(
             """
             SELECT c.stored_at, c.role, c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns,
                 c.fuzzy, c.damaged
             FROM copy c WHERE c.destination_id = ? AND c.location >= ? AND c.location < ? AND c.role <> 'current'
                 AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id)
-            ORDER BY c.location DESC LIMIT ?
+            ORDER BY c.location DESC
             """)
         defer { statement.reset() }
-        // 0x40 is the @ before the time; 0x41 follows it.
-        statement.bind(destination.rawValue).bind(PathBound(bytes: prefix.bytes + [0x40], isText: isText))
-            .bind(PathBound(bytes: prefix.bytes + [0x41], isText: isText)).bind(Int64(limit))
+        statement.bind(destination.rawValue).bind(PathBound(bytes: lower, isText: isText))
+            .bind(PathBound(bytes: upper, isText: isText))
         var versions: [PathVersion] = []
-        while try statement.step() {
+        while versions.count < limit, try statement.step() {
             let (stored, role) = (statement.timestamp(), statement.textOrNull())
-            versions.append(PathVersion(copy: CopyRecord.read(statement), role: role, beganAt: stored, endedAt: stored))
+            let copy = CopyRecord.read(statement)
+            if !isOne(copy.location) { continue }
+            versions.append(PathVersion(copy: copy, role: role, beganAt: stored, endedAt: stored))
         }
         return versions
     }

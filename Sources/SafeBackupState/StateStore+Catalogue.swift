@@ -162,7 +162,7 @@ extension StateStore {
         // waits for the jobs known at one moment does not wait for a log that is written for ever.
         try connection.statement(
             """
-            UPDATE job SET sequence = ?, state = 'pending', first_seen_at = ?, not_before = ?, backoff_until = ?,
+            UPDATE job SET sequence = ?, state = 'pending', touched = 1, first_seen_at = ?, not_before = ?, backoff_until = ?,
                 attempts = ?, last_error_code = ?, last_error = ?, leased_generation = NULL, leased_action = NULL,
                 leased_at = NULL, leased_upto = NULL, stage_name = NULL, version = NULL, version_reason = NULL,
                 obstruction = NULL, obstruction_version = NULL, final_kind = NULL, final_inode = NULL,

@@ -54,7 +54,7 @@ extension StateStore {
             SELECT n.parent, n.leaf, n.born_ns, n.id, n.copy_id, n.kind, n.inode, n.size, n.mtime_ns, n.ctime_ns, n.mode,
                 n.uid, n.gid, n.xattrs, n.link_target, n.fuzzy, n.racy,
                 c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged,
-                c.role = 'current'
+                c.role = 'current', n.ended_at IS NULL
             FROM name n INDEXED BY name_inode CROSS JOIN copy c ON c.id = n.copy_id
             WHERE n.source_id = ?1 AND n.destination_id = ?2 AND n.inode = ?3 AND n.copy_id IS NOT NULL
                 AND n.size = ?4 AND n.mtime_ns = ?5 AND n.kind = ?6 AND n.fuzzy = 0
@@ -69,6 +69,7 @@ extension StateStore {
         select.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(bits: status.fingerprint.inode)
             .bind(status.size).bind(status.fingerprint.mtime).bind(text: status.kind.rawValue).bind(since)
         let prefix = try prefix(pair, connection)
+        let saved = try savedPath(of: question, pair, connection)
         var found: [MoveCandidate] = []
         do {
             defer { select.reset() }
@@ -78,12 +79,14 @@ extension StateStore {
                 let origin = MoveOrigin(
                     path: path, name: NameRecord.read(select), copy: CopyRecord.read(select), isProven: false)
                 let isInPlace = select.bool()
+                let isLive = select.bool()
                 if isInPlace && (path == question.path || origin.copy.location != prefix.appending(path)) { continue }
                 var candidate = MoveCandidate(origin: origin, isBusy: false)
                 if let born, let now = status.birthTime {
                     // The inode was given to another file since.
                     if born != now { continue }
-                    candidate.origin.isProven = !origin.name.isRacy
+                    // A write whose mtime was put back leaves the size and the time as they were saved.
+                    candidate.origin.isProven = !origin.name.isRacy && isLive && path == saved
                 }
                 found.append(candidate)
             }
@@ -92,6 +95,21 @@ extension StateStore {
             found[index].isBusy = try isLeased(found[index].origin.path, pair, connection)
         }
         return found
+    }
+
+    /// The path at which the question's file was saved, if every event since then is known, and none was of its content.
+    private func savedPath(
+        of question: MoveQuestion, _ pair: PairKey, _ connection: Connection
+    ) throws(SafeBackupError) -> RelativePath? {
+        guard let since = allToldSince[pair.source] else { return nil }
+        let select = try connection.statement(
+            """
+            SELECT renamed_from FROM job WHERE destination_id = ?1 AND source_id = ?2 AND path = ?3 AND touched = 0
+                AND sequence > ?4 AND EXISTS (SELECT 1 FROM source WHERE id = ?2 AND desynced = 0)
+            """)
+        defer { select.reset() }
+        select.bind(pair.destination.rawValue).bind(pair.source.rawValue).bind(question.path).bind(since)
+        return try select.step() ? select.pathOrNull() : nil
     }
 
     private func isLeased(

@@ -14,10 +14,13 @@ package struct QueuedChange: Sendable, Hashable {
     package var size: Int64?
     /// The content is probably what is stored: compare digests before anything is copied.
     package var hashFirst: Bool
+    /// Where the file lay before this batch of changes, if nothing but renames was told of it in the batch; `nil` of
+    /// what was written, and of what was found and not told: its content is not known by its size and time.
+    package var origin: RelativePath?
 
     package init(
         path: RelativePath, action: JobAction, notBefore: Timestamp, settleLimit: Duration = .zero,
-        isDirectory: Bool = false, size: Int64? = nil, hashFirst: Bool = false
+        isDirectory: Bool = false, size: Int64? = nil, hashFirst: Bool = false, origin: RelativePath? = nil
     ) {
         self.path = path
         self.action = action
@@ -26,6 +29,7 @@ package struct QueuedChange: Sendable, Hashable {
         self.isDirectory = isDirectory
         self.size = size
         self.hashFirst = hashFirst
+        self.origin = origin
     }
 
     /// `nil`: the change does not settle, it is found as it is.
@@ -71,8 +75,12 @@ extension StateStore {
                 let pair = PairKey(source: source, destination: batch.destination)
                 // Refused here, where the caller sees it, and not when the job is due.
                 _ = try prefix(pair, connection)
-                for change in batch.changes {
-                    switch try upsert(change, pair, now: now, connection) {
+                // Asked before any of them is written: in a swap each is the other's origin.
+                let origins = try batch.changes.map { (change) throws(SafeBackupError) in
+                    try savedOrigin(of: change, pair, connection)
+                }
+                for (change, origin) in zip(batch.changes, origins) {
+                    switch try upsert(change, pair, renamedFrom: origin, now: now, connection) {
                     case .made: result.new += 1
                     case .coalesced, .left: result.coalesced += 1
                     }
@@ -80,6 +88,22 @@ extension StateStore {
             }
             return result
         }
+    }
+
+    /// Where the file lay when it was saved, if only renames were told of it since; `nil` if that is not sure.
+    private func savedOrigin(
+        of change: QueuedChange, _ pair: PairKey, _ connection: Connection
+    ) throws(SafeBackupError) -> RelativePath? {
+        guard let origin = change.origin else { return nil }
+        let select = try connection.statement(
+            "SELECT touched, renamed_from FROM job WHERE destination_id = ? AND source_id = ? AND path = ?")
+        defer { select.reset() }
+        select.bind(pair.destination.rawValue).bind(pair.source.rawValue).bind(origin)
+        if try select.step() {
+            if select.bool() { return nil }
+            if let earlier = select.pathOrNull() { return earlier }
+        }
+        return try connection.liveName(pair, origin)?.copy == nil ? nil : origin
     }
 
     enum Upsert {
@@ -93,8 +117,8 @@ extension StateStore {
     /// because its work may have begun before the change; a job that waits will see the change as it is. With
     /// `keepsStore` a delete leaves a job that is to store a file as that: nobody said that the file is gone.
     func upsert(
-        _ change: QueuedChange, _ pair: PairKey, leavesWaiting: Bool = false, keepsStore: Bool = false, now: Timestamp,
-        _ connection: Connection
+        _ change: QueuedChange, _ pair: PairKey, renamedFrom origin: RelativePath? = nil, leavesWaiting: Bool = false,
+        keepsStore: Bool = false, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) -> Upsert {
         let limit = change.limit(from: now)
         let notBefore = limit.map { min(change.notBefore, $0) } ?? change.notBefore
@@ -104,16 +128,17 @@ extension StateStore {
         try connection.statement(
             """
             INSERT INTO job (sequence, source_id, destination_id, path, state, action, generation, size, is_directory,
-                hash_first, first_seen_at, not_before, settle_by)
-            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?1, ?6, ?7, ?8, ?9, ?10, ?11)
+                hash_first, first_seen_at, not_before, settle_by, touched, renamed_from)
+            VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
             ON CONFLICT (destination_id, source_id, path) DO NOTHING
             """
         ).bind(number).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(change.path)
             .bind(text: change.action.rawValue).bind(size).bind(change.isDirectory).bind(change.hashFirst).bind(now)
-            .bind(notBefore).bind(limit).run()
+            .bind(notBefore).bind(limit).bind(change.action != .delete && origin == nil).bind(path: origin?.bytes).run()
         if connection.changes == 0 {
             return try coalesce(
-                change, generation: number, pair, leavesWaiting: leavesWaiting, keepsStore: keepsStore, now: now,
+                change, generation: number, pair, origin, leavesWaiting: leavesWaiting, keepsStore: keepsStore,
+                now: now,
                 connection)
         }
         note(pair) { $0.count(.pending, size: size, sign: 1) }
@@ -121,8 +146,8 @@ extension StateStore {
     }
 
     private func coalesce(
-        _ told: QueuedChange, generation: Int64, _ pair: PairKey, leavesWaiting: Bool, keepsStore: Bool,
-        now: Timestamp, _ connection: Connection
+        _ told: QueuedChange, generation: Int64, _ pair: PairKey, _ origin: RelativePath?, leavesWaiting: Bool,
+        keepsStore: Bool, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) -> Upsert {
         var change = told
         let select = try connection.statement(
@@ -169,13 +194,14 @@ extension StateStore {
         try connection.statement(
             """
             UPDATE job SET state = ?, action = ?, generation = ?, size = ?, is_directory = ?, hash_first = ?,
-                not_before = ?, settle_by = ?, backoff_until = ?, attempts = ?, last_error_code = ?, last_error = ?
+                not_before = ?, settle_by = ?, backoff_until = ?, attempts = ?, last_error_code = ?, last_error = ?,
+                touched = max(touched, ?), renamed_from = ifnull(?, renamed_from)
             WHERE sequence = ?
             """
         ).bind(text: newState.rawValue).bind(text: change.action.rawValue).bind(generation).bind(size)
             .bind(change.isDirectory).bind(hashFirst).bind(notBefore).bind(limit)
             .bind(state == .pending ? backoff : nil).bind(attempts).bind(text: error.code).bind(text: error.message)
-            .bind(sequence).run()
+            .bind(told.action != .delete && origin == nil).bind(path: origin?.bytes).bind(sequence).run()
         note(pair) {
             $0.count(state, size: oldSize, sign: -1)
             $0.count(newState, size: size, sign: 1)

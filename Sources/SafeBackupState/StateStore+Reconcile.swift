@@ -66,6 +66,7 @@ extension StateStore {
                 .bind(id).bind(source.rawValue).bind(text: reason).bind(now).run()
             // 2: a reconcile runs; still true for whoever asks, and back to 1 if changes are missed meanwhile. Of what
             // happened before the watches were placed nothing is known until the first walk has ended.
+            if reason == "start" { allToldSince[source] = nil }
             try connection.statement("UPDATE source SET desynced = 2 WHERE id = ? AND (desynced <> 0 OR ?)")
                 .bind(source.rawValue).bind(reason == "start").run()
             return ReconcileID(rawValue: id)
@@ -133,6 +134,7 @@ extension StateStore {
                 .bind(source.rawValue).run()
             try connection.statement("UPDATE source SET desynced = ? WHERE id = ? AND desynced = 2")
                 .bind(!isComplete).bind(source.rawValue).run()
+            if isComplete && allToldSince[source] == nil { try noteAllTold(source, connection) }
             try connection.statement(
                 "UPDATE reconcile SET ended_at = ?, complete = ?, queued = queued + ?, drift = ? WHERE id = ?"
             ).bind(now).bind(isComplete).bind(Int64(counts.queued)).bind(Int64(drift)).bind(id.rawValue).run()
@@ -146,6 +148,13 @@ extension StateStore {
             ).bind(source.rawValue).run()
             return counts
         }
+    }
+
+    /// Since the walk that ended just now no event was lost, if none was during it.
+    private func noteAllTold(_ source: SourceID, _ connection: Connection) throws(SafeBackupError) {
+        let select = try connection.statement("SELECT 1 FROM source WHERE id = ? AND desynced = 0")
+        defer { select.reset() }
+        if try select.bind(source.rawValue).step() { allToldSince[source] = lastNumber }
     }
 
     /// Whether anything of the source was saved and not deleted since; for the question whether it was emptied.

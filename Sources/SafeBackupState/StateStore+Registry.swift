@@ -135,9 +135,13 @@ extension StateStore {
         }
     }
 
+    /// Events of the source are, or were, not read: until the next complete walk no rename is proof of a file's content.
+    package func forgetTold(_ source: SourceID) { allToldSince[source] = nil }
+
     /// Whether changes of the source may have been missed.
     package func markDesynced(_ source: SourceID, _ isDesynced: Bool) throws(SafeBackupError) {
         let now = clock.now
+        if isDesynced { forgetTold(source) }
         try write { (connection) throws(SafeBackupError) in
             let update = try connection.statement("UPDATE source SET desynced = ?1 WHERE id = ?2 AND desynced <> ?1")
             try update.bind(isDesynced).bind(source.rawValue).run()

@@ -24,6 +24,8 @@ package actor StateStore {
     /// Whether a pair had names when it was first asked about, or one was told to have vanished since: only then can a
     /// copy have to move. Not so during a first save, which is spared the search.
     private var movable: [PairKey: Bool] = [:]
+    /// The counter at the end of the walk since which no event of a source was lost; none while one may have been.
+    var allToldSince: [SourceID: Int64] = [:]
     /// What may still be told of single paths.
     var journalBudget = JournalBudget()
     /// The registry's pairs; read again after every change and every failure.
@@ -66,6 +68,7 @@ package actor StateStore {
         connection = nil
         knownPairs = nil
         movable.removeAll()
+        allToldSince.removeAll()
         let (opened, report) = try file.open(isKnownDamaged: isDamaged)
         connection = opened
         isDamaged = false

@@ -21,11 +21,18 @@ package enum AtomicFile {
             try file.sync()
             try directory.rename(stage, to: directory, leaf)
         } catch {
-            // Ignored because the first error is the one that matters, and the next write removes the stage.
-            _ = try? directory.remove(stage)
+            discard(stage, in: directory)
             throw error
         }
         try directory.sync()
+    }
+
+    private static func discard(_ stage: [UInt8], in directory: Descriptor) {
+        do {
+            try directory.remove(stage)
+        } catch {
+            // Ignored because the first error is the one that matters, and the next write removes the stage.
+        }
     }
 }
 

@@ -44,7 +44,8 @@ package enum Faults {
     /// `SAFEBACKUP_FAULT` is a list of `key=value` joined by `,`:
     /// `call=fsync` (all calls without it), `nth=3` (from 1), `errno=28`, `forever=1` (also each later call),
     /// `short=1` (reads and writes move one byte less than asked, at least 1), `kill=STEP` (SIGKILL at the nth reach of
-    /// STEP), `stop=STEP` (SIGSTOP there, so that a test can copy the disk), `report=1` (at exit one line on stderr,
+    /// STEP), `stop=STEP` (SIGSTOP there, so that a test can copy the disk), `hang=STEP` (that thread goes no further),
+    /// `report=1` (at exit one line on stderr,
     /// `faults: C calls, F given`, so that a test knows where the Nth call ends).
     package final class FaultPlan: Sendable {
         private struct State {
@@ -95,6 +96,7 @@ package enum Faults {
                 case "short": isShort = pair[1] == "1"
                 case "report": isReporting = pair[1] == "1"
                 case "kill": (step, signal) = (pair[1], SIGKILL)
+                case "hang": (step, signal) = (pair[1], 0)
                 case "stop": (step, signal) = (pair[1], SIGSTOP)
                 default: break
                 }
@@ -155,7 +157,8 @@ package enum Faults {
                 state.reached += 1
                 return state.reached == nth
             }
-            if fires { kill(getpid(), signal) }
+            if fires && signal != 0 { kill(getpid(), signal) }
+            while fires && signal == 0 { sleep(1) }
         }
     }
 #endif

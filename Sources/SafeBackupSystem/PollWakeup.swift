@@ -4,7 +4,18 @@ package import SystemPackage
 
 /// Wakes a thread that waits for a descriptor. The corresponding C function is `eventfd`.
 package final class PollWakeup: Sendable {
+    /// What ended a wait.
+    package enum Cause: Sendable, Hashable {
+        /// The other descriptor can be read.
+        case readable
+        /// Somebody wants to know whether the thread is there.
+        case nudged
+        /// The thread is to end.
+        case signalled
+    }
+
     private let descriptor: Descriptor
+    private let isSignalled = Locked(false)
 
     package init() throws(Errno) {
         descriptor = Descriptor(owning: try systemCall("eventfd") { sb_eventfd() })
@@ -12,15 +23,26 @@ package final class PollWakeup: Sendable {
 
     /// From now on no `wait` blocks.
     package func signal() {
+        isSignalled.withLock { $0 = true }
+        nudge()
+    }
+
+    /// One `wait` ends.
+    package func nudge() {
         var one: UInt64 = 1
         // Ignored because the only possible failure, a full counter, means that the signal is already there.
         _ = write(descriptor.raw, &one, 8)
     }
 
-    /// Blocks until `other` can be read, or this was signalled: then the answer is `false`.
-    package func wait(for other: Descriptor) throws(Errno) -> Bool {
+    /// Blocks until `other` can be read, or this was signalled or nudged.
+    package func wait(for other: Descriptor) throws(Errno) -> Cause {
+        if isSignalled.withLock({ $0 }) { return .signalled }
         let ready = try systemCall("poll") { sb_wait_readable(other.raw, descriptor.raw, -1) }
-        return ready & 2 == 0
+        if ready & 2 == 0 { return .readable }
+        // Emptied first: a signal that comes after this look makes it readable again.
+        var count: UInt64 = 0
+        _ = Glibc.read(descriptor.raw, &count, 8)
+        return isSignalled.withLock({ $0 }) ? .signalled : .nudged
     }
 }
 

@@ -110,14 +110,16 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
         // The result comes back under a lock and not with the continuation: where that is resumed before the task has
         // come to wait, ThreadSanitizer sees no order between the two threads. See: swiftlang/swift#57803.
         let answer = Locked<Result<R, E>?>(nil)
+        let work = Pulse.carried { Result(catching: body) }
         await withUnsafeContinuation { continuation in
             add(
                 .closure {
-                    let result = Result(catching: body)
+                    let result = work()
                     answer.withLock { $0 = result }
                     continuation.resume()
                 })
         }
+        Pulse.current?.mark()
         guard let result = answer.withLock({ $0 }) else {
             preconditionFailure("a task went on before its continuation was resumed")
         }

@@ -33,6 +33,7 @@ struct ChangeSet: Sendable {
     private var crowded = 0
     private let limit: Int
     private(set) var isOverfull = false
+    var origins = RenameOrigins()
 
     /// - Parameter limit: the number of paths. An entry takes some 150 bytes and twice its path's length.
     init(limit: Int = 65_536) { self.limit = limit }
@@ -46,8 +47,11 @@ struct ChangeSet: Sendable {
     }
 
     /// Adds a change, or merges it with what is known of its path.
-    mutating func record(_ path: RelativePath, _ kind: Change.Kind, isDirectory: Bool) {
+    /// - Parameter isArrival: it only tells what `arrive` noted before; else the file at the path is another since, or
+    ///   may have another content.
+    mutating func record(_ path: RelativePath, _ kind: Change.Kind, isDirectory: Bool, isArrival: Bool = false) {
         if isOverfull { return }
+        if !isArrival { origins.touch(path) }
         let lostDirectory = kind == .vanished && isDirectory
         // A directory that is listed again anyway tells its entries by that, except for what was below them.
         if crowded > 0, !lostDirectory, !path.isRoot, let parent = indexes[path.parent], entries[parent].isCrowded {
@@ -66,6 +70,20 @@ struct ChangeSet: Sendable {
         if entries.count > limit { collapse() }
     }
 
+    /// A file came to `path` by a rename: from `origin`, where it lay before this set began, or from nobody knows where.
+    mutating func arrive(_ path: RelativePath, from origin: RelativePath?) { origins.arrive(path, from: origin) }
+
+    /// Where the file that leaves `path` just now lay before this set began; `nil` if something else was told of it
+    /// since, or nobody knows.
+    func origin(of path: RelativePath) -> RelativePath? {
+        switch origins[path] {
+        case .known(let origin): origin
+        case .unknown: nil
+        // What is told of the entries of a crowded directory is not kept.
+        case .untold: crowded == 0 && indexes[path].flatMap { entries[$0].kind } == nil ? path : nil
+        }
+    }
+
     /// Asks to list the directory again, instead of telling what changed directly in it.
     mutating func crowd(_ directory: RelativePath) {
         if isOverfull { return }
@@ -78,6 +96,9 @@ struct ChangeSet: Sendable {
     /// Adds what another set has, as newer.
     mutating func merge(_ other: ChangeSet) {
         if other.isOverfull { giveUp() }
+        // What the other set calls an origin is where the file lay when that one began.
+        let arrivals = other.origins.arrivals.map { ($0.key, $0.value.flatMap { self.origin(of: $0) }) }
+        if other.origins.areLost { origins.lose() }
         for entry in other.entries {
             if entry.lostDirectory { record(entry.path, .vanished, isDirectory: true) }
             if let kind = entry.kind, !(entry.lostDirectory && kind == .vanished && entry.isDirectory) {
@@ -85,11 +106,12 @@ struct ChangeSet: Sendable {
             }
             if entry.isCrowded { crowd(entry.path) }
         }
+        for (path, origin) in arrivals { arrive(path, from: origin) }
     }
 
     /// Takes everything out. Directories that vanished come first, the rest in the order of first sight: so nothing
     /// that came to be later is mistaken for a part of what vanished.
-    mutating func drain() -> (changes: [Change], crowded: [RelativePath]) {
+    mutating func drain() -> (changes: [Change], crowded: [RelativePath], renames: [RelativePath: RelativePath]) {
         var changes: [Change] = []
         changes.reserveCapacity(entries.count)
         for entry in entries where entry.lostDirectory {
@@ -101,8 +123,9 @@ struct ChangeSet: Sendable {
             }
         }
         let crowded = entries.filter(\.isCrowded).map(\.path)
+        let renames = origins.arrivals.compactMapValues(\.self)
         self = ChangeSet(limit: limit)
-        return (changes, crowded)
+        return (changes, crowded, renames)
     }
 
     /// The table above.
@@ -125,6 +148,8 @@ struct ChangeSet: Sendable {
     /// Makes room: what vanished below a vanished directory goes, then the fullest directories become crowded,
     /// until half of the limit is free.
     private mutating func collapse() {
+        // What is given up here was perhaps the only sign of a write.
+        origins.lose()
         dropCovered()
         var sizes: [RelativePath: Int] = [:]
         for entry in entries where !entry.path.isRoot { sizes[entry.path.parent, default: 0] += 1 }

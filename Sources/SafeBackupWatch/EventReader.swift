@@ -28,20 +28,25 @@ final class EventReader: Sendable {
         mayPause = (SystemSetting.queuedEvents.value ?? 0) >= 4_096
     }
 
-    /// Reads until `wakeup` is signalled, and calls `deliver` when there is something to `take` and nobody is at it.
-    /// Returns `false` if reading failed for good.
+    /// Reads until `wakeup` is signalled, and calls `deliver` when there is something to `take` and nobody is at it, and
+    /// `nudged` when it was nudged. Returns `false` if reading failed for good.
     ///
     /// An event that comes alone is read at once. Where one follows another within a millisecond, more will: then the
     /// kernel's queue is left to collect them for two, because waking three threads costs a hundred times what an
     /// event does.
-    func read(deliver: () -> Void) -> Bool {
+    func read(deliver: () -> Void, nudged: () -> Void) -> Bool {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bufferSize, alignment: 16)
         defer { buffer.deallocate() }
         var failures = 0
         var lastRead = ContinuousClock.now - .seconds(1)
         while failures < 10 {
             do throws(Errno) {
-                guard try wakeup.wait(for: inotify.descriptor) else { return true }
+                let cause = try wakeup.wait(for: inotify.descriptor)
+                if cause == .signalled { return true }
+                if cause == .nudged {
+                    nudged()
+                    continue
+                }
                 if mayPause && ContinuousClock.now - lastRead < .milliseconds(1) { usleep(2_000) }
                 lastRead = .now
                 let length = try inotify.read(into: buffer)

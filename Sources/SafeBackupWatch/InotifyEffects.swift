@@ -27,6 +27,7 @@ struct InotifyEffects: TreeEffects {
     mutating func enter(
         _ path: RelativePath, interest: DirectoryListing.Interest, watching: Bool, each: ([ListedEntry]) -> Void
     ) -> Entrance {
+        Pulse.current?.mark()
         let directory: Descriptor
         do throws(Errno) {
             guard let root = try knownRoot() else { return .gone }

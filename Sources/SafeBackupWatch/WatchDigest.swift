@@ -10,12 +10,17 @@ struct WatchDigest {
     /// A directory that was moved away, with its watches, until it turns up again under another name.
     private struct Detached {
         var node: WatchTree.Node
+        var path: RelativePath
         var batch: Int
     }
 
     private let filter: TreeFilter
     var tree = WatchTree()
     private var detached: [UInt32: Detached] = [:]
+    /// Files that were moved away, by cookie: where each lay before the findings began.
+    private var departed: [UInt32: (origin: RelativePath?, batch: Int)] = [:]
+    /// Of a directory that is on its way to another name something was told, and nobody knows of which path.
+    private var hasLostEvents = false
     /// Entries that were made or moved in, to be looked at when the batch ends; `true`: moved in.
     private var arrived: [(path: RelativePath, wasMoved: Bool)] = []
     private var batch = 0
@@ -45,6 +50,7 @@ struct WatchDigest {
     mutating func place(_ effects: inout some TreeEffects) -> WatchReport? {
         for moved in detached.values { drop(moved.node, &effects) }
         detached = [:]
+        departed = [:]
         var report = WatchReport()
         walk(from: .root, .directories, &effects) { report.count($0, $1) }
         return report.directories > 0 ? report : nil
@@ -79,6 +85,8 @@ struct WatchDigest {
             detached.removeValue(forKey: cookie)
             drop(moved.node, &effects)
         }
+        if !departed.isEmpty { departed = departed.filter { $0.value.batch == batch } }
+        if detached.isEmpty { hasLostEvents = false }
         batch += 1
     }
 
@@ -114,7 +122,10 @@ struct WatchDigest {
         _ event: InotifyEvent, _ parent: WatchTree.Node, _ effects: inout some TreeEffects
     ) {
         // In a directory that is on its way to another name: entering it there tells what it holds.
-        guard let directory = tree.path(of: parent) else { return }
+        guard let directory = tree.path(of: parent) else {
+            hasLostEvents = true
+            return
+        }
         if let reason = filter.skipReason(in: directory, leaf: event.leaf, isDirectory: true) {
             if event.mask.contains(.movedTo), let moved = detached.removeValue(forKey: event.cookie) {
                 drop(moved.node, &effects)
@@ -125,12 +136,14 @@ struct WatchDigest {
             return
         }
         let known = tree.child(of: parent, event.leaf)
+        var former: RelativePath?
         if !event.mask.isDisjoint(with: [.delete, .movedFrom]) {
             findings.changes.record(directory.appending(event.leaf), .vanished, isDirectory: true)
             if let known {
                 if event.mask.contains(.movedFrom) {
                     tree.detach(known)
-                    if let former = detached.updateValue(Detached(node: known, batch: batch), forKey: event.cookie) {
+                    let moved = Detached(node: known, path: directory.appending(event.leaf), batch: batch)
+                    if let former = detached.updateValue(moved, forKey: event.cookie) {
                         drop(former.node, &effects)
                     }
                 } else {
@@ -145,17 +158,21 @@ struct WatchDigest {
                 findings.changes.record(directory.appending(event.leaf), .vanished, isDirectory: true)
             }
             tree.attach(moved.node, to: parent, as: event.leaf)
+            if !hasLostEvents { former = moved.path }
         } else if event.mask.contains(.attrib), let known, tree.watch(of: known) != nil {
             findings.changes.record(directory.appending(event.leaf), .attributes, isDirectory: true)
             return
         }
         // Also after a loss: another directory may have come to be there meanwhile.
-        walk(from: tree.add(event.leaf, to: parent), .everything, &effects)
+        walk(from: tree.add(event.leaf, to: parent), .everything, formerly: former, &effects)
     }
 
     /// An event of anything else in a watched directory.
     private mutating func digestEntry(_ event: InotifyEvent, _ parent: WatchTree.Node) {
-        guard let directory = tree.path(of: parent) else { return }
+        guard let directory = tree.path(of: parent) else {
+            hasLostEvents = true
+            return
+        }
         if let reason = filter.skipReason(in: directory, leaf: event.leaf, isDirectory: false) {
             if reason != .excluded && !event.mask.isDisjoint(with: [.create, .movedTo]) {
                 findings.skip(directory.appending(event.leaf), reason, nil)
@@ -168,8 +185,14 @@ struct WatchDigest {
         } else if event.mask.contains(.modify) {
             findings.changes.record(path, .modified, isDirectory: false)
         } else if !event.mask.isDisjoint(with: [.create, .movedTo]) {
-            arrived.append((path, event.mask.contains(.movedTo)))
+            let wasMoved = event.mask.contains(.movedTo)
+            arrived.append((path, wasMoved))
+            findings.changes.arrive(
+                path, from: wasMoved ? departed.removeValue(forKey: event.cookie).flatMap(\.origin) : nil)
         } else if !event.mask.isDisjoint(with: [.delete, .movedFrom]) {
+            if event.mask.contains(.movedFrom) {
+                departed[event.cookie] = (findings.changes.origin(of: path), batch)
+            }
             findings.changes.record(path, .vanished, isDirectory: false)
         } else if event.mask.contains(.attrib) {
             findings.changes.record(path, .attributes, isDirectory: false)
@@ -182,7 +205,8 @@ struct WatchDigest {
         if !wasMoved, let known = findings.changes.kind(at: path), known == .closed || known == .modified { return }
         switch effects.look(at: path) {
         case .gone: break
-        case .failed: findings.changes.record(path, wasMoved ? .closed : .modified, isDirectory: false)
+        case .failed:
+            findings.changes.record(path, wasMoved ? .closed : .modified, isDirectory: false, isArrival: wasMoved)
         case .present(let status) where status.kind == .directory: break
         case .present(let status):
             if let reason = filter.skipReason(of: status) {
@@ -191,7 +215,8 @@ struct WatchDigest {
                 if wasMoved { findings.changes.record(path, .vanished, isDirectory: false) }
             } else {
                 let isComplete = wasMoved || status.kind == .symlink || status.linkCount > 1
-                findings.changes.record(path, isComplete ? .closed : .modified, isDirectory: false)
+                findings.changes.record(
+                    path, isComplete ? .closed : .modified, isDirectory: false, isArrival: wasMoved)
             }
         }
     }
@@ -203,28 +228,36 @@ struct WatchDigest {
         var node: WatchTree.Node
         /// A directory above it was told as vanished in the same walk.
         var isCovered: Bool
+        /// Where it was just renamed from.
+        var former: RelativePath?
     }
 
     /// Enters a directory and all below it: watch, then list, then enter what was listed. A directory that we knew
     /// and that a whole listing does not have is forgotten: what became of it is told where it is now.
+    /// - Parameter former: where the directory was just renamed from.
     mutating func walk(
-        from start: WatchTree.Node, _ interest: DirectoryListing.Interest, _ effects: inout some TreeEffects,
-        _ counted: (RelativePath, Entrance) -> Void = { _, _ in }
+        from start: WatchTree.Node, _ interest: DirectoryListing.Interest, formerly former: RelativePath? = nil,
+        _ effects: inout some TreeEffects, _ counted: (RelativePath, Entrance) -> Void = { _, _ in }
     ) {
-        var pending = [Waiting(node: start, isCovered: false)]
+        var pending = [Waiting(node: start, isCovered: false, former: former)]
         while let next = pending.popLast() {
             guard let path = tree.path(of: next.node) else { continue }
             tree.beginPass()
             let firstChild = pending.count
+            // Of what was not watched before, nobody knows what happened to its files.
+            let former = tree.watch(of: next.node) == nil ? nil : next.former
             let entrance = effects.enter(path, interest: interest, watching: true) { entries in
                 for entry in entries {
-                    guard let child = take(entry, in: path, next.node, interest) else { continue }
-                    pending.append(Waiting(node: child, isCovered: next.isCovered))
+                    guard let child = take(entry, in: path, next.node, interest, former) else { continue }
+                    pending.append(
+                        Waiting(
+                            node: child, isCovered: next.isCovered, former: former.map { $0.appending(entry.leaf) }))
                 }
             }
             counted(path, entrance)
             tree.forgetGlance(of: next.node)
             let isNew = settle(entrance, path, next.node, interest, &effects)
+            if isNew && former != nil { findings.changes.origins.lose() }
             if interest == .directories || !isNew || next.isCovered { continue }
             // Until now nobody watched here. What the consumer knows below this path, be it from a directory of the
             // same name or from a look of its own, may have gone without a word.
@@ -237,7 +270,7 @@ struct WatchDigest {
     /// Takes over one listed entry; a directory is to be entered.
     private mutating func take(
         _ entry: ListedEntry, in directory: RelativePath, _ node: WatchTree.Node,
-        _ interest: DirectoryListing.Interest
+        _ interest: DirectoryListing.Interest, _ former: RelativePath?
     ) -> WatchTree.Node? {
         switch entry.finding {
         case .status(let status) where status.kind == .directory:
@@ -246,7 +279,10 @@ struct WatchDigest {
             return child
         case .status:
             if interest == .everything {
-                findings.changes.record(directory.appending(entry.leaf), .found, isDirectory: false)
+                let path = directory.appending(entry.leaf)
+                let origin = former.flatMap { findings.changes.origin(of: $0.appending(entry.leaf)) }
+                if former != nil { findings.changes.arrive(path, from: origin) }
+                findings.changes.record(path, .found, isDirectory: false, isArrival: former != nil)
             }
         case .skipped(let reason, let kind):
             if interest == .everything && reason != .excluded {

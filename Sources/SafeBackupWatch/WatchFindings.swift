@@ -54,6 +54,7 @@ struct WatchFindings: Sendable {
         var batch = WatchBatch()
         let drained = changes.drain()
         batch.changes = drained.changes
+        batch.renames = drained.renames
         for directory in drained.crowded { desync(.crowded(directory)) }
         batch.desynced = desynced
         batch.rootEvent = rootEvent

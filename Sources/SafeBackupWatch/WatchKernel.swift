@@ -21,16 +21,22 @@ final class WatchKernel: Sendable {
 
     deinit { reading.stop() }
 
-    /// Begins to read. `deliver` is called when there is something to `take` and nobody is at it, `lost` when reading
-    /// has failed for good: nothing is told any more.
-    func start(deliver: @escaping @Sendable () -> Void, lost: @escaping @Sendable () -> Void) {
+    /// Begins to read. `deliver` is called when there is something to `take` and nobody is at it, `nudged` by the thread
+    /// after a `nudge`, `lost` when reading has failed for good: nothing is told any more.
+    func start(
+        deliver: @escaping @Sendable () -> Void, nudged: @escaping @Sendable () -> Void,
+        lost: @escaping @Sendable () -> Void
+    ) {
         reading.submit { [reader] in
-            if !reader.read(deliver: deliver) { lost() }
+            if !reader.read(deliver: deliver, nudged: nudged) { lost() }
         }
     }
 
     /// See `EventReader.take`.
     func take() -> [UInt8]? { reader.take() }
+
+    /// Asks whether the thread reads.
+    func nudge() { wakeup.nudge() }
 
     /// Reading ends soon.
     func signalStop() { wakeup.signal() }

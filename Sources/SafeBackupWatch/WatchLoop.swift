@@ -18,6 +18,8 @@ final class WatchLoop: Sendable {
     /// When an instance was asked for last, and how long to wait from then on.
     private let lastTry = Locked<(at: ContinuousClock.Instant, wait: Duration)?>(nil)
     private let isStopped = Locked(false)
+    /// The consumer's, for which the events are digested.
+    private let pulse = Locked<Pulse?>(nil)
 
     init(
         filter: TreeFilter, limits: Watcher.Limits, outbox: WatchOutbox, tree: ThreadExecutor,
@@ -59,6 +61,10 @@ final class WatchLoop: Sendable {
                 guard let self else { return }
                 tree.submit { self.digestEvents() }
             },
+            nudged: { [weak self] in
+                guard let self else { return }
+                tree.submit { self.outbox.nudge() }
+            },
             lost: { [weak self] in
                 guard let self else { return }
                 tree.submit { self.disconnect() }
@@ -73,6 +79,18 @@ final class WatchLoop: Sendable {
             digest.findings.desync(.overflow)
             publish(&digest, effects())
         }
+    }
+
+    /// Asks both threads, one after the other, whether they are there; the consumer gets the answer as a batch.
+    func nudge() {
+        guard let kernel = kernel.withLock({ $0 }) else { return tree.submit { self.outbox.nudge() } }
+        kernel.nudge()
+    }
+
+    /// From now on events are digested for the loop that the current task works for.
+    func noteConsumer() {
+        guard let current = Pulse.current else { return }
+        pulse.withLock { $0 = current }
     }
 
     /// No event is told from now on; returns when none is read any more.
@@ -115,6 +133,11 @@ final class WatchLoop: Sendable {
 
     /// On `sb.tree`: digests everything that was read.
     private func digestEvents() {
+        let pulse = pulse.withLock { $0 }
+        Pulse.$current.withValue(pulse) { digestWhatWasRead() }
+    }
+
+    private func digestWhatWasRead() {
         guard let kernel = kernel.withLock({ $0 }) else { return }
         digest.withLock { digest in
             var effects = effects()

@@ -5,6 +5,7 @@ final class WatchOutbox: Sendable {
     private struct State {
         var findings: WatchFindings
         var waiter: CheckedContinuation<WatchBatch?, Never>?
+        var isNudged = false
         var isClosed = false
     }
 
@@ -27,13 +28,29 @@ final class WatchOutbox: Sendable {
         if let (waiter, batch) = wake { waiter.resume(returning: batch) }
     }
 
+    /// The consumer gets a batch, also if there is nothing in it.
+    func nudge() {
+        let wake: (CheckedContinuation<WatchBatch?, Never>, WatchBatch)? = state.withLock { state in
+            guard let waiter = state.waiter else {
+                state.isNudged = true
+                return nil
+            }
+            state.waiter = nil
+            return (waiter, state.findings.drain())
+        }
+        if let (waiter, batch) = wake { waiter.resume(returning: batch) }
+    }
+
     /// Waits until there is something; `nil` after `close`, or when the task is cancelled.
     func next() async -> WatchBatch? {
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let answer: (CheckedContinuation<WatchBatch?, Never>, WatchBatch?)? = state.withLock { state in
                     if state.isClosed || Task.isCancelled { return (continuation, nil) }
-                    if !state.findings.isEmpty { return (continuation, state.findings.drain()) }
+                    if !state.findings.isEmpty || state.isNudged {
+                        state.isNudged = false
+                        return (continuation, state.findings.drain())
+                    }
                     // There is one consumer; one that waits still when another comes was given up.
                     let former = state.waiter
                     state.waiter = continuation

@@ -78,6 +78,8 @@ package enum RootEvent: String, Sendable, Hashable, CaseIterable {
 package struct WatchBatch: Sendable {
     /// Directories that vanished first, the rest in the order of first sight.
     package var changes: [Change] = []
+    /// By paths in `changes`: where the file lay before this batch, if nothing but renames was told of it since.
+    package var renames: [RelativePath: RelativePath] = [:]
     /// Each reason once. `crowded` asks for a look at that directory, the others for `resync` and then a reconcile.
     package var desynced: [DesyncReason] = []
     /// Nothing more will come: the source is held until its root is known again.

@@ -99,7 +99,15 @@ package final class Watcher: Sendable {
 
     /// Waits until something changed and returns all that was seen since the last call. One consumer. `nil` after
     /// `stop`, or when the task is cancelled.
-    package func next() async -> WatchBatch? { await outbox.next() }
+    package func next() async -> WatchBatch? {
+        running.withLock { $0 }?.loop.noteConsumer()
+        let batch = await outbox.next()
+        Pulse.current?.mark()
+        return batch
+    }
+
+    /// `next` returns soon, with nothing if there is nothing, if both threads are alive.
+    package func nudge() { running.withLock { $0 }?.loop.nudge() }
 
     /// Completes and corrects the watches, because events were lost or watches are missing. Reconcile afterwards: what
     /// came to be meanwhile is not told. Throws as `start`; after `stop` the report is empty.
@@ -112,12 +120,13 @@ package final class Watcher: Sendable {
     @discardableResult
     private func onTree<R: Sendable>(_ body: @escaping @Sendable (WatchLoop) -> R) async -> R? {
         let answer = Locked<R?>(nil)
+        let pulse = Pulse.current
         await withCheckedContinuation { continuation in
             // Under the lock, because what is submitted to a thread that was stopped never runs.
             let isRunning = running.withLock { running in
                 guard let running else { return false }
                 running.tree.submit { [loop = running.loop] in
-                    let result = body(loop)
+                    let result = Pulse.$current.withValue(pulse) { body(loop) }
                     // See `ThreadExecutor.run` for the way that the result takes.
                     answer.withLock { $0 = result }
                     continuation.resume()
@@ -126,6 +135,7 @@ package final class Watcher: Sendable {
             }
             if !isRunning { continuation.resume() }
         }
+        pulse?.mark()
         return answer.withLock { $0 }
     }
 

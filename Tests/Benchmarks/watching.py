@@ -100,6 +100,16 @@ class Peer:
         raise RuntimeError(f"{self.name} was not in sync after {limit} s")
 
 
+def end(server):
+    """Asks the process to end, and ends it after 10 s."""
+    server.terminate()
+    try:
+        server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
 class Watchman(Peer):
     """With rsync as its trigger: each batch of changes copies the tree's differences."""
 
@@ -126,12 +136,7 @@ class Watchman(Peer):
             self.wait_until_equal()
             yield server
         finally:
-            server.terminate()
-            try:
-                server.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            end(server)
 
 
 class Lsyncd(Peer):
@@ -150,12 +155,7 @@ class Lsyncd(Peer):
             self.wait_until_equal()
             yield server
         finally:
-            server.terminate()
-            try:
-                server.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            end(server)
 
 
 def count_files(directory):

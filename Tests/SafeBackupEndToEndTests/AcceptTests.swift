@@ -27,6 +27,17 @@ extension EndToEnd {
             for number in 0..<count { try bench.write("dir/\(number)", "content \(number)\n") }
         }
 
+        /// Twelve files were saved; then another directory, with a file of its own, took the source's place.
+        private func benchWithReplacedSource() async throws -> Bench {
+            let bench = try Bench()
+            try files(bench)
+            try await bench.saveOnce()
+            try command(["mv", bench.source, bench.root.appending("former")])
+            try bench.makeDirectory(bench.source)
+            try bench.write("dir/3", "of the new one\n")
+            return bench
+        }
+
         @Test(
             "An emptied source stays held for a stranger, and ends its names only when that was accepted",
             arguments: [false, true])
@@ -86,13 +97,8 @@ extension EndToEnd {
             "A replaced source is saved only when that was accepted; then state and sentinel know it",
             arguments: [false, true])
         func replaced(isRunning: Bool) async throws {
-            let bench = try Bench()
-            try files(bench)
-            try await bench.saveOnce()
+            let bench = try await benchWithReplacedSource()
             let before = try names(bench)
-            try command(["mv", bench.source, bench.root.appending("former")])
-            try bench.makeDirectory(bench.source)
-            try bench.write("dir/3", "of the new one\n")
             let agent = isRunning ? try bench.spawnAgent() : nil
             if let agent {
                 let isHeld = try await eventually { agent.errorText.contains("rootReplaced") }
@@ -125,13 +131,8 @@ extension EndToEnd {
 
         @Test("Who accepts another root has not accepted that it is emptied, unless it was empty when shown")
         func replacedThenEmptied() async throws {
-            let bench = try Bench()
-            try files(bench)
-            try await bench.saveOnce()
+            let bench = try await benchWithReplacedSource()
             let before = try names(bench)
-            try command(["mv", bench.source, bench.root.appending("former")])
-            try bench.makeDirectory(bench.source)
-            try bench.write("dir/3", "of the new one\n")
             #expect(try await accept(bench, bench.source, yes: true).ending == .exit(0))
             try command(["rm", "-r", bench.at("dir")])
             #expect(try await bench.once().ending == .exit(4))

@@ -105,14 +105,7 @@ extension EndToEnd {
             bench.backup = disk.mountPoint.appending("backup")
             if isStateOnDisk { bench.state = disk.mountPoint.appending("state") }
             let change = try await Change(in: bench)
-            let program = try bench.spawn(
-                bench.arguments(["--once"]), environment: ["SAFEBACKUP_FAULT": "stop=\(step)"])
-            let isStopped = try await eventually { program.state == "T" || program.poll() != nil }
-            try #require(
-                isStopped && program.poll() == nil, "step \(step) was not reached:\n\(program.errorTail)")
-            let left = try disk.copyBlocks()
-            program.crash()
-            try disk.exchange(for: left)
+            try await bench.cutOff(disk, at: step)
 
             try change.expectOldOrNew()
             try bench.expectCatalogueIsTrue()

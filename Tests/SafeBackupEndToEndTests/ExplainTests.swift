@@ -331,6 +331,12 @@ extension EndToEnd {
             let path = FilePath("d").appending(bytes: Self.odd)
             try bench.write("d/before", "ours\n")
             try bench.write(bench.backup.appending("d/before"), Array("theirs\n".utf8))
+            // Too long for a time to be appended.
+            let long = "d/" + String(repeating: "ä", count: 125)
+            for name in [long + "1", long + "2"] {
+                try bench.write(name, "ours\n")
+                try bench.write(bench.backup.appending(name), Array("theirs, \(name.last ?? " ")\n".utf8))
+            }
             try bench.write(bench.source.appending(path.components), Array("1".utf8))
             try await bench.saveOnce()
             try bench.write(bench.source.appending(path.components), Array("22".utf8))
@@ -354,9 +360,14 @@ extension EndToEnd {
             }
             let before = try await ask(Versions.self, bench, ["versions", "d/before"])
             #expect(before.answer.results.first?.versions.map(\.role) == ["current", "foreign"])
+            let cut = try await ask(Versions.self, bench, ["versions", FilePath(long + "2")])
+            let theirs = try #require(cut.answer.results.first?.versions)
+            try #require(theirs.map(\.role) == ["current", "foreign"])
+            let location = FilePath(try #require(theirs[1].location))
+            #expect(try read(bench.backup.appending(location.components)) == Array("theirs, 2\n".utf8))
             let directory = try await ask(Versions.self, bench, ["versions", bench.at("d")])
             let below = try #require(directory.answer.results.first?.below)
-            #expect(below.files == 1 && below.deleted == 1 && below.versions == 1)
+            #expect(below.files == 3 && below.deleted == 1 && below.versions == 1)
             let lines = try await text(bench, ["versions", path])
             #expect(lines.text.contains("tombstone") && lines.text.contains("(replaced)  1 B"), "\(lines.text)")
             let why = try await ask(Why.self, bench, ["why", path])

@@ -32,6 +32,34 @@ extension EndToEnd {
             try renames.expectMoved()
         }
 
+        @Test("A file that was written, given its old time back and renamed is not taken for what was saved")
+        func written() async throws {
+            let bench = try Bench()
+            for name in ["one", "two", "dir/three", "still"] { try bench.write(name, "the content\n") }
+            try command(["find", bench.source, "-exec", "touch", "-d", "2020-01-02 03:04:05.678", "{}", "+"])
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            let inodes = try CopyInodes(bench)
+            try command([
+                "sh", "-c",
+                """
+                cd "$0" || exit 1
+                mv still calm
+                touch -r calm ../time
+                write() { printf CHANGED 1<> "$1"; touch -r ../time "$1"; }
+                write one; mv one 1
+                mv two t; write t; mv t 2
+                write dir/three; mv dir other
+                """, bench.source,
+            ])
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            try bench.expectSaved()
+            let again = try inodes.storedAgain(bench).map(\.description)
+            #expect(
+                again.contains("1") && again.contains("2") && again.contains("other/three") && !again.contains("calm"))
+        }
+
         @Test("The history of an older path tells where its content went, and what stood there then")
         func history() async throws {
             let bench = try Bench()
@@ -171,14 +199,7 @@ extension EndToEnd {
             if isStateOnDisk { bench.state = disk.mountPoint.appending("state") }
             let renames = try await Renames(in: bench)
             try renames.make()
-            let program = try bench.spawn(
-                bench.arguments(["--once"]), environment: ["SAFEBACKUP_FAULT": "stop=\(step)"])
-            let isStopped = try await eventually { program.state == "T" || program.poll() != nil }
-            try #require(
-                isStopped && program.poll() == nil, "step \(step) was not reached:\n\(program.errorTail)")
-            let left = try disk.copyBlocks()
-            program.crash()
-            try disk.exchange(for: left)
+            try await bench.cutOff(disk, at: step)
 
             try renames.expectNothingLost()
             try bench.expectCatalogueIsTrue()

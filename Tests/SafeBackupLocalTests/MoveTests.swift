@@ -155,6 +155,27 @@ struct MoveTests {
         if reason != "missing" { #expect(content(of: path) == (reason == "changed" ? "CHANGED" : "old a")) }
     }
 
+    @Test("A directory below versions goes when the last version has left it")
+    func vacated() throws {
+        var (bench, ledger) = try saved(["d/e/f", "g"])
+        let versions = bench.destinationPath + "/.safebackup/versions"
+        try bench.write("d/e/f", "rewritten", mtime: Self.old + 1)
+        let group = try bench.lease(["d/e/f"], &ledger)
+        let sources = try bench.sources()
+        let outcomes = FaultPlan(call: "rename", nth: 1, error: .ioError).run {
+            bench.destination.storeNow(group, from: sources)
+        }
+        #expect(outcomes[0].error != nil && isDirectory(versions + "/d/e"))
+        bench.enter(group, outcomes, &ledger)
+        #expect(bench.destination.hasVacatedVersions)
+        try bench.destination.removeEmptyNow([])
+        #expect(!isDirectory(versions + "/d") && !bench.destination.hasVacatedVersions)
+        // One that holds a version stays.
+        try bench.save("d/e/f", ledger: &ledger)
+        try bench.destination.removeEmptyNow([])
+        #expect(try bench.versions().values.sorted() == ["old d/e/f"])
+    }
+
     @Test("What cannot be stored in a moved copy's place does not hold up the move")
     func besideFailure() throws {
         var (bench, ledger) = try saved(["log", "a"])

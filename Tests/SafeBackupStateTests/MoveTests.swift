@@ -70,11 +70,27 @@ import Testing
         _ = try await scene.store.complete(scene.destination, completions)
     }
 
+    /// A walk that ended: from now on every event is told.
+    private func walk() async throws {
+        let id = try await scene.store.beginReconcile(scene.source, reason: "start")
+        try await scene.store.finishReconcile(id, complete: true)
+    }
+
+    /// What the watcher tells of a rename that it saw from one end to the other.
+    private func renamed(_ path: String, from origin: String) throws -> QueuedChange {
+        var change = try scene.change(path)
+        change.origin = try RelativePath(origin)
+        return change
+    }
+
     // MARK: - Where it was
 
     @Test("Only the same inode, born at the same time, with the same size and mtime is the same file")
     func same() async throws {
         try await scene.save("a", born(1))
+        try await walk()
+        #expect(try await ask("b", status(1)).map(\.origin.isProven) == [false], "no event told of a rename")
+        try await scene.enqueue([try renamed("b", from: "a")])
         #expect(try await ask("b", status(1)).map(\.origin.isProven) == [true])
         #expect(try await ask("a", status(1)).isEmpty, "a path is not moved from itself")
         #expect(try await ask("b", status(1, born: FileTime(nanoseconds: 78))).isEmpty, "the inode was given again")
@@ -88,9 +104,39 @@ import Testing
         var racy = born(3)
         racy.isRacy = true
         try await scene.save("racy", racy)
-        #expect(try await ask("b", status(3)).map(\.origin.isProven) == [false])
+        try await scene.enqueue([try renamed("c", from: "racy")])
+        #expect(try await ask("c", status(3)).map(\.origin.isProven) == [false])
         try await scene.save("fuzzy", born(4).fuzzy())
         #expect(try await ask("b", status(4)).isEmpty)
+    }
+
+    @Test("A write before the rename, on any of the paths it went through, and a loss of events undo the proof")
+    func written() async throws {
+        for number in UInt8(1)...6 { try await scene.save("\(number)", born(number)) }
+        // Before the walk that makes up for what was lost.
+        try await scene.enqueue([try scene.change("1", .delete), try renamed("1b", from: "1")])
+        try await walk()
+        #expect(try await ask("1b", status(1)).map(\.origin.isProven) == [false])
+        // In one batch and in several, through a path of which nothing is saved.
+        try await scene.enqueue([try scene.change("2")])
+        try await scene.enqueue([try scene.change("2", .delete), try renamed("2b", from: "2")])
+        #expect(try await ask("2b", status(2)).map(\.origin.isProven) == [false])
+        try await scene.enqueue([try renamed("3t", from: "3"), try scene.change("3", .delete)])
+        try await scene.enqueue([try renamed("3b", from: "3t"), try scene.change("3t", .delete)])
+        #expect(try await ask("3b", status(3)).map(\.origin.isProven) == [true])
+        try await scene.enqueue([try renamed("4t", from: "4"), try scene.change("4", .delete)])
+        try await scene.enqueue([try scene.change("4t")])
+        try await scene.enqueue([try renamed("4b", from: "4t"), try scene.change("4t", .delete)])
+        #expect(try await ask("4b", status(4)).map(\.origin.isProven) == [false])
+        // After it, and a swap.
+        try await scene.enqueue([try renamed("5", from: "6"), try renamed("6", from: "5")])
+        #expect(try await ask("6", status(5)).map(\.origin.isProven) == [true])
+        try await scene.enqueue([try scene.change("5")])
+        #expect(try await ask("5", status(6)).map(\.origin.isProven) == [false])
+        try await scene.store.markDesynced(scene.source, true)
+        #expect(try await ask("3b", status(3)).map(\.origin.isProven) == [false])
+        try await walk()
+        #expect(try await ask("3b", status(3)).map(\.origin.isProven) == [false], "its events may be those lost")
     }
 
     @Test("A name that ended is found for an hour, if its copy is there and no other name's")

@@ -97,7 +97,7 @@ struct ChangeSetTests {
             set.record(.at("crowd/\(index)"), .closed, isDirectory: false)
             #expect(set.count <= 100)
         }
-        let (changes, crowded) = set.drain()
+        let (changes, crowded, _) = set.drain()
         #expect(crowded == [.at("crowd")])
         #expect(changes.count == 6)
         #expect(changes.first == Change(path: .at("crowd/lost"), kind: .vanished, isDirectory: true))
@@ -151,5 +151,39 @@ struct ChangeSetTests {
         #expect(policy.notBefore(for: .modified, now: now, firstSeen: tooLongAgo) < now)
         let clockWasSetBack = now + .seconds(600)
         #expect(policy.notBefore(for: .closed, now: now, firstSeen: clockWasSetBack) == now + .milliseconds(100))
+    }
+
+    @Test("A rename is told with its origin only if nothing but renames was told of the file")
+    func origins() {
+        var set = ChangeSet()
+        func move(_ from: String, _ to: String, _ set: inout ChangeSet) {
+            let origin = set.origin(of: .at(from))
+            set.record(.at(from), .vanished, isDirectory: false)
+            set.arrive(.at(to), from: origin)
+        }
+        move("a", "t", &set)
+        move("b", "a", &set)
+        move("t", "b", &set)
+        set.record(.at("w"), .modified, isDirectory: false)
+        move("w", "w2", &set)
+        move("c", "c2", &set)
+        set.record(.at("c2"), .attributes, isDirectory: false)
+        move("c2", "c3", &set)
+        set.arrive(.at("from outside"), from: nil)
+        var later = ChangeSet()
+        move("b", "d", &later)
+        move("w2", "w3", &later)
+        move("x", "y", &later)
+        set.merge(later)
+        let renames = set.drain().renames
+        #expect(renames[.at("a")] == .at("b"))
+        #expect(renames[.at("d")] == .at("a"), "through t and b")
+        #expect(renames[.at("y")] == .at("x"))
+        #expect(["w2", "w3", "c2", "c3", "from outside"].allSatisfy { renames[.at($0)] == nil })
+        // What was given up may have been a write.
+        var small = ChangeSet(limit: 16)
+        for number in 0..<20 { small.record(.at("full/\(number)"), .modified, isDirectory: false) }
+        move("full/3", "z", &small)
+        #expect(small.drain().renames.isEmpty)
     }
 }

@@ -343,19 +343,23 @@ struct WatcherTests {
         await watcher.stop()
     }
 
-    @Test("The removal of the root is told when nobody has it open")
-    func rootDeleted() async throws {
-        let sandbox = try Sandbox()
-        try sandbox.mkdir("source/d")
-        let path = FilePath(sandbox.path + "/source")
-        let filter = try TreeFilter(root: try ConfinedDirectory(opening: path))
-        let watcher = Watcher(filter: filter) { () throws(SafeBackupError) in
+    /// One that finds its root by its path each time, as the agent's does.
+    private func watcher(reopening path: FilePath) throws -> Watcher {
+        Watcher(filter: try TreeFilter(root: try ConfinedDirectory(opening: path))) { () throws(SafeBackupError) in
             do throws(Errno) {
                 return try ConfinedDirectory(opening: path)
             } catch {
                 throw SafeBackupError(.rootMissing, "gone", disposition: .sourceGone)
             }
         }
+    }
+
+    @Test("The removal of the root is told when nobody has it open")
+    func rootDeleted() async throws {
+        let sandbox = try Sandbox()
+        try sandbox.mkdir("source/d")
+        let path = FilePath(sandbox.path + "/source")
+        let watcher = try watcher(reopening: path)
         _ = try await watcher.start()
         try sandbox.remove("source")
         let seen = await watcher.follow { !$0.rootEvents.isEmpty && $0.rootEvents != [.unreachable] }
@@ -368,14 +372,7 @@ struct WatcherTests {
         let sandbox = try Sandbox()
         try sandbox.mkdir("source")
         let path = FilePath(sandbox.path + "/source")
-        let filter = try TreeFilter(root: try ConfinedDirectory(opening: path))
-        let watcher = Watcher(filter: filter) { () throws(SafeBackupError) in
-            do throws(Errno) {
-                return try ConfinedDirectory(opening: path)
-            } catch {
-                throw SafeBackupError(.rootMissing, "gone", disposition: .sourceGone)
-            }
-        }
+        let watcher = try watcher(reopening: path)
         _ = try await watcher.start()
         try sandbox.move("source", "old")
         try sandbox.mkdir("source/other")
@@ -391,14 +388,7 @@ struct WatcherTests {
         try sandbox.mkdir("source")
         let path = FilePath(sandbox.path + "/source")
         let mount = try Mount("tmpfs", at: sandbox.path + "/source")
-        let filter = try TreeFilter(root: try ConfinedDirectory(opening: path))
-        let watcher = Watcher(filter: filter) { () throws(SafeBackupError) in
-            do throws(Errno) {
-                return try ConfinedDirectory(opening: path)
-            } catch {
-                throw SafeBackupError(.rootMissing, "gone", disposition: .sourceGone)
-            }
-        }
+        let watcher = try watcher(reopening: path)
         _ = try await watcher.start()
         try sandbox.write("source/f")
         var seen = await watcher.follow { $0.present[.at("f")] == .closed }

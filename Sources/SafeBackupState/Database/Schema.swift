@@ -258,6 +258,11 @@ enum Schema {
         -- origin_copy: the copy that a leased move takes to the path; origin_path had it before.
         ALTER TABLE job ADD COLUMN origin_copy INTEGER;
 
+        -- touched: something else than a rename was told of what is, or was, at the path since it was saved, or it was
+        -- found and not told. renamed_from: of a job that is not touched, where its file lay when it was saved.
+        ALTER TABLE job ADD COLUMN touched INTEGER NOT NULL DEFAULT 1;
+        ALTER TABLE job ADD COLUMN renamed_from ANY;
+
         -- A directory of the source, which a destination may still have although nothing lies below it any more: its
         -- copies moved away, or it was deleted. It is removed there when it is empty and no live name is its own.
         CREATE TABLE vacated (

@@ -1,5 +1,6 @@
 import SafeBackupSystem
 import SystemPackage
+import Testing
 
 #if canImport(Glibc)
     import Glibc
@@ -103,4 +104,16 @@ final class LoopDisk {
             return false
         }
     }()
+}
+
+extension Bench {
+    /// Runs once until the step, and takes the power away there: what reached the disk by then is what is mounted after.
+    func cutOff(_ disk: LoopDisk, at step: String) async throws {
+        let program = try spawn(arguments(["--once"]), environment: ["SAFEBACKUP_FAULT": "stop=\(step)"])
+        let isStopped = try await eventually { program.state == "T" || program.poll() != nil }
+        try #require(isStopped && program.poll() == nil, "step \(step) was not reached:\n\(program.errorTail)")
+        let left = try disk.copyBlocks()
+        program.crash()
+        try disk.exchange(for: left)
+    }
 }

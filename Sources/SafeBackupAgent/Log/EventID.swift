@@ -1,0 +1,118 @@
+package import Logging
+
+/// What a line of the log is about: the stable name that `--log-format json` gives as `event`, for filters and alerts.
+/// Sentences may be worded anew, these names stay. safebackup-agent(8) lists each of them.
+package enum EventID: String, CaseIterable, Sendable {
+    // The agent.
+    /// The state directory or the destination lies in the source and is left out.
+    case leftOut
+    /// A part of the agent stands still; the service manager hears nothing and will start it anew.
+    case stalled
+    /// The service manager cannot be told how the agent is.
+    case managerUnreachable
+    /// A verb's request was answered.
+    case requestAnswered
+
+    // The state.
+    /// The state cannot be written now; saving goes on when it can.
+    case stateFailed
+    /// The state turned out to be damaged while it was in use.
+    case stateDamaged
+    /// The damaged state was moved aside and is rebuilt.
+    case stateRebuilt
+    /// The state was not closed cleanly.
+    case stateNotClosed
+    /// An event could not be written to the state's journal.
+    case journalFailed
+
+    // The source.
+    /// The source's watches are in place.
+    case watching
+    /// The watches were placed again.
+    case watchesPlaced
+    /// Not all changes are told by events; the rest is looked at again and again.
+    case coverageLimited
+    /// All changes are told by events again.
+    case coverageComplete
+    /// Events were lost; the source is compared with the catalogue.
+    case desynced
+    /// The source was compared with the catalogue.
+    case reconciled
+    /// A walk found changes that no event had told of.
+    case drift
+    /// A directory cannot be read.
+    case directoryUnreadable
+    /// Something was mounted or unmounted below the source.
+    case mountsChanged
+    /// The root changed and is still the same directory.
+    case rootChanged
+    /// The source cannot be watched now; it is tried again.
+    case sourceFailed
+
+    // Source or destination.
+    /// A source or destination is held; its jobs wait.
+    case held
+    /// It is not held any more.
+    case released
+
+    // The destination.
+    /// The destination is new, or holds files that are taken over.
+    case destinationBegun
+    /// The destination is known to an earlier state of this machine.
+    case destinationKnown
+    /// Source and destination lie on the same file system.
+    case sameFileSystem
+    /// The destination failed; it is tried again.
+    case destinationFailed
+    /// Unfinished work of an earlier run was ended or undone.
+    case recovered
+    /// The destination's catalogue was read.
+    case catalogueRead
+    /// No finished catalogue is at the destination.
+    case catalogueMissing
+    /// A catalogue copy is not usable.
+    case catalogueUnusable
+    /// The catalogue copy was written.
+    case catalogueWritten
+    /// The catalogue copy was not written; it is tried again.
+    case catalogueFailed
+
+    // Jobs.
+    /// A path will be tried again.
+    case willRetry
+    /// A path cannot be saved; it is stuck.
+    case stuck
+}
+
+extension Logger {
+    /// The key of `EventID` in a line's metadata.
+    package static let eventKey = "event"
+
+    package func debug(
+        _ event: EventID, _ message: @autoclosure () -> Message, metadata: @autoclosure () -> Metadata = [:]
+    ) { log(event, level: .debug, message(), metadata: metadata()) }
+
+    package func info(
+        _ event: EventID, _ message: @autoclosure () -> Message, metadata: @autoclosure () -> Metadata = [:]
+    ) { log(event, level: .info, message(), metadata: metadata()) }
+
+    package func notice(
+        _ event: EventID, _ message: @autoclosure () -> Message, metadata: @autoclosure () -> Metadata = [:]
+    ) { log(event, level: .notice, message(), metadata: metadata()) }
+
+    package func warning(
+        _ event: EventID, _ message: @autoclosure () -> Message, metadata: @autoclosure () -> Metadata = [:]
+    ) { log(event, level: .warning, message(), metadata: metadata()) }
+
+    package func error(
+        _ event: EventID, _ message: @autoclosure () -> Message, metadata: @autoclosure () -> Metadata = [:]
+    ) { log(event, level: .error, message(), metadata: metadata()) }
+
+    package func log(
+        _ event: EventID, level: Level, _ message: @autoclosure () -> Message,
+        metadata: @autoclosure () -> Metadata = [:]
+    ) {
+        // A closure, so that nothing is put together for a line that is not wanted.
+        log(level: level, message(), metadata: metadata().merging([Self.eventKey: "\(event.rawValue)"]) { $1 })
+    }
+}

@@ -1,0 +1,94 @@
+package import SafeBackupCore
+package import SafeBackupWatch
+
+/// What `agent.conf` and its drop-ins say: which sources go to which destinations, and how. Pure: whether the paths are
+/// there is found when the agent starts.
+package struct Configuration: Sendable, Hashable {
+    /// What a source leaves out.
+    package enum Exclude: Sendable, Hashable {
+        case pattern(ExcludePattern, ConfigurationPlace)
+        /// A file of patterns at this path.
+        case file([UInt8], ConfigurationPlace)
+    }
+
+    package struct Source: Sendable, Hashable {
+        package var name: String
+        /// Absolute.
+        package var path: [UInt8]
+        /// Names of destinations, each once.
+        package var destinations: [String]
+        /// What its copies lie under.
+        package var prefix: RelativePath
+        package var excludes: [Exclude]
+        package var reconcileInterval: Duration
+        /// Where its path stands.
+        package var place: ConfigurationPlace
+    }
+
+    package struct Destination: Sendable, Hashable {
+        package var name: String
+        /// Absolute.
+        package var path: [UInt8]
+        package var settle: SettlePolicy
+        package var idleTime: Duration
+        /// Where its path stands.
+        package var place: ConfigurationPlace
+    }
+
+    /// The state's directory, if the file names one.
+    package private(set) var state: [UInt8]?
+    package private(set) var sources: [Source] = []
+    package private(set) var destinations: [Destination] = []
+    /// What the files say, section by section, in the order of their first headings; `[agent]` always, and first.
+    package let sections: [ConfigurationSection]
+
+    /// Reads the files in their order; a later one adds to lists and replaces single values.
+    /// Throws everything that is wrong in them.
+    package init(_ files: [(path: [UInt8], content: [UInt8])]) throws(ConfigurationFailure) {
+        var merge = ConfigurationMerge(files)
+        sections = merge.sections
+        for section in sections {
+            switch section.kind {
+            case .agent: state = section[ConfigurationKeys.state]?.bytes
+            case .source: sources.append(Source(section))
+            case .destination: destinations.append(Destination(section))
+            }
+        }
+        merge.check(self)
+        if !merge.problems.isEmpty { throw ConfigurationFailure(merge.inOrder) }
+    }
+
+    package func destination(named name: String) -> Destination? { destinations.first { $0.name == name } }
+
+    /// The sources that are saved to a destination.
+    package func sources(of destination: String) -> [Source] {
+        sources.filter { $0.destinations.contains(destination) }
+    }
+}
+
+extension Configuration.Source {
+    fileprivate init(_ section: ConfigurationSection) {
+        var names: [String] = []
+        for (name, _) in section.list(ConfigurationKeys.destination) where !names.contains(name.text) {
+            names.append(name.text)
+        }
+        self.init(
+            name: section.name, path: section[ConfigurationKeys.sourcePath]?.bytes ?? [], destinations: names,
+            prefix: section[ConfigurationKeys.prefix] ?? .root, excludes: section.excludes,
+            reconcileInterval: section[ConfigurationKeys.reconcileInterval] ?? .zero,
+            place: section.place(of: ConfigurationKeys.sourcePath))
+    }
+}
+
+extension Configuration.Destination {
+    fileprivate init(_ section: ConfigurationSection) {
+        var settle = SettlePolicy()
+        settle.closeDelay = section[ConfigurationKeys.closeDelay] ?? settle.closeDelay
+        settle.quiet = section[ConfigurationKeys.quietTime] ?? settle.quiet
+        settle.limit = section[ConfigurationKeys.settleLimit] ?? settle.limit
+        self.init(
+            name: section.name, path: section[ConfigurationKeys.destinationPath]?.bytes ?? [], settle: settle,
+            idleTime: section[ConfigurationKeys.idleTime] ?? .zero,
+            place: section.place(of: ConfigurationKeys.destinationPath))
+    }
+}

@@ -1,0 +1,130 @@
+import Foundation
+import SafeBackupSystem
+import SystemPackage
+import Testing
+
+extension EndToEnd {
+    /// With a socket of the test's in the service manager's place.
+    @Suite("As a service")
+    struct Service {
+        @Test("It tells that it has started, what it does, that all of it moves, and that it stops")
+        func tells() async throws {
+            let bench = try Bench()
+            try bench.write("file", "one")
+            let manager = try Manager(in: bench)
+            let agent = try await bench.startAgent(environment: manager.environment(watchdog: .milliseconds(1_200)))
+            // Idle: nothing happens but what the manager asks for.
+            try await manager.wait { $0.count { $0 == "WATCHDOG=1" } >= 5 }
+            try await manager.wait { $0.contains("STATUS=Everything is saved") }
+            #expect(manager.messages.first == "READY=1")
+            try await bench.stop(agent)
+            manager.collect()
+            #expect(manager.messages.last == "STOPPING=1")
+            #expect(!agent.errorText.contains("stands still"), "\(agent.errorTail)")
+        }
+
+        @Test("A held source is no failed start: it is told that it runs, and why nothing is saved")
+        func heldIsRunning() async throws {
+            let bench = try Bench()
+            try bench.write("file", "one")
+            try await bench.saveOnce()
+            try command(["mv", bench.source, bench.root.appending("away")])
+            try bench.makeDirectory(bench.source)
+            let manager = try Manager(in: bench)
+            let agent = try bench.spawnAgent(environment: manager.environment(watchdog: .seconds(2)))
+            try await manager.wait { $0.contains { $0.hasPrefix("STATUS=Held: ") } }
+            #expect(manager.messages.contains("READY=1"))
+            try await manager.wait { $0.contains("WATCHDOG=1") }
+            try await bench.stop(agent)
+        }
+
+        @Test("A drain that stands still gets no watchdog message, and the log says which part it is")
+        func stalls() async throws {
+            let bench = try Bench()
+            let manager = try Manager(in: bench)
+            // Stops the thread of the one group that this file makes, and nothing else.
+            let agent = try await bench.startAgent(
+                fault: "hang=staged", environment: manager.environment(watchdog: .milliseconds(1_200)))
+            try await manager.wait { $0.contains("WATCHDOG=1") }
+            try bench.write("file", "one")
+            let isBlamed = try await eventually { agent.errorText.contains("stands still") }
+            #expect(isBlamed && agent.errorText.contains("part=\"group to "), "\(agent.errorTail)")
+            manager.collect()
+            let heard = manager.messages.count { $0 == "WATCHDOG=1" }
+            try await pause(.milliseconds(2_400))
+            manager.collect()
+            #expect(manager.messages.count { $0 == "WATCHDOG=1" } == heard)
+            agent.crash()
+        }
+    }
+}
+
+@Suite("The service manager's socket")
+struct ServiceManagerTests {
+    @Test("A path and an abstract name are both reached, and a message has one assignment a line")
+    func names() throws {
+        let bench = try Bench()
+        let path = Array("\(bench.root.string)/notify".utf8)
+        // Abstract names are the whole machine's: the process and the directory make it ours.
+        for address in [path, Array("@safebackup-test\(bench.root.string)".utf8)] {
+            let socket = try NotifySocket(address)
+            let manager = try ServiceManager(address: address)
+            try manager.send(.ready, .status("two\nlines"))
+            try manager.send(.watchdog)
+            try manager.send(.stopping)
+            #expect(socket.all() == ["READY=1\nSTATUS=two lines", "WATCHDOG=1", "STOPPING=1"])
+            try manager.send(.reloading)
+            let reloading = try #require(socket.next())
+            #expect(reloading.wholeMatch(of: /RELOADING=1\nMONOTONIC_USEC=[1-9][0-9]+/) != nil, "\(reloading)")
+        }
+    }
+
+    @Test("A name that is no path, too long or gone is an error, and not a crash or silence")
+    func refused() throws {
+        func failure(of address: String) -> Errno? {
+            do throws(Errno) {
+                let manager = try ServiceManager(address: Array(address.utf8))
+                try manager.send(.ready)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        #expect(failure(of: "vsock:2:1") == .addressFamilyNotSupported)
+        #expect(failure(of: "@") == .addressFamilyNotSupported)
+        #expect(failure(of: "/" + String(repeating: "x", count: 107)) == .fileNameTooLong)
+        #expect(failure(of: "/nowhere/\(getpid())") == .noSuchFileOrDirectory)
+        #expect(failure(of: "@safebackup-nobody-\(getpid())") == .connectionRefused)
+    }
+}
+
+/// The service manager's end of the socket, and what it was told.
+private final class Manager {
+    private let socket: NotifySocket
+    private let address: FilePath
+    private(set) var messages: [String] = []
+
+    init(in bench: Bench) throws {
+        address = bench.root.appending("notify")
+        socket = try NotifySocket(Array(address.string.utf8))
+    }
+
+    func environment(watchdog: Duration) -> [String: String] {
+        let (seconds, attoseconds) = watchdog.components
+        return [
+            "NOTIFY_SOCKET": address.string,
+            "WATCHDOG_USEC": "\(seconds * 1_000_000 + attoseconds / 1_000_000_000_000)",
+        ]
+    }
+
+    func collect() { messages += socket.all() }
+
+    /// Until what it was told is enough.
+    func wait(until isEnough: ([String]) -> Bool, sourceLocation: SourceLocation = #_sourceLocation) async throws {
+        let isOver = try await eventually {
+            self.collect()
+            return isEnough(self.messages)
+        }
+        #expect(isOver, "told: \(messages)", sourceLocation: sourceLocation)
+    }
+}
