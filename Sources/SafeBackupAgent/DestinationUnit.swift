@@ -492,8 +492,8 @@ package final class DestinationUnit: Sendable {
             try await state.durably { (store) throws(SafeBackupError) in
                 _ = try store.beginRemoval(id, copies, reason: "versionLimit")
             }
-            try await finishRemovals()
         }
+        if !result.excessVersions.isEmpty || result.hasRemovals { try await finishRemovals() }
     }
 
     /// Removes the kept versions whose removal is recorded. A crash in between repeats it.

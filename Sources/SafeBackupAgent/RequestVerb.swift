@@ -57,7 +57,7 @@ package enum RequestVerb {
         defer { io.stop() }
         let state = StateAccess(store: store, stop: stop, logger: Logger(label: "safebackup"))
         let (answer, _) = try await RequestWork(state: state, directory: directory, io: io).answer(verb, arguments)
-        try await store.recordRequest(verb, RequestWork.told(verb, arguments), answer)
+        try await store.recordRequest(verb, RequestWork.told(verb, arguments), RequestWork.told(answer))
         try await store.close()
         return try outcome(answer)
     }

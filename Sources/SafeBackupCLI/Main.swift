@@ -15,7 +15,8 @@ struct SafeBackup: AsyncParsableCommand {
             """,
         version: Release.version,
         subcommands: [
-            RunCommand.self, StatusCommand.self, RestoreCommand.self, ListCommand.self, RetryCommand.self,
+            RunCommand.self, StatusCommand.self, RestoreCommand.self, ListCommand.self, VerifyCommand.self,
+            RetryCommand.self,
             ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
             PauseCommand.self, ResumeCommand.self,

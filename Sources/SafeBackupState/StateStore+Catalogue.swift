@@ -36,6 +36,8 @@ package struct CompletionResult: Sendable, Hashable {
     package var bytes: Int64 = 0
     /// Kept versions beyond the limit, oldest first, for `beginRemoval`.
     package var excessVersions: [CopyRecord] = []
+    /// Removals were begun: of damaged copies that have been stored again.
+    package var hasRemovals = false
 }
 
 extension StateStore {
@@ -285,8 +287,12 @@ extension StateStore {
         let copy: Int64?
         switch entry.content {
         case .copied(let stored):
-            (copy, isLiveThere) = try replaceCopy(
-                job.location, pair, live, entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
+            if let mended = try mend(job, stored, entry, pair, now: now, &result, connection) {
+                copy = mended
+            } else {
+                (copy, isLiveThere) = try replaceCopy(
+                    job.location, pair, live, entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
+            }
             result.bytes += stored.size
             if live?.isFuzzy == true && !entry.isFuzzy { try demoteLastGood(pair, job.path, connection) }
         case .kept:

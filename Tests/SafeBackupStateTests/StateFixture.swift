@@ -85,7 +85,7 @@ final class StateFixture: Sendable {
             "of what is live only directories have no copy")
         try expect(
             """
-            SELECT c.id FROM copy c WHERE c.role = 'kept' AND c.adopted = 0
+            SELECT c.id FROM copy c WHERE c.role = 'kept' AND c.adopted = 0 AND c.removing IS NULL
                 AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id)
             """, [], "a kept version has a name")
         try expect(

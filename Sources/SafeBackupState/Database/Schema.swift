@@ -290,6 +290,10 @@ enum Schema {
         ALTER TABLE destination ADD COLUMN paused_at INTEGER;
         ALTER TABLE destination ADD COLUMN accepted TEXT;
 
+        -- verified_upto: the copy that the last rolling share of a verification ended with. verified_at: when that was.
+        ALTER TABLE destination ADD COLUMN verified_upto INTEGER;
+        ALTER TABLE destination ADD COLUMN verified_at INTEGER;
+
         -- What the event is about, where it is one path, one source, one destination.
         ALTER TABLE journal ADD COLUMN path ANY;
         ALTER TABLE journal ADD COLUMN source_id INTEGER;
