@@ -41,6 +41,9 @@ let package = Package(
             dependencies: ["CSafeBackupSQLite", "SafeBackupCore", "SafeBackupSystem", system],
             swiftSettings: strict),
         .target(
+            name: "SafeBackupCapacity", dependencies: ["SafeBackupCore", "SafeBackupSystem", system],
+            swiftSettings: strict),
+        .target(
             name: "SafeBackupLocal", dependencies: ["SafeBackupCore", "SafeBackupSystem", system],
             swiftSettings: strict),
         .target(
@@ -51,13 +54,15 @@ let package = Package(
             name: "SafeBackupAgent",
             dependencies: [
                 "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState", "SafeBackupLocal",
-                system, logging,
+                "SafeBackupCapacity", system, logging,
             ],
             swiftSettings: strict),
         .executableTarget(
             name: "SafeBackupCLI",
             dependencies: [
-                "SafeBackupAgent", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", logging, system,
+                "SafeBackupAgent", "SafeBackupCapacity", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch",
+                logging,
+                system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
@@ -82,6 +87,10 @@ let package = Package(
             dependencies: [
                 "CFailingVFS", "CSafeBackupSQLite", "SafeBackupCore", "SafeBackupSystem", "SafeBackupState", system,
             ],
+            swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupCapacityTests",
+            dependencies: ["SafeBackupCapacity", "SafeBackupCore", "SafeBackupSystem", system],
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupLocalTests",

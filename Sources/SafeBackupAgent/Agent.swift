@@ -61,6 +61,8 @@ package enum AgentResult: Sendable {
     case held(SafeBackupError)
     /// `--once` found the source or the destination paused; so many jobs wait.
     case paused(Int)
+    /// `--once` was asked to stop before everything was saved; so many jobs wait, and the walk may not have ended.
+    case stopped(Int)
 }
 
 /// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
@@ -310,10 +312,23 @@ package final class Agent: Sendable {
         }
         if !stop.isRequested { try await keeper.export(after: .zero) }
         await destination.local.detach()
+        if stop.isRequested, let waiting = try await leftOver(state) { return .stopped(waiting) }
         let unsaved = try await state.durably { (store) throws(SafeBackupError) in
             UnsavedReport(try store.unsavedReport(limit: UnsavedReport.limit))
         }
         return unsaved.isComplete ? .complete : .incomplete(unsaved)
+    }
+
+    /// What a run that was stopped leaves to do; `nil` if that is nothing, as the stop came after its work.
+    private func leftOver(_ state: StateAccess) async throws(SafeBackupError) -> Int? {
+        try await state.durably { (store) throws(SafeBackupError) in
+            let counts = try store.counts()
+            let waiting = counts.pending + counts.leased
+            let isWalked = try store.sources().allSatisfy {
+                !$0.isActive || $0.lastReconcileAt != nil && !$0.isDesynced
+            }
+            return waiting == 0 && isWalked ? nil : waiting
+        }
     }
 
     private func isPaused(

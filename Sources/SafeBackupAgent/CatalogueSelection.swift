@@ -45,7 +45,7 @@ struct CatalogueSelection {
         // A path that was named in full tells its source; else it is one of those that the agent ran with last.
         let isNamed = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
         if isNamed {
-            let wanted = try SourcePath.resolve(paths[0], chosen.map { ($0.source, $0.path) }).map(\.source)
+            let wanted = try SourcePath.resolveArgument(paths[0], chosen.map { ($0.source, $0.path) }).map(\.source)
             chosen.removeAll { !wanted.contains($0.source) }
             if chosen.contains(where: \.isActive) { chosen.removeAll { !$0.isActive } }
         } else if chosen.contains(where: \.isActive) {
@@ -113,7 +113,9 @@ struct CatalogueSelection {
     func targets(_ paths: [[UInt8]]) throws(SafeBackupError) -> [(choice: Choice, path: RelativePath)] {
         var wanted: [(choice: Choice, path: RelativePath)] = []
         for argument in paths.isEmpty ? [Array(".".utf8)] : paths {
-            wanted += try SourcePath.resolve(argument, choices.map { ($0, $0.path) }).map { ($0.source, $0.path) }
+            wanted += try SourcePath.resolveArgument(argument, choices.map { ($0, $0.path) }).map {
+                ($0.source, $0.path)
+            }
         }
         return wanted
     }

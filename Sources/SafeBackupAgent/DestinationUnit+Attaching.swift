@@ -13,7 +13,10 @@ extension DestinationUnit {
         try takeClaim(sentinel)
         try await local.attach(expecting: sentinel)
         lastWork.set(.now)
-        if !isResting.value { try await recover() }
+        if !isResting.value {
+            try await recover()
+            copyCheck.withLock { $0.restart() }
+        }
         isResting.set(false)
         try await refreshSentinel()
         failure.withLock { $0 = nil }
@@ -115,7 +118,7 @@ extension DestinationUnit {
             let isPaused = try await record().pausedAt != nil
             var nextDue: Timestamp?
             if !isPaused {
-                if !isResting.value || door.isWanted { return }
+                if !isResting.value || door.isWanted || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
                 let now = clock.now
                 let batch = try await state.durably { (store) throws(SafeBackupError) in
                     try store.due(id, limit: 1, byteLimit: 0, now: now)

@@ -40,6 +40,8 @@ package final class DestinationUnit: Sendable {
     /// Of the jobs whose path, or whose origin, another group is working on.
     let busyWait = Locked(BusyWait())
     let holding: Holding
+    /// Whether the destination still has what was stored.
+    let copyCheck: Locked<CopyCheck>
     let door = DestinationDoor()
     /// Keeps a second agent away also while nothing is open.
     let claimed = Shared<(sentinel: String, claim: NameClaim?)?>(nil)
@@ -67,6 +69,8 @@ package final class DestinationUnit: Sendable {
         self.limits = limits
         self.requeuesFuzzy = requeuesFuzzy
         self.idleTime = idleTime
+        let period = sources.values.map(\.settings.reconcileInterval).min() ?? .seconds(86_400)
+        copyCheck = Locked(CopyCheck(period: period))
         holding = Holding(.destination(id), state: state, logger: logger)
         self.logger = logger
         self.progress = progress
@@ -195,6 +199,7 @@ package final class DestinationUnit: Sendable {
                         continue
                     }
                     if inUse == 0 { try await self.removeVacated() }
+                    if inUse == 0, try await checkSomeCopies() { continue }
                     if inUse == 0, try await isDone() { return nil }
                     if inUse == 0 { try await self.local.verify() }
                     await self.wake.wait(atMost: self.untilNextOrIdle(batch.nextDue))

@@ -32,7 +32,7 @@ package struct IgnoreReport: Sendable, Encodable {
         if let own { ownRules = try ExcludeRules(own) }
         if let ownRules, !directory.hasState {
             for argument in arguments {
-                let path = try SourcePath.resolve(argument, [((), Array("/".utf8))])[0].path
+                let path = try SourcePath.resolveArgument(argument, [((), Array("/".utf8))])[0].path
                 paths.append(Self.entry(argument, nil, path, SourceLook(rules: ownRules), ownRules))
             }
             return

@@ -21,15 +21,28 @@ enum NamedSide {
         throw unknown(name)
     }
 
+    /// The path by which the state knows it, whatever directory or link a person named it from.
+    /// - Throws: `invalidConfiguration` when there is none.
+    static func path(_ name: [UInt8], in status: StateStatus) throws(SafeBackupError) -> [UInt8] {
+        let found: [UInt8]? =
+            switch try find(name, in: status) {
+            case .source(let id): status.sources.first { $0.record.id == id }?.record.path
+            case .destination(let id): status.destinations.first { $0.record.id == id }?.record.location
+            }
+        guard let found else { throw unknown(name) }
+        return found
+    }
+
     static func unknown(_ name: [UInt8]) -> SafeBackupError {
         SafeBackupError(
             .invalidConfiguration,
-            "\(printable(name)) is no source and no destination of this state; 'safebackup status' lists them",
+            "\(name.isEmpty ? "An empty name" : printable(name)) is no source and no destination of this state; 'safebackup status' lists them",
             disposition: .permanent)
     }
 
     /// As it is written, as an absolute path, and without links: what is away cannot be asked for its links.
     private static func spellings(of name: [UInt8]) -> [[UInt8]] {
+        if name.isEmpty { return [] }
         var path = FilePath(bytes: name)
         if path.isRelative, let current = getcwd(nil, 0) {
             defer { free(current) }

@@ -18,7 +18,7 @@ package enum RequestVerb {
     ) async throws(SafeBackupError) -> Outcome {
         // Nothing is made where nothing was: a typo in --state must not look like an empty state.
         try directory.requireState()
-        _ = try StateReader(in: directory.path)
+        let arguments = try spelledOut(arguments, of: verb, by: try StateReader(in: directory.path))
         do throws(SafeBackupError) {
             let lock = try directory.lock()
             defer { withExtendedLifetime(lock) {} }
@@ -35,6 +35,29 @@ package enum RequestVerb {
         throw SafeBackupError(
             .stateFailed, "The agent did not answer; the request stays and is done as soon as it can",
             disposition: .transient)
+    }
+
+    /// Paths as the state knows them. The agent has another current directory than the person, and its threads do not
+    /// wait for a link on a disk that does not answer.
+    private static func spelledOut(
+        _ arguments: [[UInt8]], of verb: String, by reader: StateReader
+    ) throws(SafeBackupError) -> [[UInt8]] {
+        if arguments.isEmpty { return [] }
+        var spelled: [[UInt8]] = []
+        switch verb {
+        case "pause", "resume":
+            let status = try reader.status()
+            for name in arguments { spelled.append(try NamedSide.path(name, in: status)) }
+        case "retry":
+            let sources = try reader.sources().map { (id: $0.path, path: $0.path) }
+            for argument in arguments {
+                let found = try SourcePath.resolveArgument(argument, sources)
+                let isAbsolute = argument.first == UInt8(ascii: "/")
+                spelled += isAbsolute ? found.map { $0.source + Array("/".utf8) + $0.path.bytes } : [argument]
+            }
+        default: return arguments
+        }
+        return spelled
     }
 
     private static func outcome(_ answer: Answer) throws(SafeBackupError) -> Outcome {

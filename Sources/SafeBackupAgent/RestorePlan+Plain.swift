@@ -54,13 +54,12 @@ extension RestorePlan {
     /// Without any catalogue: what lies in the backup, outside of `.safebackup`.
     func restorePlain(_ backup: ConfinedDirectory, notes: [String]) throws(SafeBackupError) -> Result {
         var restorer = Restorer(backup: backup, target: try openTarget(), overwrites: overwrites)
-        var notes = notes
         for argument in paths.isEmpty ? [Array(".".utf8)] : paths {
-            for (_, path) in try SourcePath.resolve(argument, [((), Array("/".utf8))]) {
+            for (_, path) in try SourcePath.resolveArgument(argument, [((), Array("/".utf8))]) {
                 do throws(Errno) {
                     try restorePlain(path, in: backup, with: &restorer)
                 } catch {
-                    notes.append("\(path) cannot be read in the backup: \(error.explanation)")
+                    restorer.note(path, "cannot be read in the backup: \(error.explanation)")
                 }
             }
         }

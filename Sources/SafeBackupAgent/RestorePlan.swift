@@ -34,8 +34,6 @@ package struct RestorePlan: Sendable {
     package struct Result: Sendable {
         package var report: Restorer.Report
         package var notes: [String]
-        /// Paths of which nothing was there at the time that was asked for.
-        package var missed = 0
     }
 
     /// By the local state. Throws `stateFailed` if there is none, `invalidPath` for a path that no source holds, and
@@ -93,36 +91,42 @@ package struct RestorePlan: Sendable {
     ) throws(SafeBackupError) -> Result {
         let wanted = try selection.targets(paths)
         var notes = notes
-        var missed = 0
         var told: Set<[UInt8]> = []
         var restorer = Restorer(backup: backup, target: try openTarget(), overwrites: overwrites)
         let lookup = selection.exportedAt == nil ? nil : PlainLookup(backup, findsVersions: time != nil)
+        var unknown: [RelativePath] = []
+        var known: Set<RelativePath> = []
         for (choice, path) in wanted {
             if let time {
                 let remark = try selection.remark(on: time, choice, zone: zone)
                 if let remark, told.insert(choice.path).inserted { notes.append(remark.text) }
                 if remark?.isBefore == true { continue }
                 let found = try restore(choice, path, .at(time), from: selection.reader, lookup, with: &restorer)
-                if found == 0 {
-                    missed += 1
-                    notes.append(
-                        "At \(zone.text(time)) nothing in the backup was called \(path); 'safebackup versions' tells when "
-                            + "it was there")
-                }
+                if found > 0 { known.insert(path) } else { unknown.append(path) }
                 continue
             }
             var found = try restore(choice, path, .live, from: selection.reader, lookup, with: &restorer)
             if lookup != nil {
                 let newer = try restoreNewer(choice, path, than: selection.reader, in: backup, with: &restorer)
-                if newer > 0 { notes.append("\(newer) entries below \(path) are not in the catalogue copy") }
+                if newer > 0 {
+                    notes.append(
+                        "\(ReportText.count(newer, "entry", "entries")) below \(path) not in the catalogue copy")
+                }
                 found += newer
             }
             if includesDeleted || (found == 0 && !path.isRoot) {
                 found += try restore(choice, path, .deleted, from: selection.reader, nil, with: &restorer)
             }
-            if found == 0 { notes.append("Nothing in the backup is called \(path)") }
+            if found > 0 { known.insert(path) } else { unknown.append(path) }
         }
-        return Result(report: restorer.finish(), notes: notes, missed: missed)
+        // A relative path is looked for in each source, and need not be in all of them.
+        for path in unknown where known.insert(path).inserted {
+            restorer.note(
+                path,
+                time.map { "nothing in the backup was called so at \(zone.text($0)); 'safebackup versions' tells when" }
+                    ?? "nothing in the backup is called so")
+        }
+        return Result(report: restorer.finish(), notes: notes)
     }
 
     private func restore(

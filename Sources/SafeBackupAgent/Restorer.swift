@@ -84,6 +84,7 @@ package struct Restorer {
             case .fileExists: note(entry.path, "exists already and is left as it is (--overwrite replaces it)")
             case .tooManySymbolicLinkLevels, .notDirectory:
                 note(entry.path, "a link or file stands where a directory is needed; nothing is written through it")
+            case .isDirectory: note(entry.path, "a directory stands in its place and is left as it is; move it away")
             case .noSuchFileOrDirectory: note(entry.path, "its stored copy is not in the backup")
             default: note(entry.path, error.explanation)
             }
@@ -119,7 +120,7 @@ package struct Restorer {
             } catch {
                 guard error == .fileExists else { throw error }
                 guard try parent(of: entry.path).status(of: entry.path.leaf).kind == .directory else {
-                    throw Errno.fileExists
+                    throw Errno.notDirectory
                 }
             }
             report.directories += 1

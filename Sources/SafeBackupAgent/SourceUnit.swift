@@ -90,6 +90,9 @@ package final class SourceUnit: Sendable {
     /// Since the source is watched, everything that was there before was found.
     var hasWalked: Bool { walkedSince.value }
 
+    /// Nothing that was there at the start is unknown, or nothing of it can be read.
+    var isWalkedOrAway: Bool { hasWalked || walkedSequence != nil || knownRoot == nil }
+
     // MARK: Once
 
     /// One walk. Returns when everything that differs is queued.

@@ -78,7 +78,6 @@ package struct TreeListing {
     private func list(
         _ selection: CatalogueSelection, notes: [String], _ write: (String) -> Void
     ) throws(SafeBackupError) -> Int32 {
-        var code: Int32 = 0
         let targets = try selection.targets(paths)
         var notes = notes
         if let timeText { notes.insert("As the backup had it at \(timeText)", at: 0) }
@@ -89,6 +88,8 @@ package struct TreeListing {
         } else {
             for note in notes { write(note + "\n") }
         }
+        // A relative path is looked for in each source, and need not be in all of them.
+        var (known, unknown): (Set<RelativePath>, [RelativePath]) = ([], [])
         for (index, target) in targets.enumerated() {
             let remark = try time.flatMap { (time) throws(SafeBackupError) in
                 try selection.remark(on: time, target.choice, zone: zone)
@@ -106,13 +107,12 @@ package struct TreeListing {
             var count = 0
             if remark?.isBefore != true { count = try list(target.path, target.choice, selection.reader, write) }
             if isJSON { write("]}") }
-            if count == 0 {
-                code = 3
-                if !isJSON && remark?.isBefore != true { write(nothing(target.path) + "\n") }
-            }
+            if count > 0 { known.insert(target.path) } else { unknown.append(target.path) }
         }
         if isJSON { write("]}\n") }
-        return code
+        unknown.removeAll { known.contains($0) }
+        if !isJSON { for path in Set(unknown).sorted() { write(nothing(path) + "\n") } }
+        return unknown.isEmpty ? 0 : 3
     }
 
     private func nothing(_ path: RelativePath) -> String {

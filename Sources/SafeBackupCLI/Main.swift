@@ -19,7 +19,7 @@ struct SafeBackup: AsyncParsableCommand {
             RetryCommand.self,
             ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
-            PauseCommand.self, ResumeCommand.self,
+            PauseCommand.self, ResumeCommand.self, CleanCommand.self,
         ])
 }
 

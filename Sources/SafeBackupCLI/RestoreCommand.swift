@@ -60,6 +60,6 @@ struct RestoreCommand: AsyncParsableCommand {
             "Restored \(report.files) files (\(ByteCount(report.bytes))), \(report.directories) directories, "
                 + "\(report.links) links")
         let isNothing = report.files + report.directories + report.links == 0
-        if !report.problems.isEmpty || isNothing || result.missed > 0 { throw ExitCode(3) }
+        if !report.problems.isEmpty || isNothing { throw ExitCode(3) }
     }
 }

@@ -103,6 +103,11 @@ struct RunCommand: AsyncParsableCommand {
         case .paused(let jobs):
             Console.error("safebackup: paused: \(jobs) changes wait; 'safebackup resume' saves them")
             if jobs > 0 { throw ExitCode(3) }
+        case .stopped(let jobs):
+            Console.error(
+                "safebackup: stopped before everything was saved: \(jobs) changes that are known of wait; the next run "
+                    + "goes on from there")
+            throw ExitCode(3)
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
             throw ExitCode(4)

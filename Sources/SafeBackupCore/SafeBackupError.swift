@@ -81,6 +81,8 @@ extension SafeBackupError.Code {
     public static let destinationTaken = Self(rawValue: "destinationTaken")
     /// Too little space for a job that grows the backup.
     public static let destinationFull = Self(rawValue: "destinationFull")
+    /// A cleaning could not free what was asked.
+    public static let cannotFreeEnough = Self(rawValue: "cannotFreeEnough")
     /// The destination's file system is read-only.
     public static let destinationReadOnly = Self(rawValue: "destinationReadOnly")
     /// Permission to write was refused.

@@ -22,7 +22,7 @@ package final class LocalDestination: Destination {
     }
 
     package let path: FilePath
-    private let io: ThreadExecutor
+    let io: ThreadExecutor
     private let clock: WallClock
     private let policy: VersionPolicy
     private let tornLimit: Int

@@ -32,7 +32,7 @@ package struct WatchedExtent: Sendable, Hashable {
 /// The SQL that the verb and the view `v_exposure` share, so that they agree.
 enum ExposureQuery {
     /// A name's path as `job.path` holds it: TEXT where both parts are, else the same bytes as a BLOB.
-    private static let namePath = """
+    static let namePath = """
         CASE WHEN typeof(n.parent) = 'blob' OR typeof(n.leaf) = 'blob'
         THEN CASE WHEN length(n.parent) = 0 THEN n.leaf ELSE CAST(n.parent || '/' || n.leaf AS BLOB) END
         WHEN n.parent = '' THEN n.leaf ELSE n.parent || '/' || n.leaf END

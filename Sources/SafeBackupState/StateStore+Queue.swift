@@ -265,7 +265,7 @@ extension StateStore {
     }
 
     /// Held or paused.
-    private func isStopped(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
+    func isStopped(_ destination: DestinationID, _ connection: Connection) throws(SafeBackupError) -> Bool {
         let statement = try connection.statement(
             "SELECT held_reason IS NOT NULL OR paused_at IS NOT NULL FROM destination WHERE id = ?")
         defer { statement.reset() }
@@ -274,7 +274,7 @@ extension StateStore {
     }
 
     /// The destination's active pairs with a source that is neither held nor paused.
-    private func runnable(
+    func runnable(
         _ destination: DestinationID, _ connection: Connection
     ) throws(SafeBackupError) -> [PairKey] {
         let statement = try connection.statement(

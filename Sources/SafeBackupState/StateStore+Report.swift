@@ -191,7 +191,7 @@ extension Tally {
 
 extension UnsavedEntry {
     static func report(_ connection: Connection, limit: Int) throws(SafeBackupError) -> [UnsavedEntry] {
-        let statement = try connection.statement(
+        let statement = try connection.prepare(
             """
             SELECT * FROM (
                 SELECT 'stuck', j.source_id, j.destination_id, j.path, ifnull(j.last_error_code, 'unknown'), j.last_error,
@@ -203,11 +203,16 @@ extension UnsavedEntry {
                 FROM pair p JOIN job j ON j.destination_id = p.destination_id AND j.source_id = p.source_id
                 WHERE p.active = 1 AND j.state = 'pending' AND j.last_error_code IS NOT NULL LIMIT ?1)
             UNION ALL SELECT * FROM (
+                SELECT 'fuzzy', n.source_id, n.destination_id, \(ExposureQuery.namePath), 'torn', NULL, n.began_at
+                FROM pair p JOIN name n ON n.source_id = p.source_id AND n.destination_id = p.destination_id
+                WHERE p.active = 1 AND n.fuzzy = 1 AND n.ended_at IS NULL AND NOT EXISTS (SELECT 1 FROM job j
+                    WHERE j.destination_id = n.destination_id AND j.source_id = n.source_id
+                        AND j.path = \(ExposureQuery.namePath) AND j.last_error_code IS NOT NULL) LIMIT ?1)
+            UNION ALL SELECT * FROM (
                 SELECT 'notSaved', u.source_id, NULL, u.path, u.reason, NULL, u.seen_at
                 FROM source s JOIN not_saved u ON u.source_id = s.id WHERE s.active = 1 LIMIT ?1)
             LIMIT ?1
             """)
-        defer { statement.reset() }
         statement.bind(Int64(limit))
         var entries: [UnsavedEntry] = []
         while try statement.step() {
@@ -216,7 +221,7 @@ extension UnsavedEntry {
                 destination: statement.intOrNull().map(DestinationID.init(rawValue:)), path: statement.path(),
                 code: statement.text(), message: statement.textOrNull(), since: statement.timestamp())
             if entry.state == .failing, let destination = entry.destination {
-                // A fuzzy copy always has a job that reads the file again.
+                // An agent that goes on has a job that reads the file again; after `run --once` there is none.
                 let pair = PairKey(source: entry.source, destination: destination)
                 if try connection.liveName(pair, entry.path)?.isFuzzy == true { entry.state = .fuzzy }
             }

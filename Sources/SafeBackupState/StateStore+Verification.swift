@@ -128,20 +128,21 @@ extension StateStore {
         }
     }
 
-    /// A damaged copy was stored again with the content that it should have had: its row is the new copy's, so that all
-    /// names on it are true again. What is left of the damaged one goes. `nil`: it is another content.
+    /// A missing or damaged copy was stored again with the content that it should have had: its row is the new copy's, so
+    /// that all names on it are true again. What is left of a damaged one goes. `nil`: it is another content, or a version.
     func mend(
         _ job: DueJob, _ stored: StoredCopy, _ entry: StoredEntry, _ pair: PairKey, now: Timestamp,
         _ result: inout CompletionResult, _ connection: Connection
     ) throws(SafeBackupError) -> Int64? {
-        guard let occupant = job.occupant, occupant.isDamaged, occupant.digest == stored.digest,
-            occupant.kind == entry.kind, !entry.isFuzzy
+        guard let occupant = job.occupant, occupant.digest == stored.digest, occupant.kind == entry.kind,
+            !occupant.isFuzzy, !entry.isFuzzy
         else { return nil }
         let select = try connection.statement("SELECT location FROM copy WHERE id = ? AND removing IS NULL")
         defer { select.reset() }
         guard try select.bind(occupant.id).step() else { return nil }
         let location = select.path()
         select.reset()
+        if location != job.location && !occupant.isDamaged { return nil }
         // Somebody else's file took its place in the catalogue meanwhile.
         if location != job.location, try connection.copy(in: pair.destination, at: job.location) != nil { return nil }
         try connection.statement(

@@ -8,6 +8,8 @@ package struct VolumeStatistics: Sendable, Hashable {
     package var total: ByteCount
     /// What a process without privileges may still take.
     package var available: ByteCount
+    /// What nobody has taken, with what is reserved for root.
+    package var free: ByteCount
     package var isReadOnly: Bool
     /// The longest name, in bytes.
     package var nameLimit: Int
@@ -18,6 +20,7 @@ package struct VolumeStatistics: Sendable, Hashable {
         try systemCall("statfs") { sb_volume(descriptor.raw, &volume) }
         total = ByteCount(Int64(clamping: volume.total))
         available = ByteCount(Int64(clamping: volume.available))
+        free = ByteCount(Int64(clamping: volume.free))
         isReadOnly = volume.read_only != 0
         nameLimit = Int(clamping: volume.name_limit)
         type = VolumeType(rawValue: volume.type)

@@ -127,6 +127,28 @@ struct RestorerTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: place.target.string) == ["f"])
     }
 
+    @Test("What is of another kind stays as it is even when told to overwrite, and nobody is told to overwrite it")
+    func otherKind() throws {
+        let place = try Place()
+        try place.temporary.write("content", to: "backup/stored")
+        try place.temporary.write("mine", to: "target/d")
+        _ = try place.temporary.make("target/f")
+        try place.temporary.write("mine", to: "target/f/inside")
+        let directory = RestoreEntry(path: try RelativePath("d"), kind: .directory, location: nil)
+        for overwrites in [false, true] {
+            let report = try place.restore(
+                [directory, try file("d/below", at: "stored"), try file("f", at: "stored")], overwrites: overwrites)
+            #expect(report.problems.map(\.path.description) == ["d", "d/below", "f"])
+            #expect(report.files == 0)
+            #expect(report.problems[0].reason.contains("where a directory is needed"), "\(report.problems)")
+            if overwrites { #expect(report.problems[2].reason.contains("a directory stands"), "\(report.problems)") }
+            #expect(!report.problems[0].reason.contains("--overwrite"))
+        }
+        #expect(try place.temporary.read("target/d") == "mine")
+        #expect(try place.temporary.read("target/f/inside") == "mine")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: place.target.string).sorted() == ["d", "f"])
+    }
+
     @Test("A damaged copy is restored and said to be damaged; a missing one is named")
     func damaged() throws {
         let place = try Place()

@@ -137,6 +137,27 @@ import Testing
         #expect(rows.map(\.bytes).reduce(0, +) == 19)
     }
 
+    @Test("A fuzzy copy is listed once, also when no job is left to read the file again, until a good one is there")
+    func fuzzyListed() async throws {
+        let odd = try RelativePath([0xFF, UInt8(ascii: "/"), 0xFE])
+        for path in [odd, try RelativePath("dir/torn")] { try await scene.save(path, file(1).fuzzy()) }
+        func listed() async throws -> [String] {
+            try await scene.store.unsavedReport(limit: 9).map { "\($0.path) \($0.state) \($0.code)" }.sorted()
+        }
+        #expect(try await listed() == ["\(odd) fuzzy torn", "dir/torn fuzzy torn"])
+        try await scene.enqueue([QueuedChange(path: odd, action: .store, notBefore: scene.clock.now)])
+        #expect(try await listed().count == 2, "a job that was not tried yet")
+        try await scene.complete(
+            try await scene.leaseDue(),
+            .failed(
+                SafeBackupError(.torn, "It changed", disposition: .transient),
+                .retry(after: .seconds(60), countsAttempt: true)))
+        #expect(try await listed().count == 2, "a job that failed")
+        scene.clock.advance(.seconds(61))
+        for path in [odd, try RelativePath("dir/torn")] { try await scene.save(path, file(2)) }
+        #expect(try await listed() == [])
+    }
+
     @Test("What is not saved counts for each destination of its source; an inactive pair counts for nothing")
     func pairs() async throws {
         let other = try await scene.store.registerDestination(location: Array("/other".utf8), kind: "local").id

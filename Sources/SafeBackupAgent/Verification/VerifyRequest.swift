@@ -144,7 +144,8 @@ extension RequestWork {
             do throws(Errno) {
                 status = try tree.status(of: path)
             } catch {
-                return .lost  // ignored because nothing can be stored again from there now; an absence is found by the watch
+                // Ignored because nothing can be stored again from there now; an absence is found by the watch.
+                return .lost
             }
             let isSame =
                 status.kind == live.kind && status.size == live.fingerprint.size

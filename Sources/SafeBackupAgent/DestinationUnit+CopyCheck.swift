@@ -1,0 +1,57 @@
+import Logging
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupState
+import SafeBackupSystem
+
+/// Somebody else may delete or change stored copies, and no event tells: at each start, when a destination was away, and
+/// as often as its sources are walked, every live name's copy is looked for.
+extension DestinationUnit {
+    /// Looks for the next few copies; to be called while nothing is due and no group is in flight. `false`: nothing is
+    /// to be looked for now. What is missing or different is queued to be stored again, from the source; the other file
+    /// is kept as a foreign version.
+    func checkSomeCopies() async throws(SafeBackupError) -> Bool {
+        if !copyCheck.withLock({ $0.isDue(at: .now) }) { return false }
+        // What a walk finds is a change of the source, and needs no other reason to be stored.
+        if !sources.values.allSatisfy(\.isWalkedOrAway) { return false }
+        let ready = sources.filter { $0.value.knownRoot != nil }.keys.sorted { $0.rawValue < $1.rawValue }
+        guard let (source, position) = copyCheck.withLock({ $0.next(ready) }) else {
+            endCopyCheck()
+            return false
+        }
+        let id = id
+        let copies = try await state.durably { (store) throws(SafeBackupError) in
+            try store.copiesToCheck(source, id, after: position, limit: CopyCheck.batch)
+        }
+        guard let copies else {
+            copyCheck.withLock { $0.note(0, upTo: nil) }
+            return true
+        }
+        let differing = try await local.differing(copies).map { copies[$0] }
+        if !differing.isEmpty {
+            let queued = try await state.durably { (store) throws(SafeBackupError) in
+                try store.storeAgain(id, differing)
+            }
+            copyCheck.withLock { $0.note(differing: queued.map(\.path)) }
+        }
+        copyCheck.withLock { $0.note(copies.count, upTo: copies.last?.path) }
+        return true
+    }
+
+    private func endCopyCheck() {
+        let check = copyCheck.withLock { check in
+            defer { check.end(at: .now) }
+            return check
+        }
+        if check.differing == 0 {
+            logger.debug("The stored copies were looked for", metadata: ["names": "\(check.looked)"])
+            return
+        }
+        logger.warning(
+            "Stored copies were deleted or changed by somebody else; they are stored again from the source",
+            metadata: [
+                "copies": "\(check.differing)", "names": "\(check.looked)",
+                "examples": "\(check.examples.map(\.description).joined(separator: ", "))",
+            ])
+    }
+}

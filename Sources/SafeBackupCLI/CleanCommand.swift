@@ -1,0 +1,102 @@
+import ArgumentParser
+import SafeBackupAgent
+import SafeBackupCapacity
+import SafeBackupCore
+import SystemPackage
+
+struct CleanCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "clean",
+        abstract: "Remove the oldest files of a directory until a limit is kept.",
+        discussion: """
+            For a directory that other programs write their backups to, such as dumps. The oldest files go, no more than \
+            needed; --plan only says what would go. If everything that may be removed were not enough, nothing is \
+            removed. Links are not followed, other file systems below DIR are left alone, and a file with another hard \
+            link elsewhere stays. A directory that holds an agent's backup (.safebackup), or lies in one, is refused.
+            Exit code 0: the limits are kept, 1: they are not, 2: refused, 3: they are kept, but something could not be \
+            looked at or removed; it is listed.
+            """)
+
+    @Argument(help: "The directory to clean.")
+    var directory: ArgumentBytes
+
+    @Option(name: .long, help: "So much must be free on its disk, as in 20GiB.")
+    var minFree: SizeArgument?
+
+    @Option(name: .long, help: "At most so much of its disk may be used, as in 80%.")
+    var maxUsage: PercentArgument?
+
+    @Option(name: .long, help: "Its files may hold at most so much, as in 500GiB.")
+    var maxSize: SizeArgument?
+
+    @Option(name: .long, help: "What a file's age is: 'modified', or 'stored' for when it came here.")
+    var by = AgeArgument.modified
+
+    @Flag(name: .long, help: "Only say what would go; with --verbose each file.")
+    var plan = false
+
+    @Flag(name: .long, help: "Also remove directories that become empty.")
+    var removeEmptyDirectories = false
+
+    @Flag(name: .long, help: "Remove what may be removed also when that is not enough.")
+    var whatIsPossible = false
+
+    @Option(name: .long, help: "How many threads look at files and remove them.")
+    var concurrency = 2
+
+    @Flag(name: .shortAndLong, help: "Name each file and directory that goes.")
+    var verbose = false
+
+    @Flag(name: .long, help: "Print JSON, for programs.")
+    var json = false
+
+    func run() async throws {
+        var configuration = CleaningConfiguration(
+            CleaningLimits(minFree: minFree?.size, maxUsagePercent: maxUsage?.percent, maxSize: maxSize?.size))
+        configuration.order = by == .stored ? .stored : .modified
+        configuration.removesEmptyDirectories = removeEmptyDirectories
+        configuration.removesWhatItCan = whatIsPossible
+        configuration.concurrency = concurrency
+        if verbose {
+            let isJSON = json
+            configuration.onEvent = { event in
+                guard let line = event.line else { return }
+                if isJSON { Console.error(line) } else { Console.print(line) }
+            }
+        }
+        let report = try CleanReport.make(
+            FilePath(bytes: directory.bytes), configuration, isPlan: plan, lists: verbose)
+        if json {
+            Console.print(try ReportText.json(report))
+        } else {
+            for line in report.lines { Console.print(line) }
+        }
+        for line in report.complaints { Console.error(line) }
+        if report.exitCode != 0 { throw ExitCode(report.exitCode) }
+    }
+}
+
+/// What counts as a file's age.
+enum AgeArgument: String, ExpressibleByArgument, CaseIterable {
+    case modified, stored
+}
+
+/// `20GiB`.
+struct SizeArgument: ExpressibleByArgument {
+    let size: ByteCount
+
+    init?(argument: String) {
+        guard let size = CleanReport.size(argument) else { return nil }
+        self.size = size
+    }
+}
+
+/// `80%`, or `80`.
+struct PercentArgument: ExpressibleByArgument {
+    let percent: Double
+
+    init?(argument: String) {
+        guard let percent = Double(argument.last == "%" ? argument.dropLast() : argument[...]) else { return nil }
+        self.percent = percent
+    }
+}

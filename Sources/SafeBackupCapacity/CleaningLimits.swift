@@ -1,0 +1,90 @@
+package import SafeBackupCore
+import SafeBackupSystem
+
+/// What must hold after a cleaning. Of several, all must.
+package struct CleaningLimits: Sendable, Hashable {
+    /// So much must be free for a user without privileges.
+    package var minFree: ByteCount?
+    /// Of the space that such a user may have, at most so much may be used, in percent as df(1) counts it.
+    package var maxUsagePercent: Double?
+    /// The directory's files may hold at most so much; also where the disk cannot be asked.
+    package var maxSize: ByteCount?
+
+    package init(minFree: ByteCount? = nil, maxUsagePercent: Double? = nil, maxSize: ByteCount? = nil) {
+        self.minFree = minFree
+        self.maxUsagePercent = maxUsagePercent
+        self.maxSize = maxSize
+    }
+
+    /// Throws `invalidConfiguration`, which names the value and says why.
+    func validate() throws(SafeBackupError) {
+        if minFree == nil && maxUsagePercent == nil && maxSize == nil {
+            throw Self.invalid("No limit was given: give the free space, the usage or the size to keep to")
+        }
+        if let minFree, minFree.bytes < 0 { throw Self.invalid("The free space to keep is negative") }
+        if let maxSize, maxSize.bytes < 0 { throw Self.invalid("The size to keep to is negative") }
+        if let percent = maxUsagePercent, !(percent > 0 && percent < 100) {
+            throw Self.invalid("A usage of \(percent) % is no limit; give more than 0 and less than 100")
+        }
+    }
+
+    static func invalid(_ message: String) -> SafeBackupError {
+        SafeBackupError(.invalidConfiguration, message, disposition: .permanent)
+    }
+
+    /// Whether the limits can be judged without the disk's usage.
+    var needsUsage: Bool { minFree != nil || maxUsagePercent != nil }
+
+    /// How much must go, and for which limit; `nil` if all that can be judged hold. What is not known is not judged.
+    func need(usage: DiskUsage?, size: Int64?) -> CleaningNeed? {
+        var needs: [CleaningNeed] = []
+        if let usage, let minFree {
+            needs.append(CleaningNeed(bytes: minFree.bytes - usage.available.bytes, limit: .minFree))
+        }
+        if let usage, let maxUsagePercent {
+            let allowed = Double(usage.used.bytes.addingClamped(usage.available.bytes)) * maxUsagePercent / 100
+            needs.append(CleaningNeed(bytes: usage.used.bytes - Int64(allowed), limit: .maxUsage))
+        }
+        if let size, let maxSize { needs.append(CleaningNeed(bytes: size - maxSize.bytes, limit: .maxSize)) }
+        return needs.filter { $0.bytes > 0 }.max { $0.bytes < $1.bytes }
+    }
+
+    /// Throws `invalidConfiguration` for a limit that this disk can never keep.
+    func check(against usage: DiskUsage) throws(SafeBackupError) {
+        let possible = usage.used.bytes.addingClamped(usage.available.bytes)
+        if let minFree, minFree.bytes > possible {
+            throw Self.invalid(
+                "\(minFree) cannot be free on a disk of \(ByteCount(possible)); give less, nothing was removed")
+        }
+    }
+}
+
+/// One of `CleaningLimits`, by its name in `--json`.
+package enum CleaningLimit: String, Sendable, Hashable {
+    case minFree, maxUsage, maxSize
+}
+
+/// What must be freed, and why.
+package struct CleaningNeed: Sendable, Hashable {
+    package var bytes: Int64
+    package var limit: CleaningLimit
+}
+
+/// The space on a file system.
+package struct DiskUsage: Sendable, Hashable {
+    package var total: ByteCount
+    package var used: ByteCount
+    /// What a user without privileges may still take.
+    package var available: ByteCount
+
+    package init(total: ByteCount, used: ByteCount, available: ByteCount) {
+        self.total = total
+        self.used = used
+        self.available = available
+    }
+
+    init(_ volume: VolumeStatistics) {
+        self.init(
+            total: volume.total, used: ByteCount(volume.total.bytes - volume.free.bytes), available: volume.available)
+    }
+}
