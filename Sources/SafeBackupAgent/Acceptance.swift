@@ -35,6 +35,7 @@ package struct Acceptance: Sendable {
     /// Looks at what the person names: the path of a source or of a destination.
     /// - Throws: `invalidConfiguration` when the state knows no such path.
     package init(of name: [UInt8], in directory: StateDirectory) throws(SafeBackupError) {
+        try SHA256.requireAvailable()
         try directory.requireState()
         let status = try StateReader(in: directory.path).status()
         switch try NamedSide.find(name, in: status) {
@@ -72,7 +73,7 @@ package struct Acceptance: Sendable {
             return
         }
         let top = try Self.leaves(of: root)
-        let saved = "\(source.files) files, \(ByteCount(source.bytes))"
+        let saved = "\(counted(source.files, "file")), \(ByteCount(source.bytes))"
         if record.identity.matches(root.identity) {
             let isEmptied = record.hold?.reason == .rootEmptied || (top.isEmpty && source.files > 0)
             guard isEmptied, record.accepted != .rootEmptied else {
@@ -83,7 +84,7 @@ package struct Acceptance: Sendable {
                 record.path, step: .root(record.id, .rootEmptied, nil),
                 [
                     "\(name) was emptied.", "  saved before   \(saved)",
-                    "  found now      \(top.count == 0 ? "nothing" : "\(top.count) other entries at its top")",
+                    "  found now      \(top.count == 0 ? "nothing" : counted(top.count, "other entry", "other entries") + " at its top")",
                     "If you accept:",
                     "  * every file that is not there any more is recorded as deleted; its copy stays in the "
                         + "backup, and 'safebackup restore' gets it back when it is named",
@@ -99,7 +100,7 @@ package struct Acceptance: Sendable {
                 "\(name) is another directory than the one that was saved.",
                 "  known          \(record.identity.text)", "  found now      \(root.identity.text)",
                 "  saved before   \(saved)",
-                "  found now      \(top.count == 0 ? "nothing" : "\(top.count) entries at its top")",
+                "  found now      \(top.count == 0 ? "nothing" : counted(top.count, "entry", "entries") + " at its top")",
                 "If you accept:", "  * this directory is the source from now on",
                 "  * what is in it is saved; a saved file that differs is replaced, and kept as a version as usual",
                 "  * every saved file that is not in it is recorded as deleted; its copy stays in the backup.",
@@ -170,14 +171,14 @@ package struct Acceptance: Sendable {
         }
         var lines = [
             "\(name) has lost the mark (.safebackup) by which it was known.",
-            "  known          \(destination.counts.files) files, \(ByteCount(destination.counts.bytes)) saved there",
+            "  known          \(counted(destination.counts.files, "file")), \(ByteCount(destination.counts.bytes)) saved there",
             "  found now      \(found.isEmpty ? "an empty directory" : "a directory with files in it"), "
                 + Self.text(of: found),
         ]
-        if Self.isPlainDirectory(path, found) {
+        if let mount = Self.mountPoint(above: path) {
             lines.append(
-                "  ATTENTION      it lies on the same file system as the directory above it. If the backup has a disk of "
-                    + "its own, that disk is NOT mounted: mount it instead, and saving goes on by itself")
+                "  ATTENTION      it lies on the file system that is mounted at \(printable(mount.bytes)). If that is not "
+                    + "the backup's own disk, that disk is NOT mounted: mount it instead, and saving goes on by itself")
         }
         lines += [
             "If you accept:",
@@ -195,11 +196,20 @@ package struct Acceptance: Sendable {
         return "\(statistics.type.name), \(statistics.available) of \(statistics.total) free"
     }
 
-    private static func isPlainDirectory(_ path: FilePath, _ found: LocalDestination.Inspection) -> Bool {
+    /// Where the file system that holds the directory is mounted; `nil` if that is the directory itself, or is not known.
+    static func mountPoint(above path: FilePath) -> FilePath? {
         do throws(Errno) {
-            return try Descriptor.status(of: path.removingLastComponent()).device == found.device
+            // As the state knows it: absolute, and without links.
+            var point = path
+            while !point.components.isEmpty {
+                let parent = point.removingLastComponent()
+                let (here, above) = (try Descriptor.status(of: point), try Descriptor.status(of: parent))
+                if here.isMountRoot || here.device != above.device { return point == path ? nil : point }
+                point = parent
+            }
+            return point
         } catch {
-            return false  // ignored because it is only a hint
+            return nil  // ignored because it is only a hint
         }
     }
 }

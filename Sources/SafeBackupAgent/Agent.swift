@@ -77,11 +77,18 @@ package final class Agent: Sendable {
     /// The open state of a run, for those who ask how it goes.
     let current = Locked<StateStore?>(nil)
 
-    package init(settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int) {
+    /// Throws `exhausted` when the system gives no threads.
+    package init(
+        settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int
+    ) throws(SafeBackupError) {
         self.settings = settings
         self.logger = logger
         self.clock = clock
-        io = ThreadExecutor(name: "sb.io", count: ioThreads)
+        do throws(Errno) {
+            io = try ThreadExecutor(name: "sb.io", count: ioThreads)
+        } catch {
+            throw .noThread(error)
+        }
     }
 
     /// Asks for an orderly end: watching stops, groups in flight end or are given back, the state is closed.

@@ -2,7 +2,7 @@
 /// nothing comes free: a file of an hour costs one every two seconds.
 struct BusyWait: Sendable {
     private static let shortest = Duration.milliseconds(50)
-    private static let longest = Duration.seconds(2)
+    static let longest = Duration.seconds(2)
 
     private var last = Duration.zero
     private var end: ContinuousClock.Instant?

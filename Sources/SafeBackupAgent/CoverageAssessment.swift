@@ -24,7 +24,8 @@ struct CoverageAssessment {
     }
 
     private var shortfall: (SourceCoverage.Extent, String)? {
-        let all = "all \(coverage.directories) directories are looked at \(pace)"
+        let count = coverage.directories
+        let all = "\(count == 1 ? "its directory is" : "all \(grouped(count)) directories are") looked at \(pace)"
         if !coverage.isAlive {
             return (.polled, "the kernel tells no changes of this file system (\(type.name)); \(all)")
         }
@@ -43,7 +44,9 @@ struct CoverageAssessment {
             )
         }
         if coverage.unwatched == 0 { return nil }
-        let rest = "watched \(coverage.watched) of \(coverage.directories) directories, the rest is looked at \(pace)"
+        let rest =
+            "watched \(grouped(coverage.watched)) of \(counted(coverage.directories, "directory", "directories")), "
+            + "the rest is looked at \(pace)"
         if !coverage.isLimited { return (.partly, "\(rest), because they could not be watched; it is tried again") }
         let limit = hint(.watches, .namespaceWatches, atLeast: 524_288, more: coverage.unwatched)
         return (.partly, "\(rest), because the system allows no more watches; raise the limit: \(limit)")

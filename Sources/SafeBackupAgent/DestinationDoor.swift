@@ -56,7 +56,7 @@ final class DestinationDoor: Sendable {
         throw SafeBackupError(
             .destinationTaken,
             "Another agent of this machine saves to \(printable(path.bytes)); stop it, or add the pair to its "
-                + "configuration; this one goes on by itself then",
+                + "configuration; an agent that waits for it goes on by itself then",
             disposition: .destinationUnavailable)
     }
 }

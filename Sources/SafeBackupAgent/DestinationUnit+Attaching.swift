@@ -20,6 +20,8 @@ extension DestinationUnit {
         isResting.set(false)
         try await refreshSentinel()
         failure.withLock { $0 = nil }
+        // Groups that failed had jobs waiting for them, which their time brings back.
+        busyJobs.withLock { $0 = BusyJobs() }
         door.open()
     }
 

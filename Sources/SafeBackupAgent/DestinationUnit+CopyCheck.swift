@@ -44,10 +44,11 @@ extension DestinationUnit {
             return check
         }
         if check.differing == 0 {
-            logger.debug("The stored copies were looked for", metadata: ["names": "\(check.looked)"])
+            logger.debug(.copiesChecked, "The stored copies were looked for", metadata: ["names": "\(check.looked)"])
             return
         }
         logger.warning(
+            .copiesChanged,
             "Stored copies were deleted or changed by somebody else; they are stored again from the source",
             metadata: [
                 "copies": "\(check.differing)", "names": "\(check.looked)",

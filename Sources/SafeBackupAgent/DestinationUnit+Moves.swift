@@ -20,35 +20,65 @@ extension DestinationUnit {
 
     /// Adds to each job what can be moved to its path. Jobs that must wait for another group are put off, and left out.
     func findOrigins(of jobs: [DueJob], in batch: DueBatch) async throws(SafeBackupError) -> [DueJob] {
+        let endings = busyJobs.withLock { $0.endings }
         let inUse = origins.withLock { $0 }
         if inUse.isEmpty && batch.movedSources.isEmpty { return jobs }
         var jobs = jobs
-        var busy: Set<Int> = []
-        for (index, job) in jobs.enumerated() where inUse.contains(MovingPath(source: job.source, path: job.path)) {
-            busy.insert(index)
+        // With what each waits for, if that is a path in another group.
+        var busy: [Int: MovingPath?] = [:]
+        for (index, job) in jobs.enumerated() {
+            let path = MovingPath(source: job.source, path: job.path)
+            if inUse.contains(path) { busy[index] = path }
         }
         for (source, members) in Dictionary(grouping: jobs.indices, by: { jobs[$0].source }) {
             guard batch.movedSources.contains(source) else { continue }
             guard let root = sources[source]?.knownRoot else {
                 // Just being opened, or about to be held.
-                busy.formUnion(members)
+                for index in members where busy[index] == nil { busy.updateValue(nil, forKey: index) }
                 continue
             }
             if !root.identity.type.hasStableInodes { continue }
-            let members = members.filter { !busy.contains($0) }
+            let members = members.filter { busy[$0] == nil }
             try await findOrigins(of: &jobs, members, below: root, &busy)
         }
         if busy.isEmpty { return jobs }
-        let (id, until) = (id, clock.now + busyWait.withLock { $0.next(now: .now) })
-        let waiting = busy.map { jobs[$0] }
+        let wait = busyJobs.withLock { $0.nextWait(now: .now) }
+        try await postpone(busy.map { (jobs[$0.key], $0.value) }, for: wait, since: endings)
+        return jobs.indices.filter { busy[$0] == nil }.map { jobs[$0] }
+    }
+
+    /// Puts jobs off until the group that has what they wait for has ended, or, if nobody tells, for some time.
+    /// - Parameter endings: how many groups had ended before it was looked what is in work.
+    private func postpone(
+        _ waiting: [(job: DueJob, path: MovingPath?)], for time: Duration, since endings: Int
+    ) async throws(SafeBackupError) {
+        let (id, jobs, until) = (id, waiting.map(\.job), clock.now + time)
         try await state.durably { (store) throws(SafeBackupError) in
-            try store.postpone(id, waiting, until: until)
+            try store.postpone(id, jobs, until: until)
         }
-        return jobs.indices.filter { !busy.contains($0) }.map { jobs[$0] }
+        let known = waiting.compactMap { entry in
+            entry.path.map { (job: PostponedJob(sequence: entry.job.sequence, until: until), path: $0) }
+        }
+        // What they wait for may have ended since it was looked at.
+        try await resume(busyJobs.withLock { $0.add(known, since: endings) })
+    }
+
+    /// What was put off is due, if nothing else has put it off since.
+    private func resume(_ jobs: [PostponedJob]) async throws(SafeBackupError) {
+        if jobs.isEmpty { return }
+        let (id, now) = (id, clock.now)
+        try await state.durably { (store) throws(SafeBackupError) in try store.resume(id, jobs, at: now) }
+    }
+
+    /// A group stands in the catalogue: what waits for one of its paths is due.
+    func end(_ group: [LeasedJob]) async throws(SafeBackupError) {
+        forgetOrigins(of: group)
+        try await resume(busyJobs.withLock { $0.end(group) })
     }
 
     private func findOrigins(
-        of jobs: inout [DueJob], _ members: [Int], below root: SourceRoot, _ busy: inout Set<Int>
+        of jobs: inout [DueJob], _ members: [Int], below root: SourceRoot,
+        _ busy: inout [Int: MovingPath?]
     ) async throws(SafeBackupError) {
         let (id, asked) = (id, members.map { jobs[$0] })
         let found = await io.run { MoveSearch.questions(for: asked, attemptLimit: Self.attemptLimit, below: root) }
@@ -69,7 +99,7 @@ extension DestinationUnit {
         for (entry, hasLeft) in zip(candidates, hasLeft) where hasLeft && jobs[entry.index].origin == nil {
             let path = MovingPath(source: jobs[entry.index].source, path: entry.candidate.origin.path)
             if entry.candidate.isBusy {
-                busy.insert(entry.index)
+                busy[entry.index] = path
             } else if used.insert(path).inserted {
                 jobs[entry.index].origin = entry.candidate.origin
                 jobs[entry.index].action = .move
@@ -94,18 +124,19 @@ extension DestinationUnit {
 
     /// Puts off the absences of what is just being moved away: its names end with the move.
     func withoutMoving(_ deletes: [DueJob]) async throws(SafeBackupError) -> [DueJob] {
+        let endings = busyJobs.withLock { $0.endings }
         let moving = origins.withLock { $0 }
         if deletes.isEmpty || moving.isEmpty { return deletes }
-        var (free, waiting): ([DueJob], [DueJob]) = ([], [])
+        var (free, waiting): ([DueJob], [(DueJob, MovingPath?)]) = ([], [])
         for job in deletes {
-            let isMoving = moving.contains { $0.source == job.source && $0.path.isWithin(job.path) }
-            if isMoving { waiting.append(job) } else { free.append(job) }
+            if let path = moving.first(where: { $0.source == job.source && $0.path.isWithin(job.path) }) {
+                waiting.append((job, path))
+            } else {
+                free.append(job)
+            }
         }
         if waiting.isEmpty { return free }
-        let (id, until, late) = (id, clock.now + .milliseconds(200), waiting)
-        try await state.durably { (store) throws(SafeBackupError) in
-            try store.postpone(id, late, until: until)
-        }
+        try await postpone(waiting, for: BusyWait.longest, since: endings)
         return free
     }
 
@@ -134,7 +165,6 @@ extension DestinationUnit {
     func forgetOrigins(of group: [LeasedJob]) {
         let paths = Self.originPaths(of: group)
         if !paths.isEmpty { origins.withLock { $0.subtract(paths) } }
-        busyWait.withLock { $0.reset() }
     }
 
     private static func originPaths(of group: [LeasedJob]) -> [MovingPath] {

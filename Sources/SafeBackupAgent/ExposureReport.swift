@@ -124,20 +124,20 @@ package struct ExposureReport: Sendable, Encodable {
         var lastSign: Timestamp?
         if !agent.running { lastSign = try reader.lastSignOfLife() }
         let parts = try reader.exposure(now: now)
-        let coverage = try reader.coverage()
-        let pairs = try reader.pairs()
-        let destinations = try reader.destinations()
+        let status = try reader.status()
         sources = []
-        for record in try reader.sources() {
+        for known in status.sources {
+            let record = known.record
             let own = parts.filter { $0.source == record.id }
             let gaps = Self.gaps(
-                record, coverage[record.id], own, isRunning: agent.running, lastSign: lastSign, now: now)
+                known, own, isRunning: agent.running, lastSign: lastSign, now: now)
             var source = Source(
                 path: printable(record.path), isActive: record.isActive, isKnown: gaps.isEmpty, gaps: gaps,
-                excluded: coverage[record.id]?.excluded, held: record.hold.map(StatusReport.Held.init), destinations: []
+                excluded: known.excluded, held: record.hold.map(StatusReport.Held.init), destinations: []
             )
-            for pair in pairs where pair.isActive && pair.source == record.id {
-                guard let destination = destinations.first(where: { $0.id == pair.destination }) else { continue }
+            for pair in status.pairs.map(\.record) where pair.isActive && pair.source == record.id {
+                guard let destination = status.destinations.first(where: { $0.record.id == pair.destination })?.record
+                else { continue }
                 var rows = own.filter { $0.destination == pair.destination }
                 try Self.findSizes(of: &rows, in: record, pair.destination, reader, now: now)
                 let parts = rows.map(Part.init).sorted { $0.order < $1.order }
@@ -173,9 +173,9 @@ package struct ExposureReport: Sendable, Encodable {
     }
 
     private static func gaps(
-        _ source: SourceRecord, _ coverage: WatchedExtent?, _ parts: [ExposurePart], isRunning: Bool,
-        lastSign: Timestamp?, now: Timestamp
+        _ known: StateStatus.Source, _ parts: [ExposurePart], isRunning: Bool, lastSign: Timestamp?, now: Timestamp
     ) -> [Gap] {
+        let source = known.record
         var gaps: [Gap] = []
         func add(_ code: String, _ message: String, since: Timestamp? = nil) {
             gaps.append(Gap(code: code, message: message, since: since?.iso8601))
@@ -208,15 +208,16 @@ package struct ExposureReport: Sendable, Encodable {
                     + "the next one \(isRunning ? "is due or running" : "comes with the agent")",
                 since: source.lastReconcileAt)
         }
-        if isRunning, let coverage {
-            switch coverage.coverage {
-            case "partly", "polled":
-                let watched = ReportText.grouped(coverage.watched ?? 0)
-                let all = ReportText.grouped(coverage.directories ?? 0)
-                add("polled", coverage.message ?? "\(watched) of \(all) directories are watched; the others are polled")
-            case nil where source.hold == nil:
+        if isRunning {
+            if let coverage = known.coverage {
+                if coverage.extent != .events {
+                    let all = counted(coverage.directories, "directory", "directories")
+                    add(
+                        "polled",
+                        coverage.message ?? "\(grouped(coverage.watched)) of \(all) are watched; the others are polled")
+                }
+            } else if source.hold == nil {
                 add("notWatched", "The agent does not watch the source now: what changes is found by its next walk")
-            default: break
             }
         }
         let unreadable = parts.filter { $0.reason == SkipReason.unreadable.rawValue }.map(\.directories).max() ?? 0
@@ -302,16 +303,16 @@ package struct ExposureReport: Sendable, Encodable {
         if part.files > 0 || part.directories == 0 { what.append(ReportText.count(part.files, "file")) }
         if part.directories > 0 { what.append(ReportText.count(part.directories, "directory", "directories")) }
         if part.files > part.filesOfUnknownSize { what.append(ByteCount(part.bytes).description) }
-        if part.filesOfUnknownSize > 0 { what.append("\(ReportText.grouped(part.filesOfUnknownSize)) of unknown size") }
+        if part.filesOfUnknownSize > 0 { what.append("\(grouped(part.filesOfUnknownSize)) of unknown size") }
         what.append("oldest \(ReportText.ago(part.oldest, now))")
         if !part.isCounted { what.append("not part of the sum") }
-        return ReportText.padded(part.reason, 14) + what.joined(separator: ", ")
+        return ReportText.padded(part.reason + " ", 14) + what.joined(separator: ", ")
     }
 
     private var verdict: String {
         var what = "\(ReportText.count(total.files, "file")) (\(ByteCount(total.bytes))"
         if total.filesOfUnknownSize > 0 {
-            what += " and \(ReportText.grouped(total.filesOfUnknownSize)) of unknown size"
+            what += " and \(grouped(total.filesOfUnknownSize)) of unknown size"
         }
         what += ")"
         if total.files == 0 && total.directories > 0 {

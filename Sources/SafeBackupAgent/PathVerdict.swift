@@ -241,8 +241,8 @@ struct PathVerdict: Equatable {
         if below.stuck + below.notSaved + below.fuzzy > 0 {
             return PathVerdict(
                 .partly,
-                "Saved \(when); below it \(ReportText.grouped(below.stuck)) stuck, \(ReportText.grouped(below.notSaved)) "
-                    + "not saved, \(ReportText.grouped(below.fuzzy)) fuzzy.")
+                "Saved \(when); below it \(grouped(below.stuck)) stuck, \(grouped(below.notSaved)) "
+                    + "not saved, \(grouped(below.fuzzy)) fuzzy.")
         }
         if below.waiting > 0 {
             return PathVerdict(

@@ -12,8 +12,10 @@ package struct QueueReport: Sendable, Encodable {
         package var pending: Int
         package var leased: Int
         package var stuck: Int
-        /// Of pending and leased jobs, as far as sizes are known.
-        package var pendingBytes: Int64
+        /// Of pending and leased jobs whose size is known; `nil` if none is.
+        package var pendingBytes: Int64?
+        /// How many of the first thousands that wait have a size that is not known.
+        package var pendingUnknownSize: Int
         /// The first ones; `more` are not shown.
         package var jobs: [Job]
         package var more: Int
@@ -74,7 +76,8 @@ package struct QueueReport: Sendable, Encodable {
                     location: printable(destination.record.location),
                     held: destination.record.hold.map(StatusReport.Held.init),
                     pausedAt: Self.pausedAt(destination.record, status)?.iso8601, pending: counts.pending,
-                    leased: counts.leased, stuck: counts.stuck, pendingBytes: counts.pendingBytes,
+                    leased: counts.leased, stuck: counts.stuck, pendingBytes: destination.pendingBytes,
+                    pendingUnknownSize: destination.unknownSizes,
                     jobs: jobs.map { job in
                         Job(
                             job,
@@ -126,10 +129,11 @@ package struct QueueReport: Sendable, Encodable {
             parts.append(
                 waiting == 0
                     ? "nothing waits"
-                    : "\(ReportText.count(waiting, "job")) to do, \(ByteCount(destination.pendingBytes))")
+                    : "\(ReportText.count(waiting, "job")) to do, "
+                        + ReportText.size(destination.pendingBytes, unknown: destination.pendingUnknownSize))
         }
         if destination.stuck > 0 {
-            parts.append("\(ReportText.grouped(destination.stuck)) stuck ('safebackup retry' tries again)")
+            parts.append("\(grouped(destination.stuck)) stuck ('safebackup retry' tries again)")
         } else if onlyStuck {
             parts.append("nothing is stuck")
         }
@@ -147,7 +151,8 @@ extension QueueReport.Job {
     }
 
     fileprivate func lines(_ now: Timestamp) -> [String] {
-        let size = job.isDirectory ? "directory" : job.size.map { ByteCount($0).description } ?? "-"
+        let unsized = job.action == .delete ? "-" : "unknown"
+        let size = job.isDirectory ? "directory" : job.size.map { ByteCount($0).description } ?? unsized
         var when = "since \(ReportText.span(now - job.firstSeenAt))"
         switch job.state {
         case .pending where job.notBefore > now: when += ", in \(ReportText.span(job.notBefore - now))"

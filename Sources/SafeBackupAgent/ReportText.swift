@@ -22,24 +22,18 @@ package enum ReportText {
         return text.utf8.elementsEqual(path.bytes) ? nil : hexadecimal(path.bytes)
     }
 
-    /// `1 file`, `2 files`, `1,234 files`.
+    /// See `counted`.
     static func count(_ number: Int, _ noun: String, _ plural: String? = nil) -> String {
-        "\(grouped(number)) \(number == 1 ? noun : plural ?? noun + "s")"
+        counted(number, noun, plural)
     }
 
-    /// With a comma each three digits.
-    static func grouped(_ number: Int) -> String {
-        let digits = String(number)
-        var text = ""
-        for (index, digit) in digits.enumerated() {
-            if index > 0, (digits.count - index) % 3 == 0,
-                digits[digits.index(digits.startIndex, offsetBy: index - 1)] != "-"
-            {
-                text.append(",")
-            }
-            text.append(digit)
-        }
-        return text
+    /// See `SafeBackupCore.grouped`.
+    static func grouped(_ number: Int) -> String { SafeBackupCore.grouped(number) }
+
+    /// What waits, as far as its sizes are known; `bytes` is `nil` if none is.
+    static func size(_ bytes: Int64?, unknown: Int) -> String {
+        guard let bytes else { return "size not known yet" }
+        return ByteCount(bytes).description + (unknown > 0 ? " and \(grouped(unknown)) of unknown size" : "")
     }
 
     /// At least so many columns; for words of ours.

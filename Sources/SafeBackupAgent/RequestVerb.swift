@@ -2,6 +2,7 @@ import Logging
 package import SafeBackupCore
 import SafeBackupState
 import SafeBackupSystem
+import SystemPackage
 
 /// A verb that changes the state: asks the running agent, or does it itself when there is none.
 package enum RequestVerb {
@@ -76,7 +77,8 @@ package enum RequestVerb {
         // Somebody waits: a state that cannot be written is an error at once.
         let stop = StopSignal()
         stop.request()
-        let io = ThreadExecutor(name: "sb.io", count: 1)
+        let io: ThreadExecutor
+        do throws(Errno) { io = try ThreadExecutor(name: "sb.io") } catch { throw .noThread(error) }
         defer { io.stop() }
         let state = StateAccess(store: store, stop: stop, logger: Logger(label: "safebackup"))
         let (answer, _) = try await RequestWork(state: state, directory: directory, io: io).answer(verb, arguments)

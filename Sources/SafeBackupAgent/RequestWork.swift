@@ -68,8 +68,7 @@ struct RequestWork: Sendable {
         case 0:
             let names = arguments.map { printable($0) }.joined(separator: ", ")
             return .nothing("Nothing at or below \(names) is stuck or failing; 'safebackup status' lists what is")
-        case 1: return .done("1 job is tried again now")
-        default: return .done("\(count) jobs are tried again now")
+        default: return .done("\(counted(count, "job is", "jobs are")) tried again now")
         }
     }
 

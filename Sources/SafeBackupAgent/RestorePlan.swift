@@ -109,8 +109,7 @@ package struct RestorePlan: Sendable {
             if lookup != nil {
                 let newer = try restoreNewer(choice, path, than: selection.reader, in: backup, with: &restorer)
                 if newer > 0 {
-                    notes.append(
-                        "\(ReportText.count(newer, "entry", "entries")) below \(path) not in the catalogue copy")
+                    notes.append("\(counted(newer, "entry", "entries")) below \(path) not in the catalogue copy")
                 }
                 found += newer
             }

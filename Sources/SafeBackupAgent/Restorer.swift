@@ -49,6 +49,8 @@ package struct Restorer {
     private var stored: DirectoryCache
     private var made: DirectoryCache
     private var finishing: [(path: RelativePath, mtime: FileTime?, metadata: FileMetadata?)] = []
+    /// Directories that were made only because something lies in them.
+    private var implied: [RelativePath: (mtime: FileTime?, metadata: FileMetadata)] = [:]
     private let hash = SHA256()
     private let buffer: UnsafeMutableRawBufferPointer
     package private(set) var report = Report()
@@ -93,6 +95,8 @@ package struct Restorer {
 
     /// Sets the directories' own times and modes, innermost first, and ends.
     package mutating func finish() -> Report {
+        for (path, directory) in implied { finishing.append((path, directory.mtime, directory.metadata)) }
+        implied = [:]
         for directory in finishing.sorted(by: { $0.path > $1.path }) {
             do throws(Errno) {
                 let open = try target.openDirectory(directory.path)
@@ -109,20 +113,50 @@ package struct Restorer {
     /// Adds to the report what a person must know of a path.
     mutating func note(_ path: RelativePath, _ reason: String) { report.problems.append((path, reason)) }
 
-    private mutating func parent(of path: RelativePath) throws(Errno) -> Descriptor {
-        try made.makingDirectory(path.parent, mode: 0o755) { _, _ in }
+    /// The directory that an entry belongs in. What is missing of it gets the mode, owner and time that it has in the
+    /// backup: where nobody else may look there, nobody may here.
+    private mutating func parent(of entry: RestoreEntry) throws(Errno) -> Descriptor {
+        var new: [RelativePath] = []
+        let directory = try made.makingDirectory(entry.path.parent, mode: 0o700) { path, _ in new.append(path) }
+        for path in new {
+            implied[path] = (nil, FileMetadata(mode: 0o755, uid: geteuid(), gid: getegid()))
+            for place in [Self.place(of: path, above: entry), path].compactMap(\.self) {
+                do throws(Errno) {
+                    let status = try backup.status(of: place)
+                    guard status.kind == .directory else { continue }
+                    let metadata = FileMetadata(mode: status.mode, uid: status.uid, gid: status.gid)
+                    implied[path] = (status.fingerprint.mtime, metadata)
+                    break
+                } catch {
+                    continue  // ignored because it need not be there: that of a deleted file may be gone
+                }
+            }
+        }
+        return directory
+    }
+
+    /// Where a directory above the entry is stored: as far above its copy, as long as the names are the same.
+    private static func place(of directory: RelativePath, above entry: RestoreEntry) -> RelativePath? {
+        guard var place = entry.location else { return nil }
+        var path = entry.path
+        while !path.isRoot, !place.isRoot, path.leaf == place.leaf {
+            if path == directory { return place }
+            (path, place) = (path.parent, place.parent)
+        }
+        return nil
     }
 
     private mutating func restoreDirectory(_ entry: RestoreEntry) throws(Errno) {
         if !entry.path.isRoot {
             do {
-                try parent(of: entry.path).makeDirectory(entry.path.leaf, mode: 0o700)
+                try parent(of: entry).makeDirectory(entry.path.leaf, mode: 0o700)
             } catch {
                 guard error == .fileExists else { throw error }
-                guard try parent(of: entry.path).status(of: entry.path.leaf).kind == .directory else {
+                guard try parent(of: entry).status(of: entry.path.leaf).kind == .directory else {
                     throw Errno.notDirectory
                 }
             }
+            implied[entry.path] = nil
             report.directories += 1
             finishing.append((entry.path, entry.mtime, entry.metadata))
         }
@@ -134,7 +168,7 @@ package struct Restorer {
             text = try stored.directory(location.parent).linkTarget(of: location.leaf)
         }
         guard let text else { throw .noSuchFileOrDirectory }
-        let directory = try parent(of: entry.path)
+        let directory = try parent(of: entry)
         let stage = Self.stageName
         try directory.makeSymbolicLink(stage, target: text)
         do throws(Errno) {
@@ -172,7 +206,7 @@ package struct Restorer {
             note(entry.path, "its stored copy is no longer a file; somebody changed the backup")
             return
         }
-        let directory = try parent(of: entry.path)
+        let directory = try parent(of: entry)
         let stage = Self.stageName
         let file = try directory.open(stage, O_WRONLY | O_CREAT | O_EXCL)
         do throws(Errno) {

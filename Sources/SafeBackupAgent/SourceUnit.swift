@@ -415,9 +415,13 @@ package final class SourceUnit: Sendable {
     ) async throws(SafeBackupError) {
         let (id, doubtsBefore) = (id, doubts.withLock { $0 })
         let isPeriodic = reason == .periodic
-        let io = isPeriodic ? ThreadExecutor(name: "sb.walk", isBackground: true) : io
-        defer { if isPeriodic { io.stop() } }
-        let tree = try await io.run { () throws(SafeBackupError) in try root.opened() }
+        let background = isPeriodic ? backgroundThread() : nil
+        let io = background ?? io
+        defer { background?.stop() }
+        let filter = filter(for: root)
+        let scan = try await io.run { () throws(SafeBackupError) in
+            SharedScanner(Scanner(root: try root.opened(), filter: filter))
+        }
         let (number, mayBeEmpty) = try await state.durably { (store) throws(SafeBackupError) in
             let isAccepted = try store.sources().contains { $0.id == id && $0.accepted == .rootEmptied }
             let hasLiveNames = try store.hasLiveNames(id)
@@ -425,12 +429,12 @@ package final class SourceUnit: Sendable {
         }
         progress.scanning(true)
         defer { progress.scanning(false) }
-        let scan = SharedScanner(Scanner(root: tree, filter: filter(for: root)))
         let began = ContinuousClock.now
         let walkBegan = clock.now
         let drift = isPeriodic ? DriftRule(walkBegan: walkBegan, quietSince: walkBegan + (.zero - quietTime)) : nil
         var total = ReconcileCounts()
         var (isComplete, isFirst) = (true, true)
+        var rest = Duration.zero
         var ahead = try await scan.next(on: io)
         while let listed = ahead {
             if stop.isRequested { return }
@@ -462,7 +466,13 @@ package final class SourceUnit: Sendable {
                     metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
             }
             ahead = try await next.value.get()
-            if isPeriodic { await reconcileWanted.pause((ContinuousClock.now - partBegan) * 9) }
+            rest += (ContinuousClock.now - partBegan) * 9
+            // Nothing stays open meanwhile; a rest that comes in the middle of a large directory waits for its end.
+            if isPeriodic, ahead != nil, await scan.letGo(on: io) {
+                await reconcileWanted.pause(rest)
+                rest = .zero
+                try await scan.goOn(in: root, on: io)
+            }
         }
         // The root could have gone away during the walk: then what it did not find is not known to be absent.
         try await io.run { () throws(SafeBackupError) in try root.verify() }
@@ -487,29 +497,19 @@ package final class SourceUnit: Sendable {
         }
     }
 
-    /// What changed longer ago than this was told, or looked at, if it ever will be.
-    private var quietTime: Duration { settings.settle.limit * 2 + .seconds(60) }
-}
-
-/// A walk that is pulled from an I/O thread, one batch at a time; the lock is never contended.
-private final class SharedScanner: Sendable {
-    private let scanner: Locked<Scanner>
-
-    init(_ scanner: consuming sending Scanner) { self.scanner = Locked(scanner) }
-
-    func next(on io: ThreadExecutor) async throws(SafeBackupError) -> [ListedDirectory]? {
-        try await io.run { () throws(SafeBackupError) in
-            try self.scanner.withLock { (scanner) throws(SafeBackupError) in try scanner.next(entryLimit: 4_096) }
+    /// For a walk that nothing waits for. `nil` where the system gives no thread: it is done as any other.
+    private func backgroundThread() -> ThreadExecutor? {
+        do throws(Errno) {
+            return try ThreadExecutor(name: "sb.walk", isBackground: true)
+        } catch {
+            logger.debug(
+                .walkUnlowered, "No thread for the walk", metadata: ["error": "\(error.explanation)"])
+            return nil
         }
     }
-}
 
-extension ListedEntry {
-    /// Something that would be saved, as against what is listed only.
-    var isSaved: Bool {
-        if case .status = finding { return true }
-        return false
-    }
+    /// What changed longer ago than this was told, or looked at, if it ever will be.
+    private var quietTime: Duration { settings.settle.limit * 2 + .seconds(60) }
 }
 
 /// With one decimal.

@@ -22,9 +22,11 @@ package struct StatusReport: Sendable, Encodable {
         package var coverage: Coverage?
         /// `nil` before the first periodic walk.
         package var drift: Drift?
+        /// It had files, and has none any more; nothing is removed for that.
+        package var emptied: Emptied?
 
         enum CodingKeys: String, CodingKey {
-            case path, files, bytes, held, pausedAt, lastReconcileAt, notSaved, excluded, coverage, drift
+            case path, files, bytes, held, pausedAt, lastReconcileAt, notSaved, excluded, coverage, drift, emptied
             case isActive = "active"
             case isDesynced = "desynced"
         }
@@ -41,7 +43,10 @@ package struct StatusReport: Sendable, Encodable {
         package var leased: Int
         package var stuck: Int
         package var fuzzy: Int
-        package var pendingBytes: Int64
+        /// Of those whose size is known; `nil` if none is.
+        package var pendingBytes: Int64?
+        /// How many of the first thousands that wait have a size that is not known.
+        package var pendingUnknownSize: Int
         package var oldestPendingAt: String?
         package var catalogueExportedAt: String?
     }
@@ -63,6 +68,13 @@ package struct StatusReport: Sendable, Encodable {
         package var jobs: Int
         /// What they take, as far as it is known.
         package var bytes: Int64
+    }
+
+    /// The last file was deleted.
+    package struct Emptied: Sendable, Encodable {
+        package var files: Int
+        package var since: String
+        package var message: String
     }
 
     /// How the agent learns of changes.
@@ -134,7 +146,10 @@ package struct StatusReport: Sendable, Encodable {
                 pausedAt: source.record.pausedAt?.iso8601, lastReconcileAt: source.record.lastReconcileAt?.iso8601,
                 notSaved: source.notSaved, excluded: source.excluded,
                 coverage: isRunning ? source.coverage.map(Coverage.init) : nil,
-                drift: source.drift.map { Drift(count: $0.count, foundAt: $0.at.iso8601) })
+                drift: source.drift.map { Drift(count: $0.count, foundAt: $0.at.iso8601) },
+                emptied: source.emptied.map {
+                    Emptied(files: $0.files, since: $0.at.iso8601, message: $0.advice(source.record.path))
+                })
         }
         destinations = status.destinations.map { destination in
             Destination(
@@ -143,7 +158,8 @@ package struct StatusReport: Sendable, Encodable {
                 full: destination.waitingForRoom.map { Full(jobs: $0.jobs, bytes: $0.bytes) },
                 pending: destination.counts.pending,
                 leased: destination.counts.leased, stuck: destination.counts.stuck, fuzzy: destination.counts.fuzzy,
-                pendingBytes: destination.counts.pendingBytes, oldestPendingAt: destination.oldestPending?.iso8601,
+                pendingBytes: destination.pendingBytes, pendingUnknownSize: destination.unknownSizes,
+                oldestPendingAt: destination.oldestPending?.iso8601,
                 catalogueExportedAt: destination.record.catalogueExportedAt?.iso8601)
         }
         let unsaved = try reader.unsavedReport(limit: 100)
@@ -192,22 +208,27 @@ package struct StatusReport: Sendable, Encodable {
         for source in sources {
             lines.append("")
             lines.append("Source \(source.path)" + (source.isActive ? "" : " (inactive)"))
-            lines.append("  saved         \(source.files) files, \(ByteCount(source.bytes))")
+            lines.append("  saved         \(counted(source.files, "file")), \(ByteCount(source.bytes))")
             lines.append("  last walk     \(source.lastReconcileAt ?? "never finished")")
             if let coverage = source.coverage { lines.append(contentsOf: coverage.lines) }
             if let drift = source.drift, drift.count > 0 {
                 lines.append(
-                    "  drift         \(drift.count) changes that no event had told of, found \(drift.foundAt) and saved "
+                    "  drift         \(counted(drift.count, "change")) that no event had told of, found \(drift.foundAt) and saved "
                         + "then; please report it")
             }
             if source.isDesynced { lines.append("  desynced      a walk is due or running") }
             if let paused = source.pausedAt { lines.append(Self.pausedLine(paused)) }
             if let held = source.held { lines.append(contentsOf: held.lines) }
+            if let emptied = source.emptied {
+                lines.append("  EMPTIED       \(emptied.message)")
+                lines.append("                (since \(emptied.since))")
+            }
             for (reason, count) in source.notSaved.sorted(by: { $0.key < $1.key }) {
                 lines.append("  not saved     \(count) × \(reason)")
             }
             if let excluded = source.excluded, excluded > 0 {
-                lines.append("  excluded      \(excluded) entries by rule (a directory counts as one)")
+                lines.append(
+                    "  excluded      \(counted(excluded, "entry", "entries")) by rule (a directory counts as one)")
             }
         }
         for destination in destinations {
@@ -217,7 +238,8 @@ package struct StatusReport: Sendable, Encodable {
             if let held = destination.held { lines.append(contentsOf: held.lines) }
             if let full = destination.full {
                 lines.append(
-                    "  FULL          \(full.jobs) changes wait for room\(full.bytes > 0 ? " (\(ByteCount(full.bytes)) or more)" : ""); make some there"
+                    "  FULL          \(counted(full.jobs, "change waits", "changes wait")) for room"
+                        + "\(full.bytes > 0 ? " (\(ByteCount(full.bytes)) or more)" : ""); make some there"
                 )
             }
             let waiting = destination.pending + destination.leased
@@ -225,7 +247,8 @@ package struct StatusReport: Sendable, Encodable {
                 lines.append("  queue         empty")
             } else {
                 lines.append(
-                    "  queue         \(waiting) waiting, \(ByteCount(destination.pendingBytes))"
+                    "  queue         \(grouped(waiting)) waiting, "
+                        + ReportText.size(destination.pendingBytes, unknown: destination.pendingUnknownSize)
                         + (destination.oldestPendingAt.map { ", oldest since \($0)" } ?? ""))
             }
             if destination.stuck > 0 {
@@ -261,8 +284,21 @@ extension StatusReport.Coverage {
     }
 
     fileprivate var lines: [String] {
-        ["  coverage      \(message ?? "all \(directories) directories are watched")"]
+        let all = directories == 1 ? "its directory is" : "all \(grouped(directories)) directories are"
+        return ["  coverage      \(message ?? "\(all) watched")"]
     }
+}
+
+extension EmptiedSource {
+    /// What happened, what it means, and what to do.
+    func advice(_ path: [UInt8]) -> String {
+        "\(message); 'safebackup restore \(printable(path)) --deleted --to DIR' gets all of it"
+    }
+}
+
+extension StateStatus.Destination {
+    /// `nil`: of nothing that waits the size is known.
+    var pendingBytes: Int64? { counts.pendingBytes == 0 && unknownSizes > 0 ? nil : counts.pendingBytes }
 }
 
 extension StatusReport.Held {

@@ -171,14 +171,14 @@ extension VersionsReport.Below {
         ]
         if deleted > 0 {
             lines.append(
-                "            \(ReportText.grouped(deleted)) deleted at the source and kept, \(ByteCount(deletedBytes))")
+                "            \(grouped(deleted)) deleted at the source and kept, \(ByteCount(deletedBytes))")
         }
         if versions > 0 {
             lines.append("            \(ReportText.count(versions, "older version")), \(ByteCount(versionBytes))")
         }
         for (number, word) in [(waiting, "waiting"), (stuck, "stuck"), (notSaved, "not saved"), (fuzzy, "fuzzy")]
         where number > 0 {
-            lines.append("            \(ReportText.grouped(number)) \(word)")
+            lines.append("            \(grouped(number)) \(word)")
         }
         return lines
     }

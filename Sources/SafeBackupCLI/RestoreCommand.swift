@@ -57,8 +57,8 @@ struct RestoreCommand: AsyncParsableCommand {
         for problem in result.report.problems { Console.error("\(problem.path): \(problem.reason)") }
         let report = result.report
         Console.print(
-            "Restored \(report.files) files (\(ByteCount(report.bytes))), \(report.directories) directories, "
-                + "\(report.links) links")
+            "Restored \(counted(report.files, "file")) (\(ByteCount(report.bytes))), "
+                + "\(counted(report.directories, "directory", "directories")), \(counted(report.links, "link"))")
         let isNothing = report.files + report.directories + report.links == 0
         if !report.problems.isEmpty || isNothing { throw ExitCode(3) }
     }

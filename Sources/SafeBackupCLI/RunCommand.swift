@@ -59,13 +59,21 @@ struct RunCommand: AsyncParsableCommand {
         ] where isInside {
             logger.warning(.leftOut, "The \(name) lies inside the source and is left out")
         }
+        for idle in rules.idle {
+            logger.warning(
+                .ruleIdle, "A line of an exclude file matches nothing, as in git",
+                metadata: [
+                    "pattern": "\(printable(idle.pattern.bytes))", "place": "\(idle.pattern.place)",
+                    "reason": "it \(idle.reason)",
+                ])
+        }
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
         var settings = AgentSettings(
             preflight: preflight, state: directory, excludes: rules, isOnce: once)
         settings.idleTime = .milliseconds(idleMilliseconds)
         settings.reconcileInterval = .seconds(max(1, reconcileEverySeconds))
-        let agent = Agent(settings: settings, logger: logger, ioThreads: 6)
+        let agent = try Agent(settings: settings, logger: logger, ioThreads: 6)
         let service = ServiceReport(to: manager(logger), logger: logger)
         let signals = Task {
             var count = 0
@@ -101,7 +109,8 @@ struct RunCommand: AsyncParsableCommand {
             for line in unsaved.lines { Console.error(line) }
             throw ExitCode(3)
         case .paused(let jobs):
-            Console.error("safebackup: paused: \(jobs) changes wait; 'safebackup resume' saves them")
+            Console.error(
+                "safebackup: paused: \(counted(jobs, "change waits", "changes wait")) for 'safebackup resume'")
             if jobs > 0 { throw ExitCode(3) }
         case .stopped(let jobs):
             Console.error(
@@ -110,6 +119,7 @@ struct RunCommand: AsyncParsableCommand {
             throw ExitCode(3)
         case .held(let reason):
             Console.error("safebackup: held: \(reason.message)")
+            if once { Console.error("safebackup: this run has ended; start it again when that is gone") }
             throw ExitCode(4)
         }
     }

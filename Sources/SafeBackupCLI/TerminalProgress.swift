@@ -59,14 +59,14 @@ final class TerminalProgress: Sendable {
     }
 
     private func announce(_ snapshot: Progress.Snapshot, stuck: Int) {
-        var text = "In sync: \(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
+        var text = "In sync: \(counted(snapshot.savedFiles, "file")), \(ByteCount(snapshot.savedBytes)) saved"
         if stuck > 0 { text += ", \(stuck) stuck (see 'safebackup status')" }
         if isReady.load(ordering: .acquiring) { text += "; watching" }
         Console.print(text)
     }
 
     private func draw(_ snapshot: Progress.Snapshot, pending: Int, rate: Double) {
-        var line = "\(snapshot.savedFiles) files, \(ByteCount(snapshot.savedBytes)) saved"
+        var line = "\(counted(snapshot.savedFiles, "file")), \(ByteCount(snapshot.savedBytes)) saved"
         line += ", \(ByteCount(Int64(rate)))/s, \(pending) pending"
         if snapshot.isScanning { line += ", \(snapshot.scanned) seen" }
         if let current = snapshot.current { line += "  \(current)" }

@@ -97,11 +97,19 @@ package struct BackupCleaner: Sendable {
     }
 
     private func walk(_ visitor: any TreeVisitor) throws(SafeBackupError) {
-        let threads = configuration.concurrency
-        let executor = threads > 1 ? ThreadExecutor(name: "sb.clean", count: threads) : nil
+        let executor = threads()
         defer { executor?.stop() }
         var walk = TreeWalk(root, visitor, on: executor)
         try walk.run()
+    }
+
+    private func threads() -> ThreadExecutor? {
+        guard configuration.concurrency > 1 else { return nil }
+        do throws(Errno) {
+            return try ThreadExecutor(name: "sb.clean", count: configuration.concurrency)
+        } catch {
+            return nil  // ignored because the caller's own thread does the same, slower
+        }
     }
 
     private func usage() throws(SafeBackupError) -> DiskUsage? {

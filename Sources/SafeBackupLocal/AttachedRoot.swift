@@ -217,7 +217,7 @@ final class AttachedRoot: Sendable {
         throw SafeBackupError(
             .destinationTaken,
             "Another agent writes to \(printable(path.bytes)); stop it, or add the pair to its configuration; "
-                + "this one goes on by itself then",
+                + "an agent that waits for it goes on by itself then",
             disposition: .destinationUnavailable)
     }
 

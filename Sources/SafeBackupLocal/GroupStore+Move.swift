@@ -201,6 +201,8 @@ extension GroupStore {
         do throws(Errno) {
             for index in group.indices where isMove(index) {
                 guard let copy = group[index].job.origin?.copy else { continue }
+                // It went before the rename, and its name now leads to the new one.
+                if group[index].plan.obstruction == copy.location { continue }
                 try leave(copy)
                 Faults.reach("unlinked")
             }

@@ -292,6 +292,7 @@ struct GroupStore {
         let location = lease.job.location
         var entry = entry
         let parent = try makeParent(lease, &entry)
+        try makeRoomForSpelling(lease, &entry)
         let stage = Array(lease.plan.stageName.utf8)
         switch older[index] {
         case .absent:
@@ -347,6 +348,18 @@ struct GroupStore {
             parent = try makeDirectory(path)
         }
         return parent
+    }
+
+    /// What lies under another spelling of the final name goes first, where the file system takes both for one.
+    private mutating func makeRoomForSpelling(_ lease: LeasedJob, _ entry: inout StoredEntry) throws(Errno) {
+        guard let former = lease.plan.obstruction, let version = lease.plan.obstructionVersion,
+            lease.job.location.isSpelled(as: former)
+        else { return }
+        if let taker = takers[former], isMove(taker.index) {
+            try removeTaken(former)
+        } else {
+            entry.displaced.append(try displace(former, to: version))
+        }
     }
 
     /// Moves what is under the final name to its version name, if it still is what was planned with.
@@ -426,6 +439,14 @@ extension Displacement {
         }
         self.init(
             from: lease.job.location, to: version, reason: reason, kind: kind, inode: inode, size: size, mtime: mtime)
+    }
+}
+
+extension RelativePath {
+    /// Another path that differs only in the case of letters of its last component.
+    func isSpelled(as other: RelativePath) -> Bool {
+        self != other && !isRoot && !other.isRoot && parent == other.parent
+            && Layout.folded(leaf) == Layout.folded(other.leaf)
     }
 }
 

@@ -23,9 +23,9 @@ package final class LocalDestination: Destination {
 
     package let path: FilePath
     let io: ThreadExecutor
-    private let clock: WallClock
-    private let policy: VersionPolicy
-    private let tornLimit: Int
+    let clock: WallClock
+    let policy: VersionPolicy
+    let tornLimit: Int
     /// Whether files wait for their writers.
     package let writerProbe: WriterProbe?
     private let isStopping = Atomic(false)

@@ -26,15 +26,18 @@ struct Planner {
         directories = DirectoryCache(root.base)
     }
 
-    mutating func plan(_ job: DueJob) -> Result<LeasePlan, SafeBackupError> {
+    /// - Parameter former: where another spelling of the location lies, which the source has no more.
+    mutating func plan(_ job: DueJob, replacing former: RelativePath? = nil) -> Result<LeasePlan, SafeBackupError> {
         do throws(SafeBackupError) {
-            return .success(try makePlan(job))
+            return .success(try makePlan(job, replacing: former))
         } catch {
             return .failure(error)
         }
     }
 
-    private mutating func makePlan(_ job: DueJob) throws(SafeBackupError) -> LeasePlan {
+    private mutating func makePlan(
+        _ job: DueJob, replacing former: RelativePath?
+    ) throws(SafeBackupError) -> LeasePlan {
         try checkName(job)
         var plan = LeasePlan(
             stageName: Layout.stageName(sequence: job.sequence, generation: job.generation), final: .absent)
@@ -47,7 +50,14 @@ struct Planner {
         } catch {
             throw Failure.destination(error, "look at", job.location)
         }
-        if root.layout.foldsCase { try checkFolding(job.location, exists: plan.final != .absent) }
+        if let former, try isOnlySpelling(former, of: job.location) {
+            // It goes first, as what stands in the way of the path; under the new spelling is nothing then.
+            (plan.final, plan.version, plan.versionReason) = (.absent, nil, nil)
+            plan.obstruction = former
+            plan.obstructionVersion = root.layout.version(of: former, at: now, id: id(job) + "o")
+        } else if root.layout.foldsCase {
+            try checkFolding(job.location, exists: plan.final != .absent)
+        }
         if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
             throw Failure.full(job.location, space.available)
         }
@@ -133,6 +143,27 @@ struct Planner {
         // What a rename lands on may itself have been renamed, and be looked for a moment later.
         let isKept = job.origin != nil || policy.keeps(newest: job.newestVersionAt, now: now)
         return space.keepsVersions && isKept ? .kept : .inTheWay
+    }
+
+    /// Whether `former` is the one entry that the location folds onto.
+    private mutating func isOnlySpelling(
+        _ former: RelativePath, of location: RelativePath
+    ) throws(SafeBackupError) -> Bool {
+        if former.parent != location.parent { return false }
+        // Its directories are spelled as they are there.
+        if !location.parent.isRoot { try checkFolding(location.parent, exists: false) }
+        let others = try spellings(of: location)
+        return others == [former.leaf]
+    }
+
+    /// The entries beside the location that it folds onto, by ASCII letters; without the location itself.
+    mutating func spellings(of location: RelativePath) throws(SafeBackupError) -> [[UInt8]] {
+        do {
+            let folded = Layout.folded(location.leaf)
+            return try listing(location.parent).filter { $0 != location.leaf && Layout.folded($0) == folded }
+        } catch {
+            throw Failure.destination(error, "list", location.parent)
+        }
     }
 
     /// Refuses a name that folds onto another entry's: storing it would replace that entry.

@@ -16,19 +16,6 @@ package struct ExposurePart: Sendable, Hashable {
     package var oldestAt: Timestamp
 }
 
-/// Coverage of a source: what tells how far the numbers can be believed.
-package struct WatchedExtent: Sendable, Hashable {
-    package var source: SourceID
-    /// Directories that are to be watched, and that are; `nil` while that is not known.
-    package var directories: Int?
-    package var watched: Int?
-    /// `events`, `partly` or `polled`; `nil` while nobody watches.
-    package var coverage: String?
-    package var message: String?
-    /// Entries that the rules leave out, as the last complete walk counted them; `nil` before one has.
-    package var excluded: Int?
-}
-
 /// The SQL that the verb and the view `v_exposure` share, so that they agree.
 enum ExposureQuery {
     /// A name's path as `job.path` holds it: TEXT where both parts are, else the same bytes as a BLOB.
@@ -117,24 +104,6 @@ extension StateReader {
             var jobs: [(sequence: Int64, path: RelativePath, reason: String)] = []
             while try statement.step() { jobs.append((statement.int(), statement.path(), statement.text())) }
             return jobs
-        }
-    }
-
-    /// How well each source is watched.
-    package func coverage() throws(SafeBackupError) -> [SourceID: WatchedExtent] {
-        try read { (connection) throws(SafeBackupError) in
-            let statement = try connection.statement(
-                "SELECT id, directories, watched, coverage, coverage_message, excluded FROM source")
-            defer { statement.reset() }
-            var result: [SourceID: WatchedExtent] = [:]
-            while try statement.step() {
-                let id = SourceID(rawValue: statement.int())
-                result[id] = WatchedExtent(
-                    source: id, directories: statement.intOrNull().map { Int($0) },
-                    watched: statement.intOrNull().map { Int($0) }, coverage: statement.textOrNull(),
-                    message: statement.textOrNull(), excluded: statement.intOrNull().map { Int($0) })
-            }
-            return result
         }
     }
 

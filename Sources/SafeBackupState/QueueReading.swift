@@ -86,6 +86,28 @@ extension StateReader {
         }
     }
 
+    /// A look at so many jobs tells whether sizes are unknown.
+    private static let sizeLook = 20_000
+
+    /// How many of the files that wait for the destination have a size that no change told: of the first thousands only,
+    /// because a backlog has no end, and only the events that come later tell none.
+    static func unknownSizes(
+        _ destination: DestinationID, _ connection: Connection
+    ) throws(SafeBackupError) -> Int {
+        var count = 0
+        for state in ["j.state = 'pending'", "j.state = 'leased' AND j.state <> 'pending'"] {
+            let statement = try connection.prepare(
+                """
+                SELECT count(*) FROM (SELECT j.size, j.is_directory, j.action FROM job j
+                    WHERE \(state) AND j.destination_id = ?1 AND \(isActive) LIMIT ?2)
+                WHERE size IS NULL AND NOT is_directory AND action <> 'delete'
+                """)
+            statement.bind(destination.rawValue).bind(Int64(sizeLook))
+            if try statement.step() { count += Int(statement.int()) }
+        }
+        return count
+    }
+
     private static let isActive = """
         EXISTS (SELECT 1 FROM pair p WHERE p.source_id = j.source_id AND p.destination_id = j.destination_id AND p.active)
         """

@@ -22,6 +22,8 @@ package struct StateStatus: Sendable, Hashable {
         package var coverage: SourceCoverage?
         /// `nil` before the first periodic walk.
         package var drift: DriftRecord?
+        /// It lost its last file, and has none since.
+        package var emptied: EmptiedSource?
     }
 
     package struct Destination: Sendable, Hashable {
@@ -30,6 +32,8 @@ package struct StateStatus: Sendable, Hashable {
         package var counts: QueueCounts
         /// When the oldest change that waits was first seen.
         package var oldestPending: Timestamp?
+        /// Files among the first thousands that wait whose size is not known.
+        package var unknownSizes: Int
         /// What waits because the destination is full.
         package var waitingForRoom: Backlog?
     }
@@ -138,7 +142,8 @@ package final class StateReader: CatalogueReading {
                 StateStatus.Source(
                     record: record, files: largest.files, bytes: largest.bytes, notSaved: try notSaved(record.id),
                     excluded: try excluded(record.id), coverage: try SourceCoverage.read(record.id, connection),
-                    drift: try DriftRecord.newest(record.id, connection)))
+                    drift: try DriftRecord.newest(record.id, connection),
+                    emptied: try EmptiedSource.read(record.id, connection)))
         }
         for record in try DestinationRecord.all(connection) {
             var counts = QueueCounts()
@@ -148,11 +153,13 @@ package final class StateReader: CatalogueReading {
                 }
                 if isActive { counts.add(tally) }
             }
-            let oldest = counts.pending + counts.leased == 0 ? nil : try oldestPending(record.id)
+            let isIdle = counts.pending + counts.leased == 0
+            let oldest = isIdle ? nil : try oldestPending(record.id)
             status.destinations.append(
                 StateStatus.Destination(
-                    record: record, counts: counts, oldestPending: oldest, waitingForRoom: try waitingForRoom(record.id)
-                ))
+                    record: record, counts: counts, oldestPending: oldest,
+                    unknownSizes: isIdle ? 0 : try Self.unknownSizes(record.id, connection),
+                    waitingForRoom: try waitingForRoom(record.id)))
         }
         return status
     }

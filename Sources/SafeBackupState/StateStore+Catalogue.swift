@@ -38,6 +38,8 @@ package struct CompletionResult: Sendable, Hashable {
     package var excessVersions: [CopyRecord] = []
     /// Removals were begun: of damaged copies that have been stored again.
     package var hasRemovals = false
+    /// Sources that had many files and have none since.
+    package var emptied: [EmptiedSource] = []
 }
 
 extension StateStore {
@@ -66,6 +68,7 @@ extension StateStore {
                 try connection.statement("UPDATE destination SET accumulated_size = accumulated_size + ? WHERE id = ?")
                     .bind(result.bytes).bind(destination.rawValue).run()
             }
+            result.emptied = try noteEmptied(now: now, connection)
             return result
         }
     }
@@ -425,6 +428,7 @@ extension StateStore {
                 }
                 try returnLease(job, pair, hashFirst: hashFirst, now: now, connection)
             }
+            _ = try noteEmptied(now: now, connection)
         }
     }
 

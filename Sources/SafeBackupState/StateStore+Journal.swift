@@ -16,8 +16,8 @@ package struct JournalEntry: Sendable, Hashable {
 
     package var at: Timestamp
     package var level: Level
-    /// A stable word: `started`, `stopped`, `held`, `released`, `paused`, `resumed`, `accepted`, `desynced`, `reconciled`, `stateRebuilt`, `failing`,
-    /// `stuck`, `fuzzy`, `copiesChanged`, or a request's verb.
+    /// A stable word: `started`, `stopped`, `held`, `released`, `paused`, `resumed`, `accepted`, `desynced`, `reconciled`,
+    /// `stateRebuilt`, `emptied`, `failing`, `stuck`, `fuzzy`, `copiesChanged`, or a request's verb.
     package var event: String
     /// A sentence.
     package var message: String
@@ -150,7 +150,9 @@ extension StateStore {
         let (reason, seen, queued, began) = (statement.text(), statement.int(), statement.int(), statement.timestamp())
         statement.reset()
         let seconds = max(0, (now - began).components.seconds)
-        var message = "Walk (\(reason)): \(seen) entries compared in \(seconds) s, \(queued) differences queued"
+        var message =
+            "Walk (\(reason)): \(counted(Int(seen), "entry", "entries")) compared in \(seconds) s, "
+            + "\(counted(Int(queued), "difference")) queued"
         if drift > 0 { message += ", \(drift) of which no event had told (drift)" }
         if !isComplete { message += "; it is not complete, because something could not be read" }
         try journal(

@@ -22,6 +22,17 @@ package struct MoveCandidate: Sendable, Hashable {
     package var isBusy: Bool
 }
 
+/// A job that was put off, and until when.
+package struct PostponedJob: Sendable, Hashable {
+    package var sequence: Int64
+    package var until: Timestamp
+
+    package init(sequence: Int64, until: Timestamp) {
+        self.sequence = sequence
+        self.until = until
+    }
+}
+
 /// Copies that follow their file to another path.
 extension StateStore {
     /// How long after its end a name is still looked at. A rename is known as an absence, or as another file, at one
@@ -134,6 +145,29 @@ extension StateStore {
                     AND destination_id = ?
                 """)
             for job in jobs { try update.bind(time).bind(job.sequence).bind(destination.rawValue).run() }
+        }
+    }
+
+    /// Whether the catalogue has a copy at the location.
+    package func holdsCopy(_ destination: DestinationID, at location: RelativePath) throws(SafeBackupError) -> Bool {
+        try read { (connection) throws(SafeBackupError) in
+            try connection.copy(in: destination, at: location) != nil
+        }
+    }
+
+    /// What jobs were put off for is free: they are due, those excepted that something else has put off since.
+    package func resume(
+        _ destination: DestinationID, _ jobs: [PostponedJob], at time: Timestamp
+    ) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            let update = try connection.statement(
+                """
+                UPDATE job SET not_before = ?1 WHERE sequence = ?2 AND state = 'pending' AND destination_id = ?3
+                    AND not_before = ?4 AND not_before > ?1
+                """)
+            for job in jobs {
+                try update.bind(time).bind(job.sequence).bind(destination.rawValue).bind(job.until).run()
+            }
         }
     }
 

@@ -24,6 +24,8 @@ package actor StateStore {
     /// Whether a pair had names when it was first asked about, or one was told to have vanished since: only then can a
     /// copy have to move. Not so during a first save, which is spared the search.
     private var movable: [PairKey: Bool] = [:]
+    /// Which sources lose their files.
+    var emptying = EmptyingSources()
     /// The counter at the end of the walk since which no event of a source was lost; none while one may have been.
     var allToldSince: [SourceID: Int64] = [:]
     /// What may still be told of single paths.
@@ -33,10 +35,10 @@ package actor StateStore {
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-    private init(_ file: StateFile) {
+    private init(_ file: StateFile, on executor: ThreadExecutor) {
         self.file = file
         clock = file.clock
-        executor = ThreadExecutor(name: "sb.state")
+        self.executor = executor
     }
 
     deinit { executor.stop() }
@@ -46,7 +48,7 @@ package actor StateStore {
     /// Opens the state in `directory`, which is made with mode 0700 if it is missing; begins a new one where there is
     /// none, or where it is damaged.
     ///
-    /// Throws `stateNewer` (the file is as it was), and `stateFailed`.
+    /// Throws `stateNewer` (the file is as it was), `stateFailed`, and `exhausted` when the system gives no thread.
     package static func open(
         in directory: FilePath, clock: WallClock = .system, options: StateOptions = StateOptions()
     ) async throws(SafeBackupError) -> (StateStore, OpenReport) {
@@ -54,7 +56,13 @@ package actor StateStore {
     }
 
     static func open(_ file: StateFile) async throws(SafeBackupError) -> (StateStore, OpenReport) {
-        let store = StateStore(file)
+        let executor: ThreadExecutor
+        do throws(Errno) {
+            executor = try ThreadExecutor(name: "sb.state")
+        } catch {
+            throw .noThread(error)
+        }
+        let store = StateStore(file, on: executor)
         return (store, try await store.reopen())
     }
 
@@ -68,6 +76,7 @@ package actor StateStore {
         connection = nil
         knownPairs = nil
         movable.removeAll()
+        emptying.noted = nil
         allToldSince.removeAll()
         let (opened, report) = try file.open(isKnownDamaged: isDamaged)
         connection = opened
@@ -114,6 +123,7 @@ package actor StateStore {
     /// Runs `body` in one transaction that is durable when this returns, and undone when it throws.
     func write<R>(_ body: (Connection) throws(SafeBackupError) -> R) throws(SafeBackupError) -> R {
         let connection = try usable()
+        let emptyingBefore = emptying
         tallies.removeAll(keepingCapacity: true)
         do throws(SafeBackupError) {
             try connection.begin()
@@ -129,6 +139,7 @@ package actor StateStore {
         } catch {
             connection.rollBack()
             knownPairs = nil
+            emptying = emptyingBefore
             throw error
         }
     }
@@ -158,6 +169,9 @@ package actor StateStore {
 
     /// Numbers up to `number` are given.
     func raiseCounter(to number: Int64) { counter = max(counter, number) }
+
+    /// By how many live files the running transaction changes each pair.
+    var fileChanges: [PairKey: Int64] { tallies.mapValues(\.files).filter { $0.value != 0 } }
 
     func note(_ pair: PairKey, _ change: (inout Tally) -> Void) { change(&tallies[pair, default: Tally()]) }
 

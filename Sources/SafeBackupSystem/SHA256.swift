@@ -18,10 +18,11 @@ package final class SHA256 {
                 + "provider must be active", disposition: .permanent)
     }
 
+    /// Only after `requireAvailable`. Without memory for its few hundred bytes the process ends, as it does when Swift has
+    /// none for an object.
     package init() {
-        guard let context = EVP_MD_CTX_new(), Self.algorithm != nil else {
-            fatalError("libcrypto gives no SHA-256: no memory, or a broken OpenSSL configuration")
-        }
+        guard let context = EVP_MD_CTX_new() else { preconditionFailure("no memory for the state of a digest") }
+        precondition(Self.algorithm != nil, "a digest is begun only after SHA256.requireAvailable() has found SHA-256")
         self.context = context
         reset()
     }
@@ -30,13 +31,13 @@ package final class SHA256 {
 
     private func reset() {
         let result = EVP_DigestInit_ex2(context, Self.algorithm, nil)
-        precondition(result == 1, "libcrypto cannot begin a digest that it began before")
+        precondition(result == 1, "libcrypto begins every digest of an algorithm that it gave")
     }
 
     package func update(_ bytes: UnsafeRawBufferPointer) {
         if bytes.isEmpty { return }
         let result = EVP_DigestUpdate(context, bytes.baseAddress, bytes.count)
-        precondition(result == 1, "libcrypto cannot continue a digest that it began")
+        precondition(result == 1, "libcrypto continues every digest that it began")
     }
 
     /// The digest of everything since the last one; the object is ready for the next message.
@@ -45,7 +46,7 @@ package final class SHA256 {
         var length: UInt32 = 0
         let result = EVP_DigestFinal_ex(context, &bytes, &length)
         guard result == 1, length == 32, let digest = Digest(bytes: bytes) else {
-            fatalError("libcrypto ended a SHA-256 with \(length) bytes")
+            preconditionFailure("libcrypto ends every SHA-256 that it began, with 32 bytes, not \(length)")
         }
         reset()
         return digest

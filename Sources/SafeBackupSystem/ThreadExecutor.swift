@@ -1,4 +1,6 @@
 import CSafeBackupLinux
+package import SafeBackupCore
+package import SystemPackage
 
 import Glibc
 
@@ -15,7 +17,6 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
         var work: [Work] = []
         var head = 0
         var isStopped = false
-        var threads = 0
 
         mutating func next() -> Work? {
             guard head < work.count else { return nil }
@@ -38,16 +39,24 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
     /// How many threads take work.
     package let count: Int
 
-    /// Starts the threads; `name` has at most 13 bytes when `count` is over 1, because a number follows it.
-    /// - Parameter isBackground: they run, and read from disks, only when nobody else wants to.
-    package init(name: String, count: Int = 1, isBackground: Bool = false) {
+    private init(count: Int) {
         lock = .allocate(capacity: 1)
         condition = .allocate(capacity: 1)
         pthread_mutex_init(lock, nil)
         pthread_cond_init(condition, nil)
         self.count = count
-        queue.threads = count
+    }
+
+    /// Starts the threads; `name` has at most 13 bytes when `count` is over 1, because a number follows it.
+    /// Throws the system's refusal, `EAGAIN` where a limit of threads is reached; then none is left running.
+    /// - Parameter isBackground: they run, and read from disks, only when nobody else wants to.
+    package convenience init(name: String, count: Int = 1, isBackground: Bool = false) throws(Errno) {
+        self.init(count: count)
         for index in 0..<count {
+            if let fault = Faults.next("pthread_create") {
+                stop()
+                throw fault
+            }
             let context = Unmanaged.passRetained(self).toOpaque()
             let title = count == 1 ? name : "\(name).\(index)"
             let failure = sb_start_thread(
@@ -56,7 +65,11 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
                     guard let context else { return }
                     Unmanaged<ThreadExecutor>.fromOpaque(context).takeRetainedValue().serve()
                 }, context)
-            precondition(failure == 0, "the system refused a thread at start: error \(failure)")
+            if failure != 0 {
+                Unmanaged<ThreadExecutor>.fromOpaque(context).release()
+                stop()
+                throw Errno(rawValue: failure)
+            }
         }
         if isBackground { for _ in 0..<count { submit { sb_lower_thread_priority() } } }
     }
@@ -121,6 +134,7 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
         }
         Pulse.current?.mark()
         guard let result = answer.withLock({ $0 }) else {
+            // Broken only if the runtime resumes a task by itself: the closure sets the answer before it resumes.
             preconditionFailure("a task went on before its continuation was resumed")
         }
         return try result.get()
@@ -132,5 +146,16 @@ package final class ThreadExecutor: SerialExecutor, TaskExecutor {
         queue.isStopped = true
         pthread_cond_broadcast(condition)
         pthread_mutex_unlock(lock)
+    }
+}
+
+extension SafeBackupError {
+    /// The system refused a thread.
+    package static func noThread(_ error: Errno) -> SafeBackupError {
+        SafeBackupError(
+            .exhausted,
+            "The system gives no more threads: \(error.explanation); raise the limit of processes (ulimit -u), or of the "
+                + "service's or container's tasks (TasksMax, pids.max)",
+            disposition: .transient, systemError: error.rawValue)
     }
 }

@@ -35,7 +35,16 @@ package struct ExcludeRules: Sendable, Hashable {
         }
     }
 
+    /// A line that can never match, as git accepts it in a `.gitignore`.
+    package struct Idle: Sendable, Hashable {
+        package var pattern: ExcludePattern
+        /// Goes on after "it".
+        package var reason: String
+    }
+
     private var rules: [Rule] = []
+    /// Lines of files that match nothing; who wrote one believes that it works, and must be told.
+    package private(set) var idle: [Idle] = []
     private var comparesPaths = false
     /// What the rules were made from, comments included; a verdict's index counts in it.
     package private(set) var patterns: [ExcludePattern] = []
@@ -43,14 +52,20 @@ package struct ExcludeRules: Sendable, Hashable {
     /// Rules that exclude nothing.
     package init() {}
 
-    /// Throws `invalidConfiguration`, naming the pattern and its place, for one that can never match: git ignores such
-    /// a pattern silently, but who wrote it believes that it works.
+    /// Throws `invalidConfiguration`, naming the pattern and its place, for an option that can never match, and for a NUL,
+    /// which is the sign of a file that holds no patterns; a line of a file that can never match is `idle`.
     package init(_ patterns: [ExcludePattern]) throws(SafeBackupError) {
         self.patterns = patterns
         for (index, pattern) in patterns.enumerated() {
-            guard let rule = try Self.parse(pattern, index: index) else { continue }
-            rules.append(rule)
-            if !rule.isLeafOnly { comparesPaths = true }
+            switch try Self.parse(pattern, index: index) {
+            case .rule(let rule):
+                rules.append(rule)
+                if !rule.isLeafOnly { comparesPaths = true }
+            case .idle(let reason):
+                guard case .file = pattern.origin else { throw Self.refused(pattern, reason) }
+                idle.append(Idle(pattern: pattern, reason: reason))
+            case .comment: continue
+            }
         }
     }
 
@@ -66,19 +81,26 @@ package struct ExcludeRules: Sendable, Hashable {
 
     package var isEmpty: Bool { rules.isEmpty }
 
-    private static func parse(_ written: ExcludePattern, index: Int) throws(SafeBackupError) -> Rule? {
-        let line = written.bytes
-        var pattern = line[...]
-        if pattern.first == UInt8(ascii: "#") { return nil }
+    private enum Line {
+        case rule(Rule)
+        case comment
+        /// It can never match, because it does this.
+        case idle(String)
+    }
+
+    private static func refused(_ written: ExcludePattern, _ reason: String) -> SafeBackupError {
+        SafeBackupError(
+            .invalidConfiguration,
+            "The exclude pattern '\(printable(written.bytes))' (\(written.place)) \(reason); see gitignore(5)",
+            disposition: .permanent)
+    }
+
+    private static func parse(_ written: ExcludePattern, index: Int) throws(SafeBackupError) -> Line {
+        var pattern = written.bytes[...]
+        if pattern.first == UInt8(ascii: "#") { return .comment }
         pattern = withoutTrailingSpaces(pattern)
-        if pattern.isEmpty { return nil }
-        func refused(_ reason: String) -> SafeBackupError {
-            SafeBackupError(
-                .invalidConfiguration,
-                "The exclude pattern '\(printable(line))' (\(written.place)) \(reason); see gitignore(5)",
-                disposition: .permanent)
-        }
-        if pattern.contains(0) { throw refused("holds a NUL byte") }
+        if pattern.isEmpty { return .comment }
+        if pattern.contains(0) { throw refused(written, "holds a NUL byte") }
         var rule = Rule(
             pattern: [], plainCount: 0, index: index, includes: false, isDirectoryOnly: false, isLeafOnly: false)
         if pattern.first == UInt8(ascii: "!") {
@@ -91,11 +113,11 @@ package struct ExcludeRules: Sendable, Hashable {
         }
         rule.isLeafOnly = !pattern.contains(UInt8(ascii: "/"))
         if pattern.first == UInt8(ascii: "/") { pattern.removeFirst() }
-        if pattern.isEmpty { throw refused("names nothing") }
-        if let fault = Wildcard.fault(in: pattern) { throw refused(fault) }
+        if pattern.isEmpty { return .idle("names nothing") }
+        if let fault = Wildcard.fault(in: pattern) { return .idle(fault) }
         rule.pattern = Array(pattern)
         rule.plainCount = rule.pattern.prefix { !Wildcard.isSpecial($0) }.count
-        return rule
+        return .rule(rule)
     }
 
     /// Spaces at the end do not count, unless a backslash stands before them.

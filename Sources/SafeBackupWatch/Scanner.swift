@@ -48,7 +48,8 @@ package struct Scanner: Sendable {
     private static let openLimit = 32
     /// A directory with more entries comes in parts.
     private let partLimit: Int
-    private let root: ConfinedDirectory
+    /// `nil` while everything is closed.
+    private var root: ConfinedDirectory?
     private let filter: TreeFilter
     private let start: RelativePath
     private let depth: Depth
@@ -96,6 +97,23 @@ package struct Scanner: Sendable {
         return batch.isEmpty ? nil : batch
     }
 
+    /// Closes everything, so that the file system can be unmounted, and says whether it could: not in the middle of a
+    /// directory that comes in parts, because the place in it would be lost. Then `goOn` comes before the next `next`.
+    package mutating func letGo() -> Bool {
+        if current != nil { return false }
+        root = nil
+        for index in frames.indices { frames[index].directory = nil }
+        return true
+    }
+
+    /// Goes on in the root that it began in, opened again and known to be the same.
+    package mutating func goOn(in root: ConfinedDirectory) { self.root = root }
+
+    private func openedRoot() -> ConfinedDirectory {
+        guard let root else { preconditionFailure("a scanner that let go of its root goes on only in a root") }
+        return root
+    }
+
     /// Opens the next directory as `current`; a directory that cannot be opened is returned instead. With neither,
     /// it went, or the walk is over.
     private mutating func enterNext() throws(SafeBackupError) -> ListedDirectory? {
@@ -114,7 +132,7 @@ package struct Scanner: Sendable {
             if let open = frames[top].directory {
                 parent = open
             } else {
-                parent = try root.openDirectory(frames[top].path)
+                parent = try openedRoot().openDirectory(frames[top].path)
                 frames[top].directory = parent
             }
             try enter(try parent.open(leaf, O_RDONLY | O_DIRECTORY), path)
@@ -129,7 +147,7 @@ package struct Scanner: Sendable {
     private mutating func enterStart() throws(SafeBackupError) -> ListedDirectory? {
         if filter.skipReason(ofNames: start, isDirectory: true) != nil { return nil }
         do throws(Errno) {
-            try enter(try root.openDirectory(start), start)
+            try enter(try openedRoot().openDirectory(start), start)
             return nil
         } catch {
             let failure = SafeBackupError(listing: start, error)

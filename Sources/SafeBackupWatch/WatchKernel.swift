@@ -10,13 +10,13 @@ final class WatchKernel: Sendable {
     private let wakeup: PollWakeup
     private let reading: ThreadExecutor
 
-    /// Throws `EMFILE` or `ENFILE` if the system has no instance left.
+    /// Throws `EMFILE` or `ENFILE` if the system has no instance left, `EAGAIN` if it has no thread.
     /// - Parameter limit: bytes of events that wait.
     init(limit: Int) throws(Errno) {
         inotify = try Inotify()
         wakeup = try PollWakeup()
         reader = EventReader(inotify, wakeup: wakeup, limit: limit)
-        reading = ThreadExecutor(name: "sb.watch")
+        reading = try ThreadExecutor(name: "sb.watch")
     }
 
     deinit { reading.stop() }

@@ -57,9 +57,10 @@ package final class Watcher: Sendable {
 
     /// Returns when all watches are in place: what changes after that is told. What was there before is not: walk it
     /// now. Where the system has too few watches, or none, the rest is for `glance`. Throws `rootMissing` or
-    /// `unreadable` if the root cannot be entered.
+    /// `unreadable` if the root cannot be entered, `exhausted` if the system gives no thread.
     package func start() async throws(SafeBackupError) -> WatchReport {
-        let tree = ThreadExecutor(name: "sb.tree")
+        let tree: ThreadExecutor
+        do throws(Errno) { tree = try ThreadExecutor(name: "sb.tree") } catch { throw .noThread(error) }
         let loop = WatchLoop(filter: filter, limits: limits, outbox: outbox, tree: tree, open: open)
         let isFirst = running.withLock { running in
             if running != nil { return false }

@@ -33,7 +33,7 @@ struct CoverageTests {
         let result = assessment(directories: 10_001, watched: 100) { $0.isLimited = true }.result
         #expect(result.extent == .partly && result.directories == 10_001 && result.watched == 100)
         let message = try #require(result.message)
-        #expect(message.hasPrefix("watched 100 of 10001 directories, the rest is looked at every 2 s, because"))
+        #expect(message.hasPrefix("watched 100 of 10,001 directories, the rest is looked at every 2 s, because"))
         #expect(message.contains("sysctl fs.inotify.max_user_watches=524288;"))
         #expect(message.hasSuffix("'fs.inotify.max_user_watches = 524288' into /etc/sysctl.d/60-safebackup.conf"))
     }
@@ -63,7 +63,7 @@ struct CoverageTests {
         let result = assessment(watched: 0, interval: .seconds(120)) { $0.hasInstance = false }.result
         #expect(result.extent == .polled)
         let message = try #require(result.message)
-        #expect(message.contains("all 1000 directories are looked at every 2 min"))
+        #expect(message.contains("all 1,000 directories are looked at every 2 min"))
         #expect(message.contains("sysctl fs.inotify.max_user_instances=1024"))
     }
 

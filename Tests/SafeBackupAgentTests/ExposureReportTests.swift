@@ -93,6 +93,38 @@ import Testing
         #expect(gaps(try report()) == ["desynced"])
     }
 
+    @Test("What waits with a size that no change told is unknown, not nothing")
+    func unknownSizes() async throws {
+        func enqueue(_ path: String, _ action: JobAction = .store, size: Int64? = nil) async throws {
+            let change = QueuedChange(
+                path: try RelativePath(path), action: action, notBefore: WallClock.system.now, size: size)
+            try await store.enqueue([(destination, [change])], source: source)
+        }
+        func texts() throws -> [String] {
+            [try StatusReport(directory).text, try QueueReport(directory, onlyStuck: false, limit: 9).text]
+        }
+        try await enqueue("gone", .delete)
+        for text in try texts() { #expect(text.contains(", 0 B"), "\(text)") }
+        try await enqueue("told by an event")
+        for text in try texts() { #expect(text.contains(", size not known yet"), "\(text)") }
+        #expect(try texts()[1].contains(" unknown "))
+        #expect(try StatusReport(directory).destinations[0].pendingBytes == nil)
+        #expect(try QueueReport(directory, onlyStuck: false, limit: 9).destinations[0].pendingBytes == nil)
+        try await enqueue("seen by a walk", size: 2_048)
+        for text in try texts() { #expect(text.contains(", 2.0 KiB and 1 of unknown size"), "\(text)") }
+        #expect(try StatusReport(directory).destinations[0].pendingUnknownSize == 1)
+    }
+
+    @Test("One of something is not several")
+    func plural() async throws {
+        try await walk()
+        try await set("directories = 1, watched = 1, excluded = 1")
+        let lock = try directory.lock()
+        defer { withExtendedLifetime(lock) {} }
+        let text = try StatusReport(directory).text
+        #expect(text.contains("its directory is watched") && text.contains("1 entry by rule"), "\(text)")
+    }
+
     @Test("Without an agent nothing is known since its last sign of life")
     func notRunning() async throws {
         try await walk()

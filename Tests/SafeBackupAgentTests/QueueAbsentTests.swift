@@ -50,7 +50,7 @@ struct QueueAbsentTests {
             settings: SourceUnit.Settings(
                 path: source, excludes: ExcludeRules(), state: temporary.path.appending("state"), destination: backup,
                 settle: SettlePolicy()),
-            state: StateAccess(store: store, stop: stop, logger: logger), io: ThreadExecutor(name: "test.io"),
+            state: StateAccess(store: store, stop: stop, logger: logger), io: try ThreadExecutor(name: "test.io"),
             clock: .system, stop: stop, logger: logger, progress: Progress(), queued: {})
         return (unit, root, store)
     }

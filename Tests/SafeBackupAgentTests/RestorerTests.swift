@@ -149,6 +149,39 @@ struct RestorerTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: place.target.string).sorted() == ["d", "f"])
     }
 
+    @Test("The directories above a single file come back as they are in the backup, and those there stay as they are")
+    func impliedDirectories() throws {
+        let place = try Place()
+        for name in ["private", "private/deeper", "prefix", "prefix/own", "open"] {
+            _ = try place.temporary.make("backup/\(name)")
+        }
+        _ = try place.temporary.make("target/open")
+        for name in ["private/deeper/f", "prefix/own/f", "open/f", "kept"] {
+            try place.temporary.write("content", to: "backup/\(name)")
+        }
+        for (name, mode) in [("private", 0o700), ("private/deeper", 0o750), ("prefix/own", 0o701), ("open", 0o700)] {
+            #expect(chmod(place.backup.appending(name).string, mode_t(mode)) == 0)
+        }
+        #expect(chmod(place.target.appending("open").string, 0o711) == 0)
+        let stored = try ConfinedDirectory(opening: place.backup)
+        let report = try place.restore([
+            try file("private/deeper/f", at: "private/deeper/f"), try file("own/f", at: "prefix/own/f"),
+            try file("open/f", at: "open/f"), try file("unknown/f", at: "kept"),
+        ])
+        #expect(report.problems.isEmpty && report.files == 4 && report.directories == 0)
+        let root = try ConfinedDirectory(opening: place.target)
+        for (name, from, mode) in [
+            ("private", "private", 0o700), ("private/deeper", "private/deeper", 0o750), ("own", "prefix/own", 0o701),
+            ("open", nil, 0o711), ("unknown", nil, 0o755),
+        ] as [(String, String?, Int)] {
+            let status = try root.status(of: RelativePath(name))
+            #expect(status.mode == mode_t(mode), "\(name)")
+            guard let from else { continue }
+            #expect(
+                status.fingerprint.mtime == (try stored.status(of: RelativePath(from)).fingerprint.mtime), "\(name)")
+        }
+    }
+
     @Test("A damaged copy is restored and said to be damaged; a missing one is named")
     func damaged() throws {
         let place = try Place()

@@ -74,6 +74,36 @@ extension EndToEnd {
             #expect(try await bench.once().ending == .exit(4))
         }
 
+        @Test("Single deletes that empty a source hold nothing, are told, and what went comes back by the advice given")
+        func emptiedBySingleDeletes() async throws {
+            let bench = try Bench()
+            try files(bench)
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            #expect(try await bench.status().sources.first?.emptied == nil)
+            for number in 0..<12 { try command(["rm", bench.at("dir/\(number)")]) }
+            let isTold = try await eventually { try await bench.status().sources.first?.emptied != nil }
+            #expect(isTold, "\(agent.errorTail)")
+            let emptied = try #require(try await bench.status().sources.first?.emptied)
+            #expect(emptied.files == 12 && emptied.message.contains("'safebackup restore \(bench.source) --deleted"))
+            #expect(try await bench.status().sources.first?.held == nil)
+            #expect(agent.errorText.components(separatedBy: "has no file any more").count == 2, "\(agent.errorTail)")
+            let status = try await bench.run(["status", "--state", bench.state])
+            #expect(status.outputText.contains("EMPTIED") && status.outputText.contains("12 files"))
+
+            let target = bench.root.appending("restored")
+            let restored = try await bench.run([
+                "restore", bench.source, "--deleted", "--to", target, "--state", bench.state,
+            ])
+            #expect(restored.ending == .exit(0), "\(restored.errorTail)")
+            #expect(try read(target.appending("dir/7")) == Array("content 7\n".utf8))
+
+            try bench.write("dir/again", "new\n")
+            let isOver = try await eventually { try await bench.status().sources.first?.emptied == nil }
+            #expect(isOver)
+            try await bench.stop(agent)
+        }
+
         @Test("What was emptied and is there again goes on by itself")
         func emptiedAndBack() async throws {
             let bench = try Bench()

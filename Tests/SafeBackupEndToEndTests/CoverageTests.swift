@@ -203,6 +203,34 @@ extension EndToEnd {
             try await bench.stop(agent)
         }
 
+        @Test("In the rests of a periodic walk nothing of the source is open, so that it can be unmounted")
+        func periodicRests() async throws {
+            let bench = try Bench()
+            // Two parts, and so a rest of nine times the first one's work.
+            let script =
+                #"cd "$0" && for d in a b c d e f g h i j; do mkdir $d; for n in $(seq 460); do : >$d/$n; done; done"#
+            try command(["bash", "-c", FilePath(script), bench.source])
+            try await bench.saveOnce()
+            let agent = try await bench.startAgent(["--reconcile-every-seconds", "1", "--idle-milliseconds", "100"])
+            func walk() throws -> [String] {
+                try StateFile(copying: bench.state).rows(
+                    "SELECT max(id) FROM reconcile WHERE reason = 'periodic' AND ended_at IS NULL"
+                ).flatMap { $0.map(\.text) }
+            }
+            let descriptors = FilePath("/proc/\(agent.process)/fd")
+            let isClosed = try await eventually(within: .seconds(60)) {
+                let before = try walk()
+                if before == [""] { return false }
+                let isClosed = try command([
+                    "find", descriptors, "(", "-lname", bench.source, "-o", "-lname", bench.source.appending("*"), ")",
+                ]).isEmpty
+                // The same walk goes on, or it was open, or between two walks.
+                return try isClosed && walk() == before
+            }
+            #expect(isClosed, "\(agent.errorTail)")
+            try await bench.stop(agent)
+        }
+
         @Test("The periodic walk finds nothing in a source that is watched, however busy, and counts what is excluded")
         func periodic() async throws {
             let bench = try Bench()

@@ -136,6 +136,20 @@ extension EndToEnd {
             }
         }
 
+        @Test("On a memory stick a file that is renamed only in case is saved under its new spelling", .needsExFAT)
+        func spelling() async throws {
+            let bench = try Bench()
+            let disk = try bench.makeDisk("stick", mebibytes: 64, .exFAT)
+            bench.backup = disk.mountPoint.appending("backup")
+            try bench.write("d/readme", "content\n")
+            try await bench.saveOnce()
+            try command(["mv", bench.at("d/readme"), bench.at("d/README")])
+            try await bench.saveOnce()
+            #expect(try command(["ls", bench.backup.appending("d")]) == "README\n")
+            #expect(try read(bench.backup.appending("d/README")) == Array("content\n".utf8))
+            try bench.expectCatalogueIsTrue()
+        }
+
         @Test("A read-only destination is told, and a later run saves what it could not", .needsLoopDevice)
         func readOnlyDestination() async throws {
             let bench = try Bench()

@@ -241,6 +241,8 @@ extension EndToEnd {
                 ["run", bench.source, bench.backup, "--state", bench.root.appending("state2"), "--once"])
             #expect(second.ending == .exit(4), "\(second.errorTail)")
             #expect(second.errorText.contains("Another agent"), "\(second.errorTail)")
+            #expect(second.errorText.contains("this run has ended; start it again"), "\(second.errorTail)")
+            #expect(!second.errorText.contains("this one goes on by itself"), "\(second.errorTail)")
             try bench.write("file", "changed\n")
             try await bench.expectInSync(first)
             try await bench.stop(first)

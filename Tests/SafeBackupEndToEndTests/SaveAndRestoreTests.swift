@@ -97,6 +97,42 @@ extension EndToEnd {
             #expect(try read(one.appending("dir/deleted")) == Array("deleted\n".utf8))
         }
 
+        @Test("The source is only ever read: nothing in it has another time, mode, owner or name afterwards")
+        func sourceUntouched() async throws {
+            let bench = try Bench()
+            try fill(bench)
+            let look: [FilePath] = [
+                "find", bench.source, "-printf", FilePath(#"%i %T@ %C@ %m %U %G %s %n %P\0"#),
+            ]
+            let before = try command(look)
+            try await bench.saveOnce()
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            let restored = bench.root.appending("restored")
+            let program = try await bench.run(["restore", bench.source, "--to", restored, "--state", bench.state])
+            #expect(program.ending == .exit(0), "\(program.errorTail)")
+            #expect(try command(look) == before)
+        }
+
+        @Test("A deleted directory without a copy is removed in the backup, one with copies stays; both come back")
+        func deletedDirectories() async throws {
+            let bench = try Bench()
+            try bench.write("kept", "content\n")
+            try bench.write("full/file", "content\n")
+            try command(["mkdir", "-p", bench.at("empty/below")])
+            try await bench.saveOnce()
+            try command(["rm", "-r", bench.at("full"), bench.at("empty")])
+            try await bench.saveOnce()
+            #expect(access(bench.backup.appending("empty").string, F_OK) != 0)
+            #expect(try read(bench.backup.appending("full/file")) == Array("content\n".utf8))
+            let back = bench.root.appending("back")
+            let program = try await bench.run(["restore", "full", "empty", "--to", back, "--state", bench.state])
+            #expect(program.ending == .exit(0), "\(program.errorTail)")
+            let names = try Tree(back).entries.keys.map(\.description).sorted()
+            #expect(names == ["empty", "empty/below", "full", "full/file"])
+        }
+
         @Test("What changed while the agent was down is saved at its next start, without a second copy of the rest")
         func changedWhileDown() async throws {
             let bench = try Bench()

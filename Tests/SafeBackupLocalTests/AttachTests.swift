@@ -7,8 +7,8 @@ import Testing
 
 @Suite("Attaching a destination")
 struct AttachTests {
-    private func other(_ path: String) -> LocalDestination {
-        LocalDestination(path: FilePath(path), io: ThreadExecutor(name: "test.other"))
+    private func other(_ path: String) throws -> LocalDestination {
+        LocalDestination(path: FilePath(path), io: try ThreadExecutor(name: "test.other"))
     }
 
     private func code(_ body: () throws -> Void) -> SafeBackupError.Code? {
@@ -58,7 +58,7 @@ struct AttachTests {
             code { try self.other(bench.destinationPath).createNow(id: "new", sources: []) } == .destinationTaken)
         // Detached, and attached again, it is free for another, and for us again.
         bench.destination.detachNow()
-        let second = other(bench.destinationPath)
+        let second = try other(bench.destinationPath)
         try second.attachNow(expecting: Bench.id)
         #expect(code { try bench.destination.attachNow(expecting: Bench.id) } == .destinationTaken)
         second.detachNow()
@@ -71,7 +71,7 @@ struct AttachTests {
         while true {
             let top = try Bench.temporaryDirectory(in: Bench.fast)
             defer { remove(tree: top) }
-            let destination = other(top + "/new")
+            let destination = try other(top + "/new")
             let plan = FaultPlan(nth: call, error: .ioError)
             do {
                 try plan.run { try destination.createNow(id: Bench.id, sources: []) }
@@ -150,7 +150,7 @@ struct AttachTests {
                 try destination.attachNow(expecting: Bench.id)
             }
         }
-        let second = other(bench.destinationPath)
+        let second = try other(bench.destinationPath)
         try attach(second)
         #expect(code { try attach(bench.destination) } == .destinationTaken)
         second.detachNow()

@@ -134,7 +134,7 @@ struct ConfinementTests {
     @Test("Groups on several threads share new directories, versions and flushes")
     func parallelGroups() async throws {
         let bench = try Bench()
-        let executor = ThreadExecutor(name: "test.par", count: 3)
+        let executor = try ThreadExecutor(name: "test.par", count: 3)
         defer { executor.stop() }
         let root = try ConfinedDirectory(opening: FilePath(bench.sourcePath))
         var ledger = Ledger()

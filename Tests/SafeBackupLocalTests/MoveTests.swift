@@ -155,6 +155,37 @@ struct MoveTests {
         if reason != "missing" { #expect(content(of: path) == (reason == "changed" ? "CHANGED" : "old a")) }
     }
 
+    @Test(
+        "Where names fold, a rename that changes only the case ends under the new spelling, and two names collide",
+        arguments: [true, false])
+    func spelling(isMove: Bool) throws {
+        let bench = try Bench(capabilities: { $0.foldsCase = true })
+        var ledger = Ledger()
+        for path in ["d/name", "other"] { try bench.write(path, "old \(path)", mtime: Self.old) }
+        let first = try bench.lease(["d/name", "other"], &ledger)
+        bench.enter(first, bench.destination.storeNow(first, from: try bench.sources()), &ledger)
+        let before = inode(bench, "d/name")
+        rename(bench, "d/name", "d/Name")
+        let job = try ledger.due("d/Name", from: isMove ? "d/name" : nil)
+        #expect(throws: SafeBackupError.self) { try bench.destination.planNow([job])[0].get() }
+        let former = try RelativePath("d/name")
+        #expect(try bench.destination.otherSpellingNow(of: job.location) == former)
+        let lease = LeasedJob(job: job, plan: try bench.destination.planNow(job, replacing: former).get())
+        let outcomes = bench.destination.storeNow([lease], from: try bench.sources())
+        #expect((outcomes[0].entry?.content == .moved) == isMove)
+        bench.enter([lease], outcomes, &ledger)
+        ledger.expectTruth(bench.destinationPath)
+        #expect(bench.stored("d/Name") == "old d/name" && bench.stored("d/name") == nil)
+        #expect((inode(bench, "d/Name") == before) == isMove)
+        #expect(try bench.versions().values.sorted() == (isMove ? [] : ["old d/name"]))
+        #expect(try bench.staged() == [])
+        // A third spelling beside it is not ours to replace.
+        try write(bench.destinationPath + "/d/NAME", "theirs")
+        let third = try ledger.due("d/nAME")
+        #expect(try bench.destination.otherSpellingNow(of: third.location) == nil)
+        #expect(throws: SafeBackupError.self) { try bench.destination.planNow(third, replacing: former).get() }
+    }
+
     @Test("A directory below versions goes when the last version has left it")
     func vacated() throws {
         var (bench, ledger) = try saved(["d/e/f", "g"])

@@ -325,4 +325,27 @@ import Testing
         #expect(try await scene.due().nextDue == scene.clock.now + .seconds(59), "the log is read again")
         try fixture.audit()
     }
+
+    @Test("What was put off for another group is due when that ends, but not before a change since has settled")
+    func resumes() async throws {
+        try await scene.enqueue(["a", "b", "c"].map { try scene.change($0) })
+        let jobs = try await scene.due().jobs
+        let until = scene.clock.now + .seconds(2)
+        try await scene.store.postpone(scene.destination, jobs, until: until)
+        #expect(try await scene.due().jobs.isEmpty)
+        // It is written to just now.
+        var change = try scene.change("b")
+        change.notBefore = until + .seconds(1)
+        change.settleLimit = .seconds(60)
+        try await scene.enqueue([change])
+        let waiting = jobs.filter { $0.path.description != "c" }.map {
+            PostponedJob(sequence: $0.sequence, until: until)
+        }
+        try await scene.store.resume(scene.destination, waiting, at: scene.clock.now)
+        #expect(try await scene.due().jobs.map(\.path.description) == ["a"])
+        scene.clock.advance(.seconds(2))
+        #expect(try await scene.due().jobs.map(\.path.description) == ["a", "c"])
+        scene.clock.advance(.seconds(1))
+        #expect(try await scene.due().jobs.count == 3)
+    }
 }

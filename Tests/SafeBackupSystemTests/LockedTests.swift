@@ -6,8 +6,8 @@ import Testing
 @Suite("A value under a lock")
 struct LockedTests {
     @Test("What four threads add at the same time is all there")
-    func counts() async {
-        let threads = ThreadExecutor(name: "test", count: 4)
+    func counts() async throws {
+        let threads = try ThreadExecutor(name: "test", count: 4)
         defer { threads.stop() }
         final class Numbers: Sendable { let list = Locked<[Int]>([]) }
         let numbers = Numbers()

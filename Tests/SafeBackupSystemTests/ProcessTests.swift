@@ -95,7 +95,7 @@ struct ProcessTests {
 
     @Test("Work sent to the threads comes back with its result or its error")
     func executor() async throws {
-        let threads = ThreadExecutor(name: "test", count: 3)
+        let threads = try ThreadExecutor(name: "test", count: 3)
         defer { threads.stop() }
         let sum = await withTaskGroup(of: Int.self) { group in
             for number in 0..<1_000 { group.addTask { await threads.run { number } } }
@@ -107,8 +107,27 @@ struct ProcessTests {
         }
     }
 
+    @Test("Threads that the system refuses are an error, and those that it gave before end", .timeLimit(.minutes(1)))
+    func refusedThread() throws {
+        func named(_ name: String) throws -> Int {
+            try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").filter { task in
+                // Ignored because other tests' threads end while we look.
+                let comm = try? String(contentsOfFile: "/proc/self/task/\(task)/comm", encoding: .utf8)
+                return comm?.hasPrefix(name) == true
+            }.count
+        }
+        #expect(throws: Errno.resourceTemporarilyUnavailable) {
+            try FaultPlan(call: "pthread_create", nth: 3, error: .resourceTemporarilyUnavailable).run {
+                _ = try ThreadExecutor(name: "refused", count: 4)
+            }
+        }
+        let deadline = ContinuousClock.now + .seconds(30)
+        while try named("refused") > 0, ContinuousClock.now < deadline { sched_yield() }
+        #expect(try named("refused") == 0)
+    }
+
     @Test("An actor on one thread sees its work in order and alone")
-    func actorOnThread() async {
+    func actorOnThread() async throws {
         actor Counter {
             let executor: ThreadExecutor
             var values: [Int] = []
@@ -116,7 +135,7 @@ struct ProcessTests {
             init(_ executor: ThreadExecutor) { self.executor = executor }
             func add(_ value: Int) { values.append(value) }
         }
-        let executor = ThreadExecutor(name: "test.actor")
+        let executor = try ThreadExecutor(name: "test.actor")
         defer { executor.stop() }
         let counter = Counter(executor)
         for value in 0..<100 { await counter.add(value) }

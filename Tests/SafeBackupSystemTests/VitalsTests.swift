@@ -68,7 +68,7 @@ struct VitalsTests {
     func pulses() async throws {
         let isAlive = Locked(0)
         let vitals = Vitals(patience: .zero) { isAlive.withLock { $0 += 1 } }
-        let io = ThreadExecutor(name: "test.io", count: 2)
+        let io = try ThreadExecutor(name: "test.io", count: 2)
         defer { io.stop() }
         let asked = Locked(0)
         try await Vitals.$current.withValue(vitals) {

@@ -114,6 +114,22 @@ struct ExcludeRulesTests {
         #expect(error.message.contains(printable(Array(pattern.utf8))))
     }
 
+    @Test(
+        "A line of a file that git accepts and that never matches is told and left aside; a NUL is refused there too",
+        arguments: ["foo[", "foo[a", "[[:nope:]]", "foo\\", "!", "/", "!/", "[[:alpha:]"])
+    func leavesAside(line: String) throws {
+        func pattern(_ text: String, line: Int) -> ExcludePattern {
+            ExcludePattern(bytes: Array(text.utf8), origin: .file(Array("/rules".utf8)), line: line)
+        }
+        let rules = try ExcludeRules([pattern("a", line: 1), pattern(line, line: 2), pattern("!b", line: 3)])
+        #expect(rules.idle.map(\.pattern.place) == ["/rules:2"])
+        #expect(rules.verdict(for: .at("a"), isDirectory: false) == .excluded(by: 0))
+        for path in ["foo", "foo[", "foo[a", "foo\\", "!", "d", "d/e"] {
+            #expect(rules.verdict(for: .at(path), isDirectory: true) == .included)
+        }
+        #expect(throws: SafeBackupError.self) { try ExcludeRules([pattern("a\u{0}b", line: 1)]) }
+    }
+
     @Test("Names that are not UTF-8 or hold a newline are compared as bytes")
     func matchesBytes() throws {
         let rules = try ExcludeRules(patterns: [[0xFF, 0x2A], Array("new?line".utf8), Array("[\u{1}-\u{8}]".utf8)])

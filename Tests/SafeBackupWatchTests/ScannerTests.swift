@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Glibc
 import SafeBackupCore
 import SafeBackupSystem
@@ -58,6 +59,46 @@ struct ScannerTests {
             throw SafeBackupError(.torn, "", disposition: .permanent)
         }
         #expect(status.size == 5 && status.linkCount == 1)
+    }
+
+    /// Descriptors of this process at or below the sandbox's directory.
+    private func openBelow(_ sandbox: Sandbox) throws -> Int {
+        try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").filter { number in
+            // Ignored because other tests close theirs while we look.
+            let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(number)")
+            return target == sandbox.path || target?.hasPrefix(sandbox.path + "/") == true
+        }.count
+    }
+
+    @Test(
+        "A walk that lets go between its parts has nothing open, and misses nothing; not in the middle of a directory",
+        arguments: [16_384, 3])
+    func letsGo(partLimit: Int) throws {
+        let sandbox = try Sandbox()
+        for name in ["a/b/c/d", "a/x", "a/y/z", "e/f"] {
+            try sandbox.mkdir(name)
+            for number in 0..<7 { try sandbox.write("\(name)/\(number)") }
+        }
+        let expected = findings(try scan(sandbox, partLimit: partLimit))
+        // The sandbox's own.
+        let before = try openBelow(sandbox)
+        var scanner = Scanner(
+            root: try ConfinedDirectory(opening: FilePath(sandbox.path)), filter: try sandbox.filter(),
+            partLimit: partLimit)
+        var found: [ListedDirectory] = []
+        var (letGo, refused) = (0, 0)
+        while let batch = try scanner.next(entryLimit: 1) {
+            found += batch
+            guard scanner.letGo() else {
+                refused += 1
+                continue
+            }
+            letGo += 1
+            #expect(try openBelow(sandbox) == before)
+            scanner.goOn(in: try ConfinedDirectory(opening: FilePath(sandbox.path)))
+        }
+        #expect(findings(found) == expected && expected.count == 37)
+        #expect(letGo >= 8 && (refused > 0) == (partLimit == 3))
     }
 
     @Test("Devices are listed and not opened", .enabled(if: geteuid() == 0, "needs root"))

@@ -83,7 +83,7 @@ struct StormTests {
     ) async throws -> [DesyncReason] {
         var names = Names()
         try names.reconcile(sandbox)
-        let worker = ThreadExecutor(name: "worker")
+        let worker = try ThreadExecutor(name: "worker")
         let deadline = Task {
             do { try await Task.sleep(for: .seconds(120)) } catch { return }  // done in time
             await watcher.stop()

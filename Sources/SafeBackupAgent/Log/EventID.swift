@@ -6,6 +6,8 @@ package enum EventID: String, CaseIterable, Sendable {
     // The agent.
     /// The state directory or the destination lies in the source and is left out.
     case leftOut
+    /// A line of an exclude file can never match.
+    case ruleIdle
     /// A part of the agent stands still; the service manager hears nothing and will start it anew.
     case stalled
     /// The service manager cannot be told how the agent is.
@@ -46,6 +48,10 @@ package enum EventID: String, CaseIterable, Sendable {
     case mountsChanged
     /// The root changed and is still the same directory.
     case rootChanged
+    /// The source lost its last file; every copy is kept.
+    case emptied
+    /// No thread of low priority for the periodic walk, which is done as any other.
+    case walkUnlowered
     /// The source cannot be watched now; it is tried again.
     case sourceFailed
 
@@ -66,6 +72,10 @@ package enum EventID: String, CaseIterable, Sendable {
     case destinationFailed
     /// Unfinished work of an earlier run was ended or undone.
     case recovered
+    /// All stored copies were looked for, and nobody else had deleted or changed one.
+    case copiesChecked
+    /// Stored copies were deleted or changed by somebody else.
+    case copiesChanged
     /// The destination's catalogue was read.
     case catalogueRead
     /// No finished catalogue is at the destination.

@@ -48,7 +48,12 @@ package struct Verification: Sendable {
         try SHA256.requireAvailable()
         try directory.requireState()
         let reader = try StateReader(in: directory.path)
-        let io = ThreadExecutor(name: "sb.verify", isBackground: true)
+        let io: ThreadExecutor
+        do throws(Errno) {
+            io = try ThreadExecutor(name: "sb.verify", isBackground: true)
+        } catch {
+            throw .noThread(error)
+        }
         defer { io.stop() }
         let began = ContinuousClock.now
         var report = VerifyReport()

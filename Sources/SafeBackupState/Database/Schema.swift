@@ -282,6 +282,11 @@ enum Schema {
         ALTER TABLE source ADD COLUMN paused_at INTEGER;
         ALTER TABLE source ADD COLUMN excluded INTEGER;
 
+        -- emptied_at: when its last file was deleted, of emptied_files that it had had; NULL while it has files, and where
+        -- it never had many.
+        ALTER TABLE source ADD COLUMN emptied_at INTEGER;
+        ALTER TABLE source ADD COLUMN emptied_files INTEGER;
+
         -- accepted: the reason of a hold that a person released, until the walk that it permits has ended.
         ALTER TABLE source ADD COLUMN accepted TEXT;
 

@@ -267,6 +267,11 @@ struct Status: Decodable {
         var bytes: Int
         var excluded: Int?
         var coverage: Coverage?
+        var emptied: Emptied?
+    }
+    struct Emptied: Decodable {
+        var files: Int
+        var message: String
     }
     struct Coverage: Decodable {
         var extent: String

@@ -34,7 +34,7 @@ final class Bench: Sendable {
         let place = place ?? top + "/destination"
         try make(directory: place)
         try prepare?(place)
-        executor = ThreadExecutor(name: "test.io")
+        executor = try ThreadExecutor(name: "test.io")
         // An hour from now, so that no file counts as read in the moment of its change.
         let time = TestTime(WallClock.system.now.microseconds + 3_600_000_000)
         self.time = time
@@ -52,7 +52,7 @@ final class Bench: Sendable {
     init(continuing other: Bench, at place: String) throws {
         top = try Bench.temporaryDirectory(in: Bench.fast)
         time = other.time
-        executor = ThreadExecutor(name: "test.io")
+        executor = try ThreadExecutor(name: "test.io")
         let time = time
         destination = LocalDestination(path: FilePath(place), io: executor, clock: WallClock { time.now })
         rmdir(top + "/source")
