@@ -385,6 +385,7 @@ package final class Agent: Sendable {
                 source.lookAgain()
                 destination.sourceWasAccepted()
             }
+            if $0 == .removals { destination.removalsWereAsked() }
             destination.kick()
         }
         await withTaskGroup(of: SafeBackupError?.self) { tasks in

@@ -17,6 +17,8 @@ struct RequestWork: Sendable {
         case jobs
         /// A person agreed to another source or destination.
         case accepted
+        /// Copies are to be removed.
+        case removals
     }
 
     func answer(_ verb: String, _ arguments: [[UInt8]]) async throws(SafeBackupError) -> (Answer, Effect) {
@@ -26,6 +28,7 @@ struct RequestWork: Sendable {
         case "resume": (try await pause(arguments, false), .jobs)
         case "accept": (try await accept(arguments), .accepted)
         case "verify": (try await verify(arguments), .jobs)
+        case "prune": (try await prune(arguments), .removals)
         default:
             throw SafeBackupError(
                 .invalidConfiguration, "This agent does not know the verb \(verb); is it an older release?",
@@ -38,6 +41,7 @@ struct RequestWork: Sendable {
         switch verb {
         case "accept": Array(arguments.prefix(1))
         case "verify": []
+        case "prune": Array(arguments.dropFirst().prefix(1))
         default: arguments
         }
     }

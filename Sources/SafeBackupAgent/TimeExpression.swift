@@ -39,6 +39,14 @@ package struct TimeExpression: Sendable, Hashable {
     }
 }
 
+extension TimeExpression {
+    /// `30d`, `1h 30min`; `nil` for what is no length of time, and for none.
+    package static func duration(_ text: String) -> Duration? {
+        var scan = TimeScanner(text)
+        return scan.duration()
+    }
+}
+
 /// A date and a time of day in some zone.
 package struct CivilTime: Sendable, Hashable {
     package var year: Int64
@@ -94,6 +102,19 @@ private struct TimeScanner {
     mutating func relative(before now: Timestamp) -> Timestamp? {
         if rest == "now" { return now }
         let isNegative = take("-")
+        guard let seconds = parts() else { return nil }
+        if !isNegative { guard takeWord() == "ago" else { return nil } }
+        return rest.isEmpty ? now + .seconds(-seconds) : nil
+    }
+
+    /// `1h30min`.
+    mutating func duration() -> Duration? {
+        guard let seconds = parts(), seconds > 0, rest.isEmpty else { return nil }
+        return .seconds(seconds)
+    }
+
+    /// Numbers with their units, in seconds.
+    private mutating func parts() -> Int64? {
         var seconds: Int64 = 0
         var hasPart = false
         while let count = number(), count <= 1_000_000_000 {
@@ -105,9 +126,7 @@ private struct TimeScanner {
             hasPart = true
             skipSpaces()
         }
-        guard hasPart, seconds <= 10_000_000_000 else { return nil }
-        if !isNegative { guard takeWord() == "ago" else { return nil } }
-        return rest.isEmpty ? now + .seconds(-seconds) : nil
+        return hasPart && seconds <= 10_000_000_000 ? seconds : nil
     }
 
     /// In seconds.
@@ -118,6 +137,7 @@ private struct TimeScanner {
         case "h", "hour", "hours": 3_600
         case "d", "day", "days": 86_400
         case "w", "week", "weeks": 604_800
+        case "y", "year", "years": 31_557_600
         default: nil
         }
     }

@@ -16,6 +16,7 @@ struct SafeBackup: AsyncParsableCommand {
         version: Release.version,
         subcommands: [
             RunCommand.self, StatusCommand.self, RestoreCommand.self, ListCommand.self, VerifyCommand.self,
+            PruneCommand.self,
             RetryCommand.self,
             ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,

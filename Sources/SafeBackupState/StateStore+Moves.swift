@@ -279,7 +279,7 @@ extension StateStore {
     }
 
     /// Something left the directories above `path`: those that are gone at the source may be empty now.
-    private func noteVacated(
+    func noteVacated(
         above path: RelativePath, _ pair: PairKey, _ connection: Connection
     ) throws(SafeBackupError) {
         for directory in path.ancestors.reversed() {

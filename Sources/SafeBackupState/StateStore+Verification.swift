@@ -147,10 +147,10 @@ extension StateStore {
         if location != job.location, try connection.copy(in: pair.destination, at: job.location) != nil { return nil }
         try connection.statement(
             """
-            UPDATE copy SET location = ?, role = 'current', versioned_at = NULL, size = ?, stored_at = ?, inode = ?,
+            UPDATE copy SET location = ?, role = 'current', versioned_at = NULL, size = ?, inode = ?,
                 mtime_ns = ?, adopted = ?, fuzzy = 0, damaged = 0 WHERE id = ?
             """
-        ).bind(job.location).bind(stored.size).bind(now).bind(bits: stored.inode).bind(stored.mtime)
+        ).bind(job.location).bind(stored.size).bind(bits: stored.inode).bind(stored.mtime)
             .bind(stored.isAdopted).bind(occupant.id).run()
         guard location != job.location else { return occupant.id }
         try connection.statement(

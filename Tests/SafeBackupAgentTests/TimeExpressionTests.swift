@@ -54,6 +54,15 @@ struct TimeExpressionTests {
         }
     }
 
+    @Test("A length of time is a number with its unit, or several")
+    func durations() {
+        #expect(TimeExpression.duration("30d") == .seconds(2_592_000))
+        #expect(TimeExpression.duration(" 1h 30min") == .seconds(5_400))
+        for text in ["", "30", "0d", "-1d", "1d ago", "1 month", "99999999999d"] {
+            #expect(TimeExpression.duration(text) == nil, "\(text)")
+        }
+    }
+
     @Test("A stamp in a version's name is read to the microsecond, as it was written")
     func stamp() throws {
         let time = Timestamp(microseconds: 1_795_000_000_123_456)
