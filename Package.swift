@@ -53,16 +53,15 @@ let package = Package(
         .target(
             name: "SafeBackupAgent",
             dependencies: [
-                "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState", "SafeBackupLocal",
-                "SafeBackupCapacity", system, logging,
+                "SafeBackupConfiguration", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState",
+                "SafeBackupLocal", "SafeBackupCapacity", system, logging,
             ],
             swiftSettings: strict),
         .executableTarget(
             name: "SafeBackupCLI",
             dependencies: [
-                "SafeBackupAgent", "SafeBackupCapacity", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch",
-                logging,
-                system,
+                "SafeBackupAgent", "SafeBackupCapacity", "SafeBackupConfiguration", "SafeBackupCore",
+                "SafeBackupSystem", "SafeBackupWatch", logging, system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],

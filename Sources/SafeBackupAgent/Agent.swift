@@ -1,48 +1,8 @@
 package import Logging
 package import SafeBackupCore
-import SafeBackupLocal
 import SafeBackupState
 package import SafeBackupSystem
-package import SafeBackupWatch
-package import SystemPackage
-
-/// What one agent does: which source goes to which destination, and how.
-package struct AgentSettings: Sendable {
-    package var source: FilePath
-    package var destination: FilePath
-    package var state: StateDirectory
-    package var excludes: ExcludeRules
-    /// Walk, save what differs, and end.
-    package var isOnce: Bool
-    /// Source and destination share a file system.
-    var isSameDevice: Bool
-    package var settle: SettlePolicy
-    package var backoff: BackoffPolicy
-    /// From the end of one walk of the source to the next, when nothing is known to be missing.
-    package var reconcileInterval = Duration.seconds(86_400)
-    /// After this time without work nothing below the destination stays open, so that it can be unmounted.
-    package var idleTime = Duration.seconds(10)
-
-    package init(
-        preflight: Preflight, state: StateDirectory, excludes: ExcludeRules, isOnce: Bool
-    ) {
-        source = preflight.source
-        destination = preflight.destination
-        self.state = state
-        self.excludes = excludes
-        self.isOnce = isOnce
-        isSameDevice = preflight.isSameDevice
-        settle = SettlePolicy()
-        backoff = BackoffPolicy()
-        if isOnce {
-            // Somebody waits for the end: what does not go by soon is reported, and tried again by the next run.
-            backoff.initial = .milliseconds(100)
-            backoff.maximum = .seconds(2)
-            backoff.attemptLimit = 5
-            settle.limit = .seconds(5)
-        }
-    }
-}
+import SystemPackage
 
 /// Jobs that are not done.
 package struct Waiting: Sendable {
@@ -68,7 +28,7 @@ package enum AgentResult: Sendable {
 /// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
 /// until it is told to stop.
 package final class Agent: Sendable {
-    private let settings: AgentSettings
+    private let wanted: Locked<Wanted>
     private let logger: Logger
     private let clock: WallClock
     private let io: ThreadExecutor
@@ -77,11 +37,29 @@ package final class Agent: Sendable {
     /// The open state of a run, for those who ask how it goes.
     let current = Locked<StateStore?>(nil)
 
+    /// The settings of this round, and of those that may follow it.
+    private struct Wanted {
+        var settings: AgentSettings
+        /// What the agent ran with before, until the newer ones have turned out to be usable.
+        var former: AgentSettings?
+        /// Newer settings came, and the round that has the older ones is to end.
+        var isReloading = false
+        /// The settings that came last could not be used.
+        var areRefused = false
+        /// Ends the round.
+        var stop: StopSignal?
+    }
+
+    /// The settings that came last could not be used, and the agent runs with those before them.
+    package var hasRefusedSettings: Bool { wanted.withLock { $0.areRefused } }
+
+    private var settings: AgentSettings { wanted.withLock { $0.settings } }
+
     /// Throws `exhausted` when the system gives no threads.
     package init(
         settings: AgentSettings, logger: Logger, clock: WallClock = .system, ioThreads: Int
     ) throws(SafeBackupError) {
-        self.settings = settings
+        wanted = Locked(Wanted(settings: settings))
         self.logger = logger
         self.clock = clock
         do throws(Errno) {
@@ -93,6 +71,22 @@ package final class Agent: Sendable {
 
     /// Asks for an orderly end: watching stops, groups in flight end or are given back, the state is closed.
     package func requestStop() { stop.request() }
+
+    /// Goes on with other settings: what is under way ends or is given back, as at a stop, and begins again with them. The
+    /// queue stays, and the walk at the beginning finds what changed in between. The state's directory stays too. If the
+    /// settings turn out not to be usable, the agent goes on with those that it had.
+    package func reload(_ settings: AgentSettings) {
+        let stop = wanted.withLock { wanted in
+            wanted.former = wanted.former ?? wanted.settings
+            let state = wanted.settings.state
+            wanted.settings = settings
+            wanted.settings.state = state
+            wanted.isReloading = true
+            wanted.areRefused = false
+            return wanted.stop
+        }
+        stop?.request()
+    }
 
     package var isStopping: Bool { stop.isRequested }
 
@@ -124,8 +118,7 @@ package final class Agent: Sendable {
         defer { current.withLock { $0 = nil } }
         await note(
             "started",
-            "Release \(Release.version) saves \(printable(settings.source.bytes)) to "
-                + "\(printable(settings.destination.bytes))\(settings.isOnce ? ", once" : "")", in: store)
+            "Release \(Release.version) saves \(settings.summary)\(settings.isOnce ? ", once" : "")", in: store)
         let result: Result<AgentResult, SafeBackupError>
         do throws(SafeBackupError) {
             result = .success(try await runRounds(with: store, opened.1, ready: ready))
@@ -159,7 +152,8 @@ package final class Agent: Sendable {
         }
     }
 
-    /// One round, and another each time the state turns out to be damaged: it is begun anew and rebuilt.
+    /// One round, and another each time the state turns out to be damaged, when it is begun anew and rebuilt, or other
+    /// settings came.
     private func runRounds(
         with store: StateStore, _ first: OpenReport, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
@@ -170,13 +164,24 @@ package final class Agent: Sendable {
             if !isAnnounced.value { ready() }
             isAnnounced.set(true)
         }
-        for _ in 0..<4 {
+        var damages = 0
+        while damages < 4 {
             let failure: SafeBackupError
             do throws(SafeBackupError) {
-                return try await run(with: store, report, ready: announce)
+                let result = try await run(with: store, report, ready: announce)
+                guard goesOnReloaded() else { return result }
+                report.damagedMovedTo = nil
+                continue
             } catch {
                 failure = error
             }
+            // A round that is to end gives up on a state that cannot be written; the next one waits for it again.
+            let isGivenUp = failure.code == .stateFailed && failure.disposition != .permanent
+            if goesOnWithFormer(after: failure) || (isGivenUp && goesOnReloaded()) {
+                report.damagedMovedTo = nil
+                continue
+            }
+            damages += 1
             if failure.code == .stateFailed && stop.isRequested {
                 // What could not be written down was not called saved, and the next start's walk finds it.
                 logger.warning(
@@ -195,12 +200,42 @@ package final class Agent: Sendable {
                 + "another place with --state", disposition: .permanent)
     }
 
+    /// Whether the round ended because newer settings came; they are those of the next.
+    private func goesOnReloaded() -> Bool {
+        wanted.withLock { wanted in
+            defer { wanted.isReloading = false }
+            return wanted.isReloading && !stop.isRequested
+        }
+    }
+
+    /// Whether the round could not begin with the settings that came last; then the former ones are those of the next.
+    private func goesOnWithFormer(after failure: SafeBackupError) -> Bool {
+        if failure.code == .stateFailed || failure.code == .stateDamaged || stop.isRequested { return false }
+        let isFormer = wanted.withLock { wanted in
+            guard let former = wanted.former else { return false }
+            (wanted.settings, wanted.former, wanted.areRefused) = (former, nil, true)
+            return true
+        }
+        if isFormer {
+            logger.error(
+                .configurationRefused, "The new configuration cannot be used; the agent goes on with the one it had",
+                metadata: ["error.code": "\(failure.code)", "error": "\(failure.message)"])
+        }
+        return isFormer
+    }
+
     private func run(
         with store: StateStore, _ report: OpenReport, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
         // Ends this round: at a requested stop, or when the state turns out to be damaged and a new round begins.
         let stop = StopSignal()
         self.stop.onRequest { stop.request() }
+        let settings = wanted.withLock { wanted in
+            // What comes from now on ends this round.
+            wanted.isReloading = false
+            wanted.stop = stop
+            return wanted.settings
+        }
         if let moved = report.damagedMovedTo {
             logger.error(
                 .stateRebuilt,
@@ -214,196 +249,82 @@ package final class Agent: Sendable {
         let state = StateAccess(store: store, stop: stop, logger: logger)
         // Whoever starts the agent has perhaps mended what made jobs stuck while it was down.
         _ = try await state.durably { (store) throws(SafeBackupError) in try store.retry() }
-        let setup = PairSetup(settings: settings, state: state, io: io, clock: clock, logger: logger)
-        let pair: PairSetup.Pair
+        let units: AgentUnits
         do throws(SafeBackupError) {
-            pair = try await setup.establish()
+            units = try await AgentUnits.make(
+                AgentUnits.Surroundings(
+                    settings: settings, state: state, io: io, clock: clock, stop: stop, logger: logger,
+                    progress: progress))
         } catch {
             guard settings.isOnce, error.isHolding else { throw error }
             return .held(error)
         }
-        let (sourceID, patterns) = (pair.source.id, settings.excludes.patterns)
-        try await state.durably { (store) throws(SafeBackupError) in
-            try store.setExcludeRules(sourceID, patterns)
-            try store.markStarted(sourceID)
-        }
-
-        let drains = Locked<[DestinationUnit]>([])
-        var sourceSettings = SourceUnit.Settings(
-            path: settings.source, excludes: settings.excludes, state: settings.state.path,
-            destination: settings.destination, settle: settings.settle)
-        sourceSettings.reconcileInterval = settings.reconcileInterval
-        sourceSettings.declaredType = VolumeType.declaredForTests
-        let source = SourceUnit(
-            record: pair.source, destinations: [pair.destination.id], settings: sourceSettings,
-            state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress,
-            queued: { for unit in drains.withLock({ $0 }) { unit.kick() } })
-        let destination = DestinationUnit(
-            id: pair.destination.id, local: pair.local, state: state,
-            sources: [source.id: source], io: io, clock: clock, stop: stop, backoff: settings.backoff,
-            limits: DestinationUnit.GroupLimits(), requeuesFuzzy: !settings.isOnce, idleTime: settings.idleTime,
-            logger: logger, progress: progress)
-        drains.withLock { $0 = [destination] }
-        // They know each other; the next round must not meet this one's locks.
-        defer { drains.withLock { $0 = [] } }
-        let keeper = CatalogueKeeper(
-            unit: destination, source: source, stateDirectory: settings.state.path,
-            state: state, io: io, clock: clock, logger: logger)
-        stop.onRequest { pair.local.interrupt() }
-        if settings.isOnce {
-            let result: Result<AgentResult, SafeBackupError>
-            do throws(SafeBackupError) {
-                result = .success(try await runOnce(source, destination, keeper, state, stop))
-            } catch {
-                result = .failure(error)
-            }
-            await destination.letGo()
-            return try result.get()
-        }
-        return try await runOn(source, destination, keeper, state, stop, ready: ready)
-    }
-
-    // MARK: Once
-
-    private func runOnce(
-        _ source: SourceUnit, _ destination: DestinationUnit, _ keeper: CatalogueKeeper, _ state: StateAccess,
-        _ stop: StopSignal
-    ) async throws(SafeBackupError) -> AgentResult {
-        if try await isPaused(source, destination, state) { return try await walkPaused(source, state) }
+        // They can be used.
+        wanted.withLock { if !$0.isReloading { $0.former = nil } }
+        let result: Result<AgentResult, SafeBackupError>
         do throws(SafeBackupError) {
-            try await destination.attach()
+            if settings.isOnce {
+                result = .success(try await OnceRun(units: units, state: state, stop: stop, logger: logger).run())
+            } else {
+                result = .success(try await runOn(units, state, stop, ready: ready))
+            }
         } catch {
-            return try await held(error, destination: destination.id, state)
+            result = .failure(error)
         }
-        let last = Shared<Int64?>(nil)
-        let walkFailure = Shared<SafeBackupError?>(nil)
-        let drainFailure = Shared<SafeBackupError?>(nil)
-        await withTaskGroup(of: Void.self) { tasks in
-            tasks.addTask {
-                do throws(SafeBackupError) {
-                    try await source.walkOnce()
-                } catch {
-                    walkFailure.set(error)
-                    // Nothing of a source that is not the known one is saved.
-                    last.set(-1)
-                    destination.kick()
-                    return
-                }
-                do throws(SafeBackupError) {
-                    let sequence = try await state.durably { (store) throws(SafeBackupError) in
-                        try store.newestSequence()
-                    }
-                    last.set(sequence)
-                } catch {
-                    walkFailure.set(error)
-                    last.set(-1)
-                }
-                destination.kick()
-            }
-            tasks.addTask {
-                do throws(SafeBackupError) {
-                    try await destination.drainOnce(upTo: { last.value }, sourceFailed: { walkFailure.set($0) })
-                } catch {
-                    drainFailure.set(error)
-                }
-            }
-        }
-        if let failure = walkFailure.value {
-            guard failure.isHolding else { throw failure }
-            try await Holding(.source(source.id), state: state, logger: logger).begin(failure)
-            await destination.local.detach()
-            return .held(failure)
-        }
-        if let failure = drainFailure.value {
-            return try await held(failure, destination: destination.id, state)
-        }
-        if !stop.isRequested { try await keeper.export(after: .zero) }
-        await destination.local.detach()
-        if stop.isRequested, let waiting = try await leftOver(state) { return .stopped(waiting) }
-        let unsaved = try await state.durably { (store) throws(SafeBackupError) in
-            UnsavedReport(try store.unsavedReport(limit: UnsavedReport.limit))
-        }
-        return unsaved.isComplete ? .complete : .incomplete(unsaved)
-    }
-
-    /// What a run that was stopped leaves to do; `nil` if that is nothing, as the stop came after its work.
-    private func leftOver(_ state: StateAccess) async throws(SafeBackupError) -> Int? {
-        try await state.durably { (store) throws(SafeBackupError) in
-            let counts = try store.counts()
-            let waiting = counts.pending + counts.leased
-            let isWalked = try store.sources().allSatisfy {
-                !$0.isActive || $0.lastReconcileAt != nil && !$0.isDesynced
-            }
-            return waiting == 0 && isWalked ? nil : waiting
-        }
-    }
-
-    private func isPaused(
-        _ source: SourceUnit, _ destination: DestinationUnit, _ state: StateAccess
-    ) async throws(SafeBackupError) -> Bool {
-        let (from, to) = (source.id, destination.id)
-        return try await state.durably { (store) throws(SafeBackupError) in
-            let isSourcePaused = try store.sources().contains { $0.id == from && $0.pausedAt != nil }
-            let isDestinationPaused = try store.destinations().contains { $0.id == to && $0.pausedAt != nil }
-            return isSourcePaused || isDestinationPaused
-        }
-    }
-
-    /// What differs is queued, as by a running agent; nothing is saved, and the destination is not touched.
-    private func walkPaused(_ source: SourceUnit, _ state: StateAccess) async throws(SafeBackupError) -> AgentResult {
-        do throws(SafeBackupError) {
-            try await source.walkOnce()
-        } catch {
-            guard error.isHolding else { throw error }
-            let id = source.id
-            try await state.durably { (store) throws(SafeBackupError) in _ = try store.hold(.source(id), error) }
-            return .held(error)
-        }
-        let counts = try await state.durably { (store) throws(SafeBackupError) in try store.counts() }
-        return .paused(counts.pending + counts.leased)
-    }
-
-    private func held(
-        _ error: SafeBackupError, destination: DestinationID, _ state: StateAccess
-    ) async throws(SafeBackupError) -> AgentResult {
-        guard error.disposition == .destinationUnavailable else { throw error }
-        try await state.durably { (store) throws(SafeBackupError) in
-            _ = try store.hold(.destination(destination), error)
-        }
-        return .held(error)
+        await units.close()
+        return try result.get()
     }
 
     // MARK: On and on
 
     private func runOn(
-        _ source: SourceUnit, _ destination: DestinationUnit, _ keeper: CatalogueKeeper, _ state: StateAccess,
-        _ stop: StopSignal, ready: @escaping @Sendable () -> Void
+        _ units: AgentUnits, _ state: StateAccess, _ stop: StopSignal, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
         let failure = Locked<SafeBackupError?>(nil)
         let requests = RequestDesk(state: state, directory: settings.state, io: io, stop: stop, logger: logger) {
             if $0 == .accepted {
-                source.lookAgain()
-                destination.sourceWasAccepted()
+                for source in units.sources { source.lookAgain() }
+                for destination in units.destinations { destination.sourceWasAccepted() }
             }
-            if $0 == .removals { destination.removalsWereAsked() }
-            destination.kick()
+            if $0 == .removals { for destination in units.destinations { destination.removalsWereAsked() } }
+            for destination in units.destinations { destination.kick() }
+        }
+        // With several, one that is held does not keep the agent from being ready.
+        let isOnly = units.sources.count == 1
+        let awaited = Locked(units.sources.count)
+        let oneIsReady: @Sendable () -> Void = {
+            let left = awaited.withLock { count in
+                count -= 1
+                return count
+            }
+            if left == 0 { ready() }
         }
         await withTaskGroup(of: SafeBackupError?.self) { tasks in
-            tasks.addTask {
-                do throws(SafeBackupError) { try await source.run(ready: ready) } catch { return error }
-                return nil
+            for source in units.sources {
+                tasks.addTask {
+                    do throws(SafeBackupError) {
+                        try await source.run(isReadyWhenHeld: !isOnly, ready: oneIsReady)
+                    } catch {
+                        return error
+                    }
+                    return nil
+                }
             }
-            tasks.addTask {
-                do throws(SafeBackupError) { try await destination.run() } catch { return error }
-                return nil
+            for destination in units.destinations {
+                tasks.addTask {
+                    do throws(SafeBackupError) { try await destination.run() } catch { return error }
+                    return nil
+                }
             }
             tasks.addTask {
                 do throws(SafeBackupError) { try await requests.run() } catch { return error }
                 return nil
             }
-            tasks.addTask {
-                do throws(SafeBackupError) { try await keeper.run(stop: stop) } catch { return error }
-                return nil
+            for keeper in units.keepers {
+                tasks.addTask {
+                    do throws(SafeBackupError) { try await keeper.run(stop: stop) } catch { return error }
+                    return nil
+                }
             }
             for await problem in tasks {
                 guard let problem else { continue }

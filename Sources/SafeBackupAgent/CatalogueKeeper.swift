@@ -9,7 +9,7 @@ import SystemPackage
 /// while there is work and sooner when it has come to rest. A bare machine restores from it, and a lost state is rebuilt from it.
 struct CatalogueKeeper: Sendable {
     let unit: DestinationUnit
-    let source: SourceUnit
+    let sources: [SourceUnit]
     let stateDirectory: FilePath
     let state: StateAccess
     let io: ThreadExecutor
@@ -52,28 +52,30 @@ struct CatalogueKeeper: Sendable {
         }
     }
 
-    /// Whether the destination has once held everything that a walk found.
-    private static func noteFullSave(
-        of source: SourceUnit, at destination: DestinationID, _ store: isolated StateStore
+    /// Whether the destination has once held everything that a walk found of a source.
+    private static func noteFullSaves(
+        of sources: [SourceUnit], at destination: DestinationID, _ store: isolated StateStore
     ) throws(SafeBackupError) -> Bool {
-        let isKnown = try store.pairs().contains {
-            $0.source == source.id && $0.destination == destination && $0.firstSaveAt != nil
+        let pairs = try store.pairs().filter { $0.destination == destination && $0.firstSaveAt != nil }
+        let known = Set(pairs.map(\.source))
+        var isAnySaved = !known.isEmpty
+        for source in sources where !known.contains(source.id) {
+            guard let last = source.walkedSequence,
+                try store.outstanding(destination, of: source.id, upTo: last).isEmpty
+            else { continue }
+            try store.markFullSave(source.id, destination)
+            isAnySaved = true
         }
-        if isKnown { return true }
-        guard let last = source.walkedSequence, try store.outstanding(destination, upTo: last).isEmpty else {
-            return false
-        }
-        try store.markFullSave(source.id, destination)
-        return true
+        return isAnySaved
     }
 
     /// Writes a catalogue copy if the catalogue changed since the last, and that is older than `interval`.
     func export(after interval: Duration) async throws(SafeBackupError) {
-        let (destination, source, local) = (unit.id, source, unit.local)
+        let (destination, sources, local) = (unit.id, sources, unit.local)
         let (record, isFullySaved, newest) = try await state.durably { (store) throws(SafeBackupError) in
             (
                 try store.destinations().first { $0.id == destination },
-                try Self.noteFullSave(of: source, at: destination, store), try store.newestSequence()
+                try Self.noteFullSaves(of: sources, at: destination, store), try store.newestSequence()
             )
         }
         guard let record, isFullySaved else { return }

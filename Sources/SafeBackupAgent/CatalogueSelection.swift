@@ -15,6 +15,8 @@ struct CatalogueSelection {
         var root: FilePath
         var sentinel: String?
         var isActive: Bool
+        /// What its copies lie under.
+        var prefix: RelativePath
     }
 
     let reader: any CatalogueReading
@@ -25,9 +27,16 @@ struct CatalogueSelection {
     /// Of the catalogue copy, which may be older than the backup; `nil` for the state's own.
     let exportedAt: Timestamp?
 
-    /// By the local state.
+    private init(_ reader: any CatalogueReading, _ choices: [Choice], root: FilePath, exportedAt: Timestamp?) {
+        self.reader = reader
+        self.choices = choices
+        self.root = root
+        self.exportedAt = exportedAt
+    }
+
+    /// By the local state: one for each destination, those that lack the least first.
     /// - Throws: `stateFailed` if it has saved nothing, `invalidPath` for a path that no source holds.
-    init(state directory: StateDirectory, paths: [[UInt8]]) throws(SafeBackupError) {
+    static func known(to directory: StateDirectory, paths: [[UInt8]]) throws(SafeBackupError) -> [CatalogueSelection] {
         try directory.requireState()
         let reader = try StateReader(in: directory.path)
         let status = try reader.status()
@@ -40,7 +49,7 @@ struct CatalogueSelection {
                 Choice(
                     source: source.id, destination: destination.id, path: source.path,
                     root: FilePath(bytes: destination.location), sentinel: destination.sentinel,
-                    isActive: pair.record.isActive))
+                    isActive: pair.record.isActive, prefix: pair.record.prefix))
         }
         // A path that was named in full tells its source; else it is one of those that the agent ran with last.
         let isNamed = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
@@ -51,26 +60,48 @@ struct CatalogueSelection {
         } else if chosen.contains(where: \.isActive) {
             chosen.removeAll { !$0.isActive }
         }
-        guard let first = chosen.first else {
-            throw SafeBackupError(
-                .stateFailed, "This state has saved nothing yet; name the backup with --from DESTINATION",
-                disposition: .permanent)
+        var selections: [CatalogueSelection] = []
+        for choice in Self.bestFirst(chosen, in: status)
+        where !selections.contains(where: { $0.choices[0].destination == choice.destination }) {
+            selections.append(
+                CatalogueSelection(
+                    reader, chosen.filter { $0.destination == choice.destination }, root: choice.root, exportedAt: nil))
         }
-        self.reader = reader
-        choices = chosen.filter { $0.destination == first.destination }
-        root = first.root
-        exportedAt = nil
+        if !selections.isEmpty { return selections }
+        throw SafeBackupError(
+            .stateFailed, "This state has saved nothing yet; name the backup with --from DESTINATION",
+            disposition: .permanent)
     }
 
-    private init(copy: CatalogueFileReader, destination: FilePath) throws(SafeBackupError) {
-        reader = copy
-        choices = try copy.catalogueSources().map { source in
-            Choice(
-                source: source.id, destination: CatalogueFileReader.destination, path: source.path, root: destination,
-                sentinel: nil, isActive: true)
+    /// Destinations that lack the least first.
+    private static func bestFirst(_ choices: [Choice], in status: StateStatus) -> [Choice] {
+        func lack(_ choice: Choice) -> (Int, Int) {
+            let destination = status.destinations.first { $0.record.id == choice.destination }
+            guard let destination else { return (1, .max) }
+            let counts = destination.counts
+            return (destination.record.hold == nil ? 0 : 1, counts.pending + counts.leased + counts.stuck)
         }
-        root = destination
-        exportedAt = copy.header.exportedAt
+        return choices.enumerated().sorted { left, right in
+            let (first, second) = (lack(left.element), lack(right.element))
+            return first == second ? left.offset < right.offset : first < second
+        }.map(\.element)
+    }
+
+    /// The first whose backup is there.
+    /// - Throws: what is wrong with the first of them, if none is.
+    static func firstThatIsThere(
+        _ selections: [CatalogueSelection]
+    ) throws(SafeBackupError) -> (selection: CatalogueSelection, backup: ConfinedDirectory) {
+        var failure: SafeBackupError?
+        for selection in selections {
+            do throws(SafeBackupError) {
+                return (selection, try selection.openBackup())
+            } catch {
+                failure = failure ?? error
+            }
+        }
+        throw failure
+            ?? SafeBackupError(.stateFailed, "This state has saved nothing yet", disposition: .permanent)
     }
 
     /// By the newest whole catalogue copy in the destination; `nil` if there is none. Also why others are not used.
@@ -82,7 +113,14 @@ struct CatalogueSelection {
             of: [catalogue.appending("a.db"), catalogue.appending("b.db")])
         let notes = refused.map { "A catalogue copy is not used: \($0.error.message)" }
         guard let newest else { return (nil, notes) }
-        return (try CatalogueSelection(copy: newest, destination: destination), notes)
+        let choices = try newest.catalogueSources().map { source in
+            Choice(
+                source: source.id, destination: CatalogueFileReader.destination, path: source.path, root: destination,
+                sentinel: nil, isActive: true, prefix: source.prefix ?? .root)
+        }
+        return (
+            CatalogueSelection(newest, choices, root: destination, exportedAt: newest.header.exportedAt), notes
+        )
     }
 
     /// The backup that the catalogue tells of.
@@ -118,6 +156,23 @@ struct CatalogueSelection {
             }
         }
         return wanted
+    }
+
+    /// Below one target, the trees of several sources would be one.
+    /// - Throws: `invalidPath` if the paths mean more than one source.
+    func refuseMixing(_ paths: [[UInt8]]) throws(SafeBackupError) {
+        let sources = Set(choices.map(\.path))
+        if sources.count < 2 { return }
+        let isAbsolute = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
+        let wanted = try paths.map { path throws(SafeBackupError) in
+            try SourcePath.resolveArgument(path, choices.map { ($0.path, $0.path) }).map(\.source)
+        }
+        if isAbsolute, Set(wanted.joined()).count == 1 { return }
+        let names = sources.map { printable($0) }.sorted().joined(separator: ", ")
+        throw SafeBackupError(
+            .invalidPath,
+            "The backup holds several sources (\(names)); restore from one at a time, by absolute paths",
+            disposition: .permanent)
     }
 
     /// What a person must know who asks for a time: `isBefore`, if nothing of the source was saved by then.

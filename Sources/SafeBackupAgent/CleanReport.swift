@@ -1,5 +1,7 @@
+import Glibc
 package import SafeBackupCapacity
 package import SafeBackupCore
+import SafeBackupState
 import SafeBackupSystem
 package import SystemPackage
 
@@ -99,16 +101,31 @@ package struct CleanReport: Sendable, Encodable {
         return CleanReport(plan: plan, of: directory.bytes, isBestEffort: configuration.removesWhatItCan)
     }
 
-    /// A number of bytes with its unit, as `20GiB` or `1.5 TB`; `nil` if it is none.
-    package static func size(_ text: String) -> ByteCount? {
-        let digits = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
-        let unit = text.dropFirst(digits.count).drop { $0 == " " }
-        let units: [String: Double] = [
-            "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 0x1p10, "MiB": 0x1p20, "GiB": 0x1p30,
-            "TiB": 0x1p40, "PiB": 0x1p50, "K": 0x1p10, "M": 0x1p20, "G": 0x1p30, "T": 0x1p40,
-        ]
-        guard let number = Double(digits), let factor = units[String(unit)] else { return nil }
-        return Int64(exactly: (number * factor).rounded()).map(ByteCount.init)
+    /// What holds no backups: the agent's sources and its state with all in them, and the home directory itself.
+    /// - Parameters:
+    ///   - directory: `nil`: there is no place where a state could be.
+    ///   - coversSources: `false`: a directory in a source may be cleaned.
+    package static func protected(
+        by directory: StateDirectory?, home: UnsafePointer<CChar>?, coversSources: Bool
+    ) throws(SafeBackupError) -> [ProtectedDirectory] {
+        var all: [ProtectedDirectory] = []
+        if let home { all.append(ProtectedDirectory(FilePath(platformString: home), "your home", coversInside: false)) }
+        guard let directory, directory.hasState else { return all }
+        all.append(ProtectedDirectory(directory.path, "the state of the agent"))
+        let sources: [SourceRecord]
+        do throws(SafeBackupError) {
+            sources = try StateReader(in: directory.path).sources()
+        } catch {
+            // Another user's agent: what that one saves is not this user's to remove either.
+            if error.systemError == EACCES { return all }
+            throw error
+        }
+        for source in sources {
+            all.append(
+                ProtectedDirectory(
+                    FilePath(bytes: source.path), "a source of the agent", coversInside: coversSources))
+        }
+        return all
     }
 
     private init(

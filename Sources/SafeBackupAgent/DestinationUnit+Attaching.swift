@@ -9,6 +9,7 @@ import SystemPackage
 extension DestinationUnit {
     /// Opens the destination if its sentinel is there, and brings catalogue and disk together.
     func attach() async throws(SafeBackupError) {
+        try await setup.run()
         let sentinel = try await knownSentinel()
         try takeClaim(sentinel)
         try await local.attach(expecting: sentinel)
@@ -94,7 +95,8 @@ extension DestinationUnit {
         isResting.set(false)
         door.shut()
         await local.detach()
-        if error.disposition == .destinationUnavailable { return try await holding.begin(error) }
+        // One that was never seen may turn out to be somebody else's, which only a person can change.
+        if error.disposition == .destinationUnavailable || !setup.isDone { return try await holding.begin(error) }
         logger.error(
             .destinationFailed, "The destination failed; it is tried again",
             metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])

@@ -19,6 +19,8 @@ package final class DestinationUnit: Sendable {
 
     let id: DestinationID
     let local: LocalDestination
+    /// What must be done before the destination can be attached for the first time.
+    let setup: DestinationSetup
     let state: StateAccess
     let sources: [SourceID: SourceUnit]
     let io: ThreadExecutor
@@ -55,13 +57,14 @@ package final class DestinationUnit: Sendable {
     let isSentinelStale = Shared(true)
 
     init(
-        id: DestinationID, local: LocalDestination, state: StateAccess,
+        id: DestinationID, local: LocalDestination, setup: DestinationSetup, state: StateAccess,
         sources: [SourceID: SourceUnit], io: ThreadExecutor, clock: WallClock, stop: StopSignal,
         backoff: BackoffPolicy, limits: GroupLimits, requeuesFuzzy: Bool, idleTime: Duration,
         logger: Logger, progress: Progress
     ) {
         self.id = id
         self.local = local
+        self.setup = setup
         self.state = state
         self.sources = sources
         self.io = io
@@ -124,44 +127,56 @@ package final class DestinationUnit: Sendable {
         }
     }
 
-    /// Drains until no job up to `sequence` is left that could still be done now, or a source is away while some are:
-    /// `sourceFailed` is told why, and its jobs wait.
+    /// Drains until no job is left that could still be done now, of each source up to the sequence that `sequence` tells
+    /// as soon as the source was walked. Of a source that is away while some are left `sourceFailed` is told why; its jobs
+    /// wait.
     /// - Throws: the reason if the destination is away.
     func drainOnce(
-        upTo sequence: @Sendable () -> Int64?, sourceFailed: @Sendable (SafeBackupError) -> Void
+        upTo sequence: @Sendable (SourceID) -> Int64?,
+        sourceFailed: @Sendable (SourceUnit, SafeBackupError) async -> Void
     ) async throws(SafeBackupError) {
         stop.onRequest { self.wake.signal() }
         let id = id
         try await drain { () throws(SafeBackupError) in
-            guard let sequence = sequence() else { return false }
-            let left = try await self.state.durably { (store) throws(SafeBackupError) in
-                try store.outstanding(id, upTo: sequence)
+            var left = Outstanding.nothing
+            for source in self.sources.keys {
+                guard let last = sequence(source) else { return false }
+                let its = try await self.state.durably { (store) throws(SafeBackupError) in
+                    try store.outstanding(id, of: source, upTo: last)
+                }
+                left = left.and(its)
             }
-            if !left.hasUntried && !left.hasFailed { return true }
+            if left.isEmpty { return true }
             // Nobody else looks here, and its jobs would be put off without end.
-            if let failure = await self.failureOfSources() {
-                sourceFailed(failure)
-                return true
+            var hasFailed = false
+            for source in self.sources.values where sequence(source.id).map({ $0 >= 0 }) == true {
+                guard let failure = await self.failure(of: source) else { continue }
+                await sourceFailed(source, failure)
+                hasFailed = true
+            }
+            if hasFailed {
+                // What is left without it is asked at once.
+                self.wake.signal()
+                return false
             }
             if left.hasUntried { return false }
             return try await self.state.durably { (store) throws(SafeBackupError) in
                 // What only waits for space would be waited for without end.
                 return try store.unsavedReport(limit: 10_000).allSatisfy { entry in
-                    entry.state != .failing || entry.code == SafeBackupError.Code.destinationFull.rawValue
+                    entry.destination != id || entry.state != .failing
+                        || entry.code == SafeBackupError.Code.destinationFull.rawValue
                 }
             }
         }
     }
 
-    private func failureOfSources() async -> SafeBackupError? {
-        for source in sources.values {
-            do throws(SafeBackupError) {
-                try await source.verify()
-            } catch {
-                return error
-            }
+    private func failure(of source: SourceUnit) async -> SafeBackupError? {
+        do throws(SafeBackupError) {
+            try await source.verify()
+            return nil
+        } catch {
+            return error
         }
-        return nil
     }
 
     // MARK: Drain

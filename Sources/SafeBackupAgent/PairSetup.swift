@@ -6,14 +6,14 @@ import SafeBackupSystem
 import SafeBackupWatch
 import SystemPackage
 
-/// Brings a source, a destination and what the state knows of them together, before anything is drained: a new
+/// Brings sources, their destinations and what the state knows of them together, before anything is drained: a new
 /// destination is probed and gets its sentinel, a known one must show it, and a lost state is resumed from it.
 struct PairSetup: Sendable {
-    struct Pair: Sendable {
-        var source: SourceRecord
-        var destination: DestinationRecord
-        var sentinel: String
-        var local: LocalDestination
+    /// What is known of a source before it has a row.
+    struct SourceSeed: Sendable {
+        var path: [UInt8]
+        var uuid: String
+        var identity: RootIdentity
     }
 
     let settings: AgentSettings
@@ -22,82 +22,203 @@ struct PairSetup: Sendable {
     let clock: WallClock
     let logger: Logger
 
-    /// - Throws: `invalidConfiguration` or `destinationTaken` when the two cannot be a pair; a holding error when
-    ///   what is known is not there and nothing can be begun without it.
-    func establish() async throws(SafeBackupError) -> Pair {
-        let (settings, clock) = (settings, clock)
-        let machine = try await io.run { () throws(SafeBackupError) in try StateDirectory.machineIdentifier() }
-        let local = LocalDestination(
-            path: settings.destination, io: io, clock: clock,
-            writerProbe: WriterProbe(quiet: settings.settle.quiet, limit: settings.settle.limit))
-        let known = try await state.durably { (store) throws(SafeBackupError) in
-            (
-                try store.sources().first { $0.path == settings.source.bytes },
-                try store.destinations().first { $0.location == settings.destination.bytes }
-            )
+    // MARK: Sources
+
+    /// Of each source of the settings: as the state knows it, else as a destination's sentinel does, else as it is now.
+    /// - Throws: `invalidConfiguration` for one that nothing is known of and that is not there; what is wrong with a root.
+    func seeds() async throws(SafeBackupError) -> [SourceSeed] {
+        let machine = try await machine()
+        let known = try await state.durably { (store) throws(SafeBackupError) in try store.sources() }
+        let paths = settings.destinations.map(\.path)
+        let listed = await io.run { paths.flatMap { Self.listedSources(at: $0) } }.filter { $0.machine == machine }
+        var seeds: [SourceSeed] = []
+        for source in settings.sources {
+            let path = source.path.bytes
+            let entry = listed.first { $0.path == path }
+            seeds.append(try await seed(of: source.path, known.first { $0.path == path }, listed: entry))
         }
-        if let sentinel = known.1?.sentinel {
-            let source = try await knownOrNewSource(known.0, sentinelEntry: nil)
-            try await admit(source, machine: machine, to: sentinel, local)
-            return try await registered(source.path, source, sentinel, local)
+        return seeds
+    }
+
+    /// None of a destination that cannot be read: whoever needs it, says why.
+    private static func listedSources(at path: FilePath) -> [SentinelSource] {
+        do throws(SafeBackupError) {
+            return try LocalDestination.inspect(path).sentinel?.sources ?? []
+        } catch {
+            return []
+        }
+    }
+
+    private func seed(
+        of path: FilePath, _ record: SourceRecord?, listed entry: SentinelSource?
+    ) async throws(SafeBackupError) -> SourceSeed {
+        if let record { return SourceSeed(path: path.bytes, uuid: record.uuid, identity: record.identity) }
+        if let entry, let identity = entry.identity {
+            return SourceSeed(path: path.bytes, uuid: entry.id, identity: identity)
+        }
+        do throws(SafeBackupError) {
+            let identity = try await io.run { () throws(SafeBackupError) in
+                try SourceRoot(path: path, known: nil).identity
+            }
+            return SourceSeed(path: path.bytes, uuid: entry?.id ?? randomIdentifier(), identity: identity)
+        } catch {
+            // Nothing is known of it, so there is nothing to wait for.
+            guard error.code == .rootMissing else { throw error }
+            throw SafeBackupError(
+                .invalidConfiguration, "The source \(printable(path.bytes)) is not there; check the path",
+                disposition: .permanent)
+        }
+    }
+
+    private func machine() async throws(SafeBackupError) -> String {
+        try await io.run { () throws(SafeBackupError) in try StateDirectory.machineIdentifier() }
+    }
+
+    // MARK: Destinations
+
+    /// Whether the state knows by which sentinel the destination is known.
+    func isKnown(_ destination: AgentSettings.Destination) async throws(SafeBackupError) -> Bool {
+        let location = destination.path.bytes
+        return try await state.durably { (store) throws(SafeBackupError) in
+            try store.destinations().contains { $0.location == location && $0.sentinel != nil }
+        }
+    }
+
+    /// Makes the destination known to the state, and its sources known to the destination. May be called again after it
+    /// failed.
+    /// - Throws: `invalidConfiguration` or `destinationTaken` when they cannot go together; a holding error when what is
+    ///   known is not there and nothing can be begun without it.
+    func establish(
+        _ destination: AgentSettings.Destination, _ seeds: [SourceSeed], _ local: LocalDestination
+    ) async throws(SafeBackupError) {
+        let machine = try await machine()
+        let entries = destination.members.map { member in
+            let seed = seeds[member.source]
+            return SentinelSource(
+                id: seed.uuid, machine: machine, path: seed.path, identity: seed.identity, prefix: member.prefix)
+        }
+        let location = destination.path.bytes
+        let known = try await state.durably { (store) throws(SafeBackupError) in
+            try store.destinations().first { $0.location == location }
+        }
+        if let known, var sentinel = known.sentinel {
+            if let accepted = known.accepted, try await isFound(accepted, at: destination) {
+                // A crash ended the agent before the replacement was finished; see `DestinationUnit.knownSentinel`.
+                try await state.durably { (store) throws(SafeBackupError) in
+                    try store.finishReplacement(of: known.id)
+                }
+                sentinel = accepted
+            }
+            try await admit(entries, to: sentinel, destination, local)
+            try await register(destination, seeds, sentinel: sentinel)
+            return
         }
         let inspection = try await io.run { () throws(SafeBackupError) in
-            try LocalDestination.inspect(settings.destination)
+            try LocalDestination.inspect(destination.path)
         }
         if let sentinel = inspection.sentinel {
-            return try await resume(sentinel, machine: machine, known.0, local)
+            try await resume(sentinel, entries, destination, seeds, local)
+            return
         }
-        let source = try await knownOrNewSource(known.0, sentinelEntry: nil)
         let identifier = randomIdentifier()
-        let entry = sentinelEntry(of: source, machine: machine)
-        try await local.create(id: identifier, sources: [entry])
+        try await local.create(id: identifier, sources: entries)
         logger.notice(
             .destinationBegun,
             inspection.exists && !inspection.isEmpty
                 ? "The destination holds files already; identical ones are taken over, others are kept as versions"
                 : "The destination is new",
-            metadata: ["destination.path": "\(printable(settings.destination.bytes))"])
-        warnOfSharedDisk()
-        return try await registered(source.path, source, identifier, local)
+            metadata: ["destination.path": "\(printable(location))"])
+        warnOfSharedDisk(destination)
+        try await register(destination, seeds, sentinel: identifier)
+    }
+
+    private func isFound(
+        _ sentinel: String, at destination: AgentSettings.Destination
+    ) async throws(SafeBackupError) -> Bool {
+        try await io.run { () throws(SafeBackupError) in
+            try LocalDestination.inspect(destination.path).sentinel?.id == sentinel
+        }
     }
 
     /// No hold: some want just that. Told at each start.
-    private func warnOfSharedDisk() {
-        guard settings.isSameDevice else { return }
-        logger.warning(
-            .sameFileSystem,
-            "Source and destination lie on the same file system: one failing disk takes both; use another disk")
+    private func warnOfSharedDisk(_ destination: AgentSettings.Destination) {
+        for member in destination.members where member.isSameDevice {
+            logger.warning(
+                .sameFileSystem,
+                "Source and destination lie on the same file system: one failing disk takes both; use another disk",
+                metadata: [
+                    "source.path": "\(printable(settings.sources[member.source].path.bytes))",
+                    "destination.path": "\(printable(destination.path.bytes))",
+                ])
+        }
+    }
+
+    /// Checks that a known destination lists these sources, and lists those that it has room for.
+    private func admit(
+        _ entries: [SentinelSource], to sentinel: String, _ destination: AgentSettings.Destination,
+        _ local: LocalDestination
+    ) async throws(SafeBackupError) {
+        let listed = try await io.run { () throws(SafeBackupError) in
+            // Throws what holds it: nobody knows yet whether these may be saved there.
+            try local.lookNow(expecting: sentinel)
+            return try LocalDestination.inspect(destination.path).sentinel
+        }
+        guard let listed, listed.id == sentinel else { return }
+        warnOfSharedDisk(destination)
+        let new = try Self.unlisted(entries, in: listed.sources, at: destination.path)
+        if new.isEmpty { return }
+        try await local.attach(expecting: sentinel)
+        try await local.updateSentinel(sources: listed.sources + new)
+        await local.detach()
     }
 
     /// The destination's sentinel is there and this state does not know it: a lost state, or somebody else's.
     private func resume(
-        _ sentinel: Sentinel, machine: String, _ known: SourceRecord?, _ local: LocalDestination
-    ) async throws(SafeBackupError) -> Pair {
-        let path = settings.source.bytes
-        guard let entry = sentinel.sources.first(where: { $0.machine == machine && $0.path == path }) else {
-            if let other = sentinel.sources.first { throw taken(by: other) }
-            let source = try await knownOrNewSource(known, sentinelEntry: nil)
-            try await local.attach(expecting: sentinel.id)
-            try await local.updateSentinel(sources: [sentinelEntry(of: source, machine: machine)])
-            return try await registered(path, source, sentinel.id, local)
+        _ sentinel: Sentinel, _ entries: [SentinelSource], _ destination: AgentSettings.Destination,
+        _ seeds: [SourceSeed], _ local: LocalDestination
+    ) async throws(SafeBackupError) {
+        let new = try Self.unlisted(entries, in: sentinel.sources, at: destination.path)
+        let isOurs = new.count < entries.count
+        // Another state's, or another machine's: two agents would take turns in writing its catalogue.
+        if !isOurs, let other = sentinel.sources.first {
+            throw Self.taken(by: other, entries, at: destination.path)
         }
-        warnOfSharedDisk()
-        let source = try await knownOrNewSource(known, sentinelEntry: entry)
+        if isOurs { warnOfSharedDisk(destination) }
         // What ends the agent before the catalogue was read must not leave a destination that looks known: its history
         // would never be read.
-        let pair = try await registered(path, source, sentinel.id, local, isAdmitted: false)
+        let (id, sources) = try await register(destination, seeds, sentinel: nil)
+        try await local.attach(expecting: sentinel.id)
+        if isOurs {
+            try await readCatalogue(of: destination, id, Self.aliases(entries, sources, in: sentinel), local)
+        }
+        try await state.durably { (store) throws(SafeBackupError) in try store.setSentinel(sentinel.id, for: id) }
+        if !new.isEmpty { try await local.updateSentinel(sources: sentinel.sources + new) }
+        await local.detach()
+    }
+
+    /// This state's sources by the uuids that the sentinel has for them.
+    private static func aliases(
+        _ entries: [SentinelSource], _ sources: [SourceID], in sentinel: Sentinel
+    ) -> [String: SourceID] {
+        var aliases: [String: SourceID] = [:]
+        for (entry, source) in zip(entries, sources) {
+            if let listed = sentinel.sources.first(where: { $0.isSameTree(as: entry) }) { aliases[listed.id] = source }
+        }
+        return aliases
+    }
+
+    private func readCatalogue(
+        of destination: AgentSettings.Destination, _ id: DestinationID, _ aliases: [String: SourceID],
+        _ local: LocalDestination
+    ) async throws(SafeBackupError) {
         logger.notice(
             .destinationKnown, "The destination is known to an earlier state of this machine; its catalogue is read",
-            metadata: ["destination.path": "\(printable(settings.destination.bytes))"])
-        try await local.attach(expecting: sentinel.id)
+            metadata: ["destination.path": "\(printable(destination.path.bytes))"])
         let files = try await local.catalogues()
-        let id = pair.destination.id
-        let shown = settings.destination.appending(".safebackup").appending("catalogue")
+        let shown = destination.path.appending(".safebackup").appending("catalogue")
         Faults.reach("resuming")
         let imported = try await state.durably { (store) throws(SafeBackupError) in
-            let imported = try Self.importNewest(of: files, shownIn: shown, into: id, store)
-            try store.setSentinel(sentinel.id, for: id)
-            return imported
+            try Self.importNewest(of: files, shownIn: shown, into: id, knownAs: aliases, store)
         }
         for refusal in imported.refused {
             logger.warning(.catalogueUnusable, "A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
@@ -111,18 +232,17 @@ struct PairSetup: Sendable {
                 .catalogueMissing, "No finished catalogue is at the destination; every file is compared with the source"
             )
         }
-        await local.detach()
-        return pair
     }
 
     /// Tries the copies from the newest on; the older of the two is whole even if the newer one is damaged.
     private static func importNewest(
-        of files: [FilePath], shownIn directory: FilePath, into destination: DestinationID, _ store: isolated StateStore
+        of files: [FilePath], shownIn directory: FilePath, into destination: DestinationID,
+        knownAs aliases: [String: SourceID], _ store: isolated StateStore
     ) throws(SafeBackupError) -> (report: ImportReport?, refused: [String]) {
         var refused: [String] = []
         for file in files {
             do throws(SafeBackupError) {
-                return (try store.importCatalogue(file, into: destination), refused)
+                return (try store.importCatalogue(file, into: destination, knownAs: aliases), refused)
             } catch {
                 // A failing state, as against a failing file, ends the attempt.
                 if error.code == .stateFailed { throw error }
@@ -142,91 +262,76 @@ struct PairSetup: Sendable {
         return String(decoding: text[..<start] + Array(new.utf8) + text[(start + old.count)...], as: UTF8.self)
     }
 
-    /// Checks that a known destination lists this source, and lists it if there is room for it.
-    private func admit(
-        _ source: SourceSeed, machine: String, to sentinel: String, _ local: LocalDestination
-    ) async throws(SafeBackupError) {
-        let settings = settings
-        let listed: Sentinel?
-        do throws(SafeBackupError) {
-            listed = try await io.run { () throws(SafeBackupError) in
-                try LocalDestination.inspect(settings.destination).sentinel
+    // MARK: Who may share a destination
+
+    /// Those that the sentinel does not list yet.
+    /// - Throws: `destinationTaken` when a listed source leaves no room for them, `invalidConfiguration` when one is
+    ///   listed with another prefix.
+    private static func unlisted(
+        _ entries: [SentinelSource], in listed: [SentinelSource], at path: FilePath
+    ) throws(SafeBackupError) -> [SentinelSource] {
+        var new: [SentinelSource] = []
+        for entry in entries {
+            if let known = listed.first(where: { $0.isSameTree(as: entry) }) {
+                if known.prefix == entry.prefix { continue }
+                throw SafeBackupError(
+                    .invalidConfiguration,
+                    "\(printable(entry.path)) is saved \(place(known.prefix)) of \(printable(path.bytes)), not "
+                        + "\(place(entry.prefix)); give its prefix as it was, or another destination for it",
+                    disposition: .permanent)
             }
-        } catch {
-            // Away: the drain holds it and attaches it when it is back.
-            if error.isHolding { return }
-            throw error
+            // One agent is one machine's, and its prefixes neither nest nor are they the root.
+            let other = listed.first {
+                $0.machine != entry.machine || $0.prefix.isWithin(entry.prefix) || entry.prefix.isWithin($0.prefix)
+            }
+            if let other { throw taken(by: other, [entry], at: path) }
+            new.append(entry)
         }
-        guard let listed, listed.id == sentinel else { return }
-        warnOfSharedDisk()
-        if listed.sources.contains(where: { $0.machine == machine && $0.path == source.path }) { return }
-        if let other = listed.sources.first { throw taken(by: other) }
-        try await local.attach(expecting: sentinel)
-        try await local.updateSentinel(sources: [sentinelEntry(of: source, machine: machine)])
-        await local.detach()
+        return new
     }
 
-    private func taken(by other: SentinelSource) -> SafeBackupError {
-        SafeBackupError(
+    private static func place(_ prefix: RelativePath) -> String {
+        prefix.isRoot ? "at the top" : "under the prefix \(prefix)"
+    }
+
+    private static func taken(
+        by other: SentinelSource, _ entries: [SentinelSource], at path: FilePath
+    ) -> SafeBackupError {
+        let lies = other.prefix.isRoot ? "" : " under the prefix \(other.prefix)"
+        let wanted = entries.map { printable($0.path) }.joined(separator: ", ")
+        return SafeBackupError(
             .destinationTaken,
-            "The destination \(printable(settings.destination.bytes)) already holds the backup of "
-                + "\(printable(other.path)); use another directory for \(printable(settings.source.bytes))",
+            "The destination \(printable(path.bytes)) already holds the backup of \(printable(other.path))\(lies); use "
+                + "another directory for \(wanted)",
             disposition: .permanent)
     }
 
-    /// What is known of a source before it has a row.
-    struct SourceSeed: Sendable {
-        var path: [UInt8]
-        var uuid: String
-        var identity: RootIdentity
-        var device: UInt64?
-    }
+    // MARK: Rows
 
-    private func knownOrNewSource(
-        _ record: SourceRecord?, sentinelEntry: SentinelSource?
-    ) async throws(SafeBackupError) -> SourceSeed {
-        let path = settings.source
-        if let record {
-            return SourceSeed(path: path.bytes, uuid: record.uuid, identity: record.identity, device: nil)
-        }
-        if let sentinelEntry, let identity = sentinelEntry.identity {
-            return SourceSeed(path: path.bytes, uuid: sentinelEntry.id, identity: identity, device: nil)
-        }
-        do throws(SafeBackupError) {
-            let (identity, device) = try await io.run { () throws(SafeBackupError) in
-                let root = try SourceRoot(path: path, known: nil)
-                return (root.identity, root.status.device)
+    /// Rows for a destination and its sources. Without a sentinel the state does not know the destination yet: until it
+    /// does, the next start establishes it again.
+    @discardableResult
+    func register(
+        _ destination: AgentSettings.Destination, _ seeds: [SourceSeed], sentinel: String?
+    ) async throws(SafeBackupError) -> (destination: DestinationID, sources: [SourceID]) {
+        try await state.durably { (store) throws(SafeBackupError) in
+            let record = try store.registerDestination(location: destination.path.bytes, kind: "local")
+            var sources: [SourceID] = []
+            for member in destination.members {
+                let seed = seeds[member.source]
+                let source = try store.registerSource(path: seed.path, identity: seed.identity, uuid: seed.uuid)
+                try store.setPair(source.id, record.id, prefix: member.prefix)
+                sources.append(source.id)
             }
-            return SourceSeed(
-                path: path.bytes, uuid: sentinelEntry?.id ?? randomIdentifier(), identity: identity, device: device)
-        } catch {
-            // Nothing is known of it, so there is nothing to wait for.
-            guard error.code == .rootMissing else { throw error }
-            throw SafeBackupError(
-                .invalidConfiguration, "The source \(printable(path.bytes)) is not there; check the path",
-                disposition: .permanent)
+            if let sentinel { try store.setSentinel(sentinel, for: record.id) }
+            return (record.id, sources)
         }
     }
+}
 
-    /// Without `isAdmitted` the state does not know the destination's sentinel yet: until it does, the next start resumes
-    /// again.
-    private func registered(
-        _ path: [UInt8], _ seed: SourceSeed, _ sentinel: String, _ local: LocalDestination, isAdmitted: Bool = true
-    ) async throws(SafeBackupError) -> Pair {
-        let location = settings.destination.bytes
-        return try await state.durably { (store) throws(SafeBackupError) in
-            let source = try store.registerSource(path: path, identity: seed.identity, uuid: seed.uuid)
-            let destination = try store.registerDestination(location: location, kind: "local")
-            if isAdmitted { try store.setSentinel(sentinel, for: destination.id) }
-            try store.setPair(source.id, destination.id, prefix: .root)
-            try store.activate(pairs: [(source.id, destination.id)])
-            return Pair(source: source, destination: destination, sentinel: sentinel, local: local)
-        }
-    }
-
-    private func sentinelEntry(of seed: SourceSeed, machine: String) -> SentinelSource {
-        SentinelSource(id: seed.uuid, machine: machine, path: seed.path, identity: seed.identity, prefix: .root)
-    }
+extension SentinelSource {
+    /// The same directory of the same machine, whatever id a state gave it.
+    fileprivate func isSameTree(as other: SentinelSource) -> Bool { machine == other.machine && path == other.path }
 }
 
 /// 32 hexadecimal digits that nobody else has.

@@ -11,6 +11,7 @@ package struct Preflight: Sendable {
     /// Absolute, without links.
     package var destination: FilePath
     package var destinationExists: Bool
+    package var sourceExists: Bool
     /// The destination lies, or will lie, below the source.
     package var isDestinationInside = false
     /// The state directory lies, or will lie, below the source.
@@ -20,9 +21,10 @@ package struct Preflight: Sendable {
 
     /// - Parameter known: destinations that the state knows. One of them may be missing with its parent, as below the
     ///   mount point of a disk that the desktop mounts: it is waited for.
+    /// - Parameter mayBeAway: so may a destination that the state does not know.
     /// - Throws: `invalidConfiguration` when the two cannot be used together.
     package init(
-        source: [UInt8], destination: [UInt8], state: FilePath, known: [[UInt8]] = []
+        source: [UInt8], destination: [UInt8], state: FilePath, known: [[UInt8]] = [], mayBeAway: Bool = false
     ) throws(SafeBackupError) {
         guard !source.isEmpty, !destination.isEmpty else {
             throw Self.refusal("SOURCE and DESTINATION must not be empty")
@@ -30,15 +32,16 @@ package struct Preflight: Sendable {
         if destination.starts(with: Array("s3://".utf8)) {
             throw Self.refusal("S3 destinations are not part of this release; name a local directory")
         }
-        self.source = try Self.canonical(source, role: "source").path
-        (self.destination, destinationExists) = try Self.canonical(destination, role: "destination", known: known)
+        (self.source, sourceExists) = try Self.canonical(source, role: "source")
+        (self.destination, destinationExists) = try Self.canonical(
+            destination, role: "destination", known: known, mayBeAway: mayBeAway)
         let from = try Self.status(self.source, role: "source")
         let to = try Self.status(
             destinationExists ? self.destination : self.destination.removingLastComponent(), role: "destination")
         // Where a known one is away, its parent tells nothing of its disk.
         isSameDevice =
             from != nil && from?.device == to?.device
-            && (destinationExists || !known.contains(self.destination.bytes))
+            && (destinationExists || !(mayBeAway || known.contains(self.destination.bytes)))
         guard let from else { return }
         if let to, destinationExists, Self.isSame(from, to) {
             throw Self.refusal("Source and destination are the same directory \(printable(self.source.bytes))")
@@ -62,7 +65,7 @@ package struct Preflight: Sendable {
 
     /// The path without links and relative parts. A missing last component is kept as it is.
     private static func canonical(
-        _ text: [UInt8], role: String, known: [[UInt8]] = []
+        _ text: [UInt8], role: String, known: [[UInt8]] = [], mayBeAway: Bool = false
     ) throws(SafeBackupError) -> (path: FilePath, exists: Bool) {
         do throws(Errno) {
             return (try realPath(FilePath(bytes: text)), true)
@@ -82,7 +85,7 @@ package struct Preflight: Sendable {
             return (try realPath(plain.removingLastComponent()).appending(last), false)
         } catch {
             let resolved = resolvedAsFarAsPossible(plain)
-            if error == .noSuchFileOrDirectory && (role == "source" || known.contains(resolved.bytes)) {
+            if error == .noSuchFileOrDirectory && (role == "source" || mayBeAway || known.contains(resolved.bytes)) {
                 return (resolved, false)
             }
             throw refusal(

@@ -8,7 +8,9 @@ package final class Progress: Sendable {
         package var savedBytes: Int64 = 0
         /// Entries that the walks have seen.
         package var scanned = 0
-        package var isScanning = false
+        /// Walks that are under way.
+        fileprivate var scans = 0
+        package var isScanning: Bool { scans > 0 }
         /// Walks that ended.
         package var walks = 0
         package var current: String?
@@ -29,10 +31,11 @@ package final class Progress: Sendable {
 
     func scanned(_ entries: Int) { state.withLock { $0.scanned += entries } }
 
+    /// A walk begins or ends; several sources may be walked at once.
     func scanning(_ isScanning: Bool) {
         state.withLock { state in
-            if state.isScanning && !isScanning { state.walks += 1 }
-            state.isScanning = isScanning
+            if !isScanning { state.walks += 1 }
+            state.scans += isScanning ? 1 : -1
         }
     }
 

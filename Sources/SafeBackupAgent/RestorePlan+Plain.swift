@@ -13,17 +13,18 @@ extension RestorePlan {
         in backup: ConfinedDirectory,
         with restorer: inout Restorer
     ) throws(SafeBackupError) -> Int {
-        if start.components.first == Array(".safebackup".utf8) { return 0 }
+        if choice.prefix.appending(start).components.first == Array(".safebackup".utf8) { return 0 }
         var waiting = [start]
         var count = 0
         while let path = waiting.popLast() {
             let status: FileStatus
+            let location = choice.prefix.appending(path)
             do throws(Errno) {
-                status = try backup.status(of: path)
+                status = try backup.status(of: location)
                 if status.kind == .directory {
                     var leaves: [[UInt8]] = []
-                    try backup.openDirectory(path).forEachEntry { leaf, _ in leaves.append(leaf) }
-                    for leaf in leaves where !(path.isRoot && Self.ownNames.contains(leaf)) {
+                    try backup.openDirectory(location).forEachEntry { leaf, _ in leaves.append(leaf) }
+                    for leaf in leaves where !(location.isRoot && Self.ownNames.contains(leaf)) {
                         waiting.append(path.appending(leaf))
                     }
                 }
@@ -42,7 +43,7 @@ extension RestorePlan {
             if known.contains(where: { $0.endedAt == nil && $0.name.kind != .directory && status.kind != .directory }) {
                 continue
             }
-            restorer.restore(RestoreEntry(plain: path, status))
+            restorer.restore(RestoreEntry(plain: path, at: location, status))
             count += 1
         }
         return count
@@ -151,9 +152,10 @@ struct PlainLookup {
 
 extension RestoreEntry {
     /// As it lies in the backup, of which nothing more is known.
-    init(plain path: RelativePath, _ status: FileStatus) {
+    /// - Parameter location: where it lies; `nil`: under its path.
+    init(plain path: RelativePath, at location: RelativePath? = nil, _ status: FileStatus) {
         self.init(
-            path: path, kind: status.kind, location: status.kind == .directory ? nil : path,
+            path: path, kind: status.kind, location: status.kind == .directory ? nil : location ?? path,
             mtime: status.fingerprint.mtime,
             // A file's own are read with its attributes when it is opened.
             metadata: status.kind == .file ? nil : FileMetadata(mode: status.mode, uid: status.uid, gid: status.gid))

@@ -39,8 +39,10 @@ package struct RestorePlan: Sendable {
     /// By the local state. Throws `stateFailed` if there is none, `invalidPath` for a path that no source holds, and
     /// a holding error if the destination is not there.
     package func run(state directory: StateDirectory) throws(SafeBackupError) -> Result {
-        let selection = try CatalogueSelection(state: directory, paths: paths)
-        return try restore(by: selection, backup: try selection.openBackup(), notes: [])
+        let selections = try CatalogueSelection.known(to: directory, paths: paths)
+        let (selection, backup) = try CatalogueSelection.firstThatIsThere(selections)
+        let notes = selections.count > 1 ? ["From \(printable(selection.root.bytes))"] : []
+        return try restore(by: selection, backup: backup, notes: notes)
     }
 
     /// From the destination alone, on this or any other machine. Throws `invalidConfiguration` when a time is asked for
@@ -89,6 +91,7 @@ package struct RestorePlan: Sendable {
     private func restore(
         by selection: CatalogueSelection, backup: ConfinedDirectory, notes: [String]
     ) throws(SafeBackupError) -> Result {
+        try selection.refuseMixing(paths)
         let wanted = try selection.targets(paths)
         var notes = notes
         var told: Set<[UInt8]> = []
@@ -144,7 +147,7 @@ package struct RestorePlan: Sendable {
                 case .displaced(let version): location = version
                 case .newer(let status):
                     if time == nil {
-                        restorer.restore(RestoreEntry(plain: entry.path, status))
+                        restorer.restore(RestoreEntry(plain: entry.path, at: entry.copy?.location, status))
                     } else {
                         restorer.note(
                             entry.path,

@@ -228,6 +228,8 @@ package struct Restorer {
             }
             try publish(stage, as: entry.path.leaf, in: directory)
         } catch {
+            // Of what was read before it failed: the next file's digest is of that file alone.
+            _ = hash.finish()
             try directory.remove(stage)
             throw error
         }

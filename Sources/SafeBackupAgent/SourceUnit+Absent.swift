@@ -39,7 +39,7 @@ extension SourceUnit {
                 }
                 if absent.isEmpty { continue }
                 total += absent.count
-                let (now, limit) = (clock.now, settings.settle.limit)
+                let (now, limit) = (clock.now, settle(for: destination).limit)
                 let deletes = absent.map {
                     QueuedChange(
                         path: directory.appending($0), action: .delete, notBefore: now, settleLimit: limit,

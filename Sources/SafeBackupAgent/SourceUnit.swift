@@ -15,8 +15,9 @@ package final class SourceUnit: Sendable {
         package var excludes: ExcludeRules
         /// Left out if they lie below the source.
         package var state: FilePath
-        package var destination: FilePath
-        package var settle: SettlePolicy
+        /// Of the whole agent: what one source writes must not be saved by another.
+        package var destinations: [FilePath]
+        package var settle: [DestinationID: SettlePolicy]
         /// From the end of one walk to the next, when nothing is known to be missing.
         package var reconcileInterval = Duration.seconds(86_400)
         /// Taken for the type of the source's file system.
@@ -109,8 +110,9 @@ package final class SourceUnit: Sendable {
 
     // MARK: Continuous
 
-    /// Watches until the stop is requested; `ready` is called when all watches are in place for the first time.
-    func run(ready: @Sendable @escaping () -> Void) async throws(SafeBackupError) {
+    /// Watches until the stop is requested; `ready` is called when all watches are in place for the first time, or, with
+    /// `isReadyWhenHeld`, when the source is found to be held before.
+    func run(isReadyWhenHeld: Bool = false, ready: @Sendable @escaping () -> Void) async throws(SafeBackupError) {
         let isAnnounced = Atomic(false)
         // What an agent said that was killed.
         try await noteUnwatched()
@@ -131,6 +133,7 @@ package final class SourceUnit: Sendable {
                         .sourceFailed, "The source cannot be watched now; it is tried again",
                         metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
                 }
+                if isReadyWhenHeld, !isAnnounced.exchange(true, ordering: .acquiringAndReleasing) { ready() }
                 await pausing.wait(atMost: .seconds(2))
             }
         }
@@ -195,7 +198,9 @@ package final class SourceUnit: Sendable {
     func filter(for root: SourceRoot) -> TreeFilter {
         var own: [FileIdentity: SkipReason] = [:]
         // Asked each time, because both may have been made, or mounted, since the last.
-        for (path, reason) in [(settings.state, SkipReason.ownState), (settings.destination, .ownDestination)] {
+        // A source may be the destination of another one.
+        let destinations = settings.destinations.filter { $0 != settings.path }.map { ($0, SkipReason.ownDestination) }
+        for (path, reason) in [(settings.state, SkipReason.ownState)] + destinations {
             do throws(Errno) {
                 own[FileIdentity(try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status())] = reason
             } catch {
@@ -340,17 +345,19 @@ package final class SourceUnit: Sendable {
         _ changes: [Change], _ renames: [RelativePath: RelativePath]
     ) async throws(SafeBackupError) {
         let now = clock.now
-        let (id, destinations, settle) = (id, destinations, settings.settle)
-        let queuedChanges = changes.map { change in
-            QueuedChange(
-                path: change.path, action: change.kind == .vanished ? .delete : .store,
-                notBefore: settle.notBefore(for: change.kind, now: now), settleLimit: settle.limit,
-                isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes,
-                origin: change.kind == .vanished || change.isDirectory ? nil : renames[change.path])
+        let id = id
+        let batches = destinations.map { destination in
+            let settle = settle(for: destination)
+            let queued = changes.map { change in
+                QueuedChange(
+                    path: change.path, action: change.kind == .vanished ? .delete : .store,
+                    notBefore: settle.notBefore(for: change.kind, now: now), settleLimit: settle.limit,
+                    isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes,
+                    origin: change.kind == .vanished || change.isDirectory ? nil : renames[change.path])
+            }
+            return (destination: destination, changes: queued)
         }
-        try await state.durably { (store) throws(SafeBackupError) in
-            _ = try store.enqueue(destinations.map { ($0, queuedChanges) }, source: id)
-        }
+        try await state.durably { (store) throws(SafeBackupError) in _ = try store.enqueue(batches, source: id) }
         queued()
     }
 
@@ -509,7 +516,9 @@ package final class SourceUnit: Sendable {
     }
 
     /// What changed longer ago than this was told, or looked at, if it ever will be.
-    private var quietTime: Duration { settings.settle.limit * 2 + .seconds(60) }
+    private var quietTime: Duration { (destinations.map { settle(for: $0).limit }.max() ?? .zero) * 2 + .seconds(60) }
+
+    func settle(for destination: DestinationID) -> SettlePolicy { settings.settle[destination] ?? SettlePolicy() }
 }
 
 /// With one decimal.

@@ -35,6 +35,8 @@ package struct StatusReport: Sendable, Encodable {
     package struct Destination: Sendable, Encodable {
         package var location: String
         package var kind: String
+        /// Something is saved to it; else the agent was not told to run it.
+        package var isActive: Bool
         package var held: Held?
         package var pausedAt: String?
         /// Jobs that wait because the destination is full.
@@ -49,6 +51,12 @@ package struct StatusReport: Sendable, Encodable {
         package var pendingUnknownSize: Int
         package var oldestPendingAt: String?
         package var catalogueExportedAt: String?
+
+        enum CodingKeys: String, CodingKey {
+            case location, kind, held, pausedAt, full, pending, leased, stuck, fuzzy, pendingBytes, oldestPendingAt
+            case catalogueExportedAt
+            case isActive = "active"
+        }
     }
 
     package struct Held: Sendable, Encodable {
@@ -154,6 +162,9 @@ package struct StatusReport: Sendable, Encodable {
         destinations = status.destinations.map { destination in
             Destination(
                 location: printable(destination.record.location), kind: destination.record.kind,
+                isActive: status.pairs.contains {
+                    $0.record.isActive && $0.record.destination == destination.record.id
+                },
                 held: destination.record.hold.map(Held.init), pausedAt: destination.record.pausedAt?.iso8601,
                 full: destination.waitingForRoom.map { Full(jobs: $0.jobs, bytes: $0.bytes) },
                 pending: destination.counts.pending,
@@ -182,6 +193,7 @@ package struct StatusReport: Sendable, Encodable {
 
     /// 4 when something is held, 3 when something is stuck or fuzzy, or waits because it is paused, else 0.
     package var exitCode: Int32 {
+        let destinations = destinations.filter(\.isActive)
         let isHeld = sources.contains { $0.isActive && $0.held != nil } || destinations.contains { $0.held != nil }
         if isHeld { return 4 }
         if destinations.contains(where: { $0.stuck > 0 || $0.fuzzy > 0 }) { return 3 }
@@ -233,7 +245,7 @@ package struct StatusReport: Sendable, Encodable {
         }
         for destination in destinations {
             lines.append("")
-            lines.append("Destination \(destination.location)")
+            lines.append("Destination \(destination.location)" + (destination.isActive ? "" : " (inactive)"))
             if let paused = destination.pausedAt { lines.append(Self.pausedLine(paused)) }
             if let held = destination.held { lines.append(contentsOf: held.lines) }
             if let full = destination.full {

@@ -56,7 +56,9 @@ package struct TreeListing {
     /// By the local state.
     /// - Returns: the exit code: 3 if nothing was found at some path.
     package func run(state directory: StateDirectory, _ write: (String) -> Void) throws(SafeBackupError) -> Int32 {
-        try list(try CatalogueSelection(state: directory, paths: paths), notes: [], write)
+        let selections = try CatalogueSelection.known(to: directory, paths: paths)
+        let notes = selections.count > 1 ? ["At \(printable(selections[0].root.bytes))"] : []
+        return try list(selections[0], notes: notes, write)
     }
 
     /// By the catalogue copy in the destination. Throws `invalidConfiguration` where there is none.

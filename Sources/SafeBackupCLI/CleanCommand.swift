@@ -1,6 +1,8 @@
 import ArgumentParser
+import Glibc
 import SafeBackupAgent
 import SafeBackupCapacity
+import SafeBackupConfiguration
 import SafeBackupCore
 import SystemPackage
 
@@ -12,7 +14,8 @@ struct CleanCommand: AsyncParsableCommand {
             For a directory that other programs write their backups to, such as dumps. The oldest files go, no more than \
             needed; --plan only says what would go. If everything that may be removed were not enough, nothing is \
             removed. Links are not followed, other file systems below DIR are left alone, and a file with another hard \
-            link elsewhere stays. A directory that holds an agent's backup (.safebackup), or lies in one, is refused.
+            link elsewhere stays. Refused are a directory that holds an agent's backup (.safebackup) or lies in one, the \
+            agent's sources and state, and the home directory itself.
             Exit code 0: the limits are kept, 1: they are not, 2: refused, 3: they are kept, but something could not be \
             looked at or removed; it is listed.
             """)
@@ -20,14 +23,20 @@ struct CleanCommand: AsyncParsableCommand {
     @Argument(help: "The directory to clean.")
     var directory: ArgumentBytes
 
-    @Option(name: .long, help: "So much must be free on its disk, as in 20GiB.")
-    var minFree: SizeArgument?
+    @Option(
+        name: .long, help: ArgumentHelp("So much must be free on its disk, as in 20GiB.", valueName: "size"),
+        transform: MeasuredArgument.read)
+    var minFree: MeasuredArgument<ByteCount>?
 
-    @Option(name: .long, help: "At most so much of its disk may be used, as in 80%.")
-    var maxUsage: PercentArgument?
+    @Option(
+        name: .long, help: ArgumentHelp("At most so much of its disk may be used, as in 80%.", valueName: "percentage"),
+        transform: MeasuredArgument.read)
+    var maxUsage: MeasuredArgument<Percent>?
 
-    @Option(name: .long, help: "Its files may hold at most so much, as in 500GiB.")
-    var maxSize: SizeArgument?
+    @Option(
+        name: .long, help: ArgumentHelp("Its files may hold at most so much, as in 500GiB.", valueName: "size"),
+        transform: MeasuredArgument.read)
+    var maxSize: MeasuredArgument<ByteCount>?
 
     @Option(name: .long, help: "What a file's age is: 'modified', or 'stored' for when it came here.")
     var by = AgeArgument.modified
@@ -38,6 +47,9 @@ struct CleanCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Also remove directories that become empty.")
     var removeEmptyDirectories = false
 
+    @Flag(name: .long, help: "DIR lies in a source of the agent, and its files may go all the same.")
+    var inSource = false
+
     @Flag(name: .long, help: "Remove what may be removed also when that is not enough.")
     var whatIsPossible = false
 
@@ -47,12 +59,16 @@ struct CleanCommand: AsyncParsableCommand {
     @Flag(name: .shortAndLong, help: "Name each file and directory that goes.")
     var verbose = false
 
+    @OptionGroup var state: StateOption
+
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false
 
     func run() async throws {
         var configuration = CleaningConfiguration(
-            CleaningLimits(minFree: minFree?.size, maxUsagePercent: maxUsage?.percent, maxSize: maxSize?.size))
+            CleaningLimits(
+                minFree: minFree?.value, maxUsagePercent: maxUsage.map { Double($0.value.hundredths) / 100 },
+                maxSize: maxSize?.value))
         configuration.order = by == .stored ? .stored : .modified
         configuration.removesEmptyDirectories = removeEmptyDirectories
         configuration.removesWhatItCan = whatIsPossible
@@ -64,6 +80,8 @@ struct CleanCommand: AsyncParsableCommand {
                 if isJSON { Console.error(line) } else { Console.print(line) }
             }
         }
+        configuration.protected = try CleanReport.protected(
+            by: try stateDirectory(), home: getenv("HOME"), coversSources: !inSource)
         let report = try CleanReport.make(
             FilePath(bytes: directory.bytes), configuration, isPlan: plan, lists: verbose)
         if json {
@@ -76,27 +94,33 @@ struct CleanCommand: AsyncParsableCommand {
     }
 }
 
+extension CleanCommand {
+    /// A service may have no home, and then no agent.
+    private func stateDirectory() throws(SafeBackupError) -> StateDirectory? {
+        do {
+            return try state.directory()
+        } catch {
+            if state.state != nil { throw error }
+            return nil
+        }
+    }
+}
+
 /// What counts as a file's age.
 enum AgeArgument: String, ExpressibleByArgument, CaseIterable {
     case modified, stored
 }
 
-/// `20GiB`.
-struct SizeArgument: ExpressibleByArgument {
-    let size: ByteCount
+/// A value of the kinds that the configuration has too, such as `20GiB` or `80%`.
+struct MeasuredArgument<Value: ConfigurationValue>: Sendable {
+    let value: Value
 
-    init?(argument: String) {
-        guard let size = CleanReport.size(argument) else { return nil }
-        self.size = size
-    }
-}
-
-/// `80%`, or `80`.
-struct PercentArgument: ExpressibleByArgument {
-    let percent: Double
-
-    init?(argument: String) {
-        guard let percent = Double(argument.last == "%" ? argument.dropLast() : argument[...]) else { return nil }
-        self.percent = percent
+    @Sendable
+    static func read(_ text: String) throws -> MeasuredArgument {
+        do {
+            return MeasuredArgument(value: try Value.read(Array(text.utf8)))
+        } catch {
+            throw ValidationError("\(text) \(error.message)")
+        }
     }
 }

@@ -20,7 +20,7 @@ struct SafeBackup: AsyncParsableCommand {
             RetryCommand.self,
             ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
-            PauseCommand.self, ResumeCommand.self, CleanCommand.self,
+            PauseCommand.self, ResumeCommand.self, CheckConfigCommand.self, ConfigCommand.self, CleanCommand.self,
         ])
 }
 
@@ -30,12 +30,13 @@ struct StateOption: ParsableArguments {
         name: .customLong("state"), help: "Where the agent keeps its state (default: see safebackup status --help).")
     var state: ArgumentBytes?
 
-    func directory() throws(SafeBackupError) -> StateDirectory {
+    /// - Parameter configured: what a configuration file names, if one is used.
+    func directory(configured: [UInt8]? = nil) throws(SafeBackupError) -> StateDirectory {
         var environment: [String: String] = [:]
         for name in ["STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"] {
             if let pointer = getenv(name) { environment[name] = String(cString: pointer) }
         }
-        return try StateDirectory.resolve(option: state?.bytes, environment: environment, uid: getuid())
+        return try StateDirectory.resolve(option: state?.bytes ?? configured, environment: environment, uid: getuid())
     }
 }
 
@@ -80,9 +81,10 @@ enum Console {
 
     static func error(_ text: String) { write(text + "\n", to: 2) }
 
-    static func write(_ text: String, to descriptor: Int32) {
-        var text = text
-        text.withUTF8 { bytes in
+    static func write(_ text: String, to descriptor: Int32) { write(bytes: Array(text.utf8), to: descriptor) }
+
+    static func write(bytes: [UInt8], to descriptor: Int32) {
+        bytes.withUnsafeBytes { bytes in
             var done = 0
             while done < bytes.count {
                 let count = Glibc.write(descriptor, bytes.baseAddress.map { $0 + done }, bytes.count - done)

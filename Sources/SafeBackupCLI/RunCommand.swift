@@ -12,16 +12,26 @@ struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run",
         abstract: "Save a directory, then keep it saved.",
+        usage: """
+            safebackup run SOURCE DESTINATION [--once] [--exclude PATTERN]... [--exclude-from FILE]... [--state DIR]
+            safebackup run --config FILE [--once] [--state DIR]
+            """,
         discussion: """
             Saves everything below SOURCE to DESTINATION as plain files, then watches SOURCE and saves each change \
             within seconds, until it is stopped. What is deleted in SOURCE stays in DESTINATION.
+            With --config the file says which sources go to which destinations.
             """)
 
     @Argument(help: "The directory to save.")
-    var source: ArgumentBytes
+    var source: ArgumentBytes?
 
     @Argument(help: "The directory that holds the backup; it is made if its parent exists.")
-    var destination: ArgumentBytes
+    var destination: ArgumentBytes?
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp("Save what FILE says; see 'safebackup config example'.", valueName: "file"))
+    var config: ArgumentBytes?
 
     @OptionGroup var state: StateOption
 
@@ -44,40 +54,39 @@ struct RunCommand: AsyncParsableCommand {
     @Flag(name: .shortAndLong, help: "Log every step.")
     var verbose = false
 
+    func validate() throws {
+        let hasExcludes = !excludes.exclude.isEmpty || !excludes.excludeFrom.isEmpty
+        switch (config, source, destination) {
+        case (nil, .some, .some),
+            (.some, nil, nil) where !hasExcludes:
+            break
+        case (nil, _, _): throw ValidationError("Name SOURCE and DESTINATION, or a configuration with --config FILE.")
+        case (.some, nil, nil): throw ValidationError("With --config, what is left out stands in the file (exclude =).")
+        default: throw ValidationError("SOURCE and DESTINATION stand in the file that --config names.")
+        }
+    }
+
     func run() async throws {
-        let directory = try state.directory()
-        let rules = try ExcludeRules(try excludes.patterns() ?? [])
-        let preflight = try Preflight(
-            source: source.bytes, destination: destination.bytes, state: directory.path,
-            known: directory.knownDestinations())
         let isTerminal = isatty(1) == 1
         let log = StderrLog.sink(format: logFormat, isVerbose: verbose)
         defer { log.finish() }
         let logger = StderrLog.logger(to: log, level: verbose ? .debug : isTerminal ? .warning : .info)
-        for (isInside, name) in [
-            (preflight.isStateInside, "state directory"), (preflight.isDestinationInside, "destination"),
-        ] where isInside {
-            logger.warning(.leftOut, "The \(name) lies inside the source and is left out")
-        }
-        for idle in rules.idle {
-            logger.warning(
-                .ruleIdle, "A line of an exclude file matches nothing, as in git",
-                metadata: [
-                    "pattern": "\(printable(idle.pattern.bytes))", "place": "\(idle.pattern.place)",
-                    "reason": "it \(idle.reason)",
-                ])
-        }
+        var configured: ConfiguredRun?
+        if let config { configured = try readConfiguration(config, logger) }
+        let settings = try configured?.settings ?? named(logger)
+        for rules in settings.sources.map(\.excludes) { warn(of: rules, logger) }
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
-        var settings = AgentSettings(
-            preflight: preflight, state: directory, excludes: rules, isOnce: once)
-        settings.idleTime = .milliseconds(idleMilliseconds)
-        settings.reconcileInterval = .seconds(max(1, reconcileEverySeconds))
-        let agent = try Agent(settings: settings, logger: logger, ioThreads: 6)
+        let agent = try Agent(settings: settings, logger: logger, ioThreads: min(4 + 2 * settings.sources.count, 24))
         let service = ServiceReport(to: manager(logger), logger: logger)
-        let signals = Task {
-            var count = 0
-            for await _ in await UnixSignalsSequence(trapping: .sigterm, .sigint) {
+        let signals = Task { [configured] in
+            var (count, current) = (0, configured)
+            let hangUp: [UnixSignal] = configured != nil && !once ? [.sighup] : []
+            for await signal in await UnixSignalsSequence(trapping: [.sigterm, .sigint] + hangUp) {
+                if signal == .sighup {
+                    current = current?.reloaded(by: agent, logger)
+                    continue
+                }
                 count += 1
                 // The queue is durable: nothing is lost by leaving at once.
                 if count > 1 { Glibc.exit(130) }
@@ -135,5 +144,47 @@ struct RunCommand: AsyncParsableCommand {
                 metadata: ["error": "\(error.explanation)"])
             return nil
         }
+    }
+
+    private func warn(of rules: ExcludeRules, _ logger: Logger) {
+        for idle in rules.idle {
+            logger.warning(
+                .ruleIdle, "A line of an exclude file matches nothing, as in git",
+                metadata: [
+                    "pattern": "\(printable(idle.pattern.bytes))", "place": "\(idle.pattern.place)",
+                    "reason": "it \(idle.reason)",
+                ])
+        }
+    }
+
+    /// SOURCE and DESTINATION of the command line.
+    private func named(_ logger: Logger) throws -> AgentSettings {
+        let directory = try state.directory()
+        let rules = try ExcludeRules(try excludes.patterns() ?? [])
+        let preflight = try Preflight(
+            source: source?.bytes ?? [], destination: destination?.bytes ?? [], state: directory.path,
+            known: directory.knownDestinations())
+        for (isInside, name) in [
+            (preflight.isStateInside, "state directory"), (preflight.isDestinationInside, "destination"),
+        ] where isInside {
+            logger.warning(.leftOut, "The \(name) lies inside the source and is left out")
+        }
+        var settings = AgentSettings(
+            preflight: preflight, state: directory, excludes: rules, isOnce: once)
+        for index in settings.destinations.indices {
+            settings.destinations[index].idleTime = .milliseconds(idleMilliseconds)
+        }
+        for index in settings.sources.indices {
+            settings.sources[index].reconcileInterval = .seconds(max(1, reconcileEverySeconds))
+        }
+        return settings
+    }
+
+    /// What the configuration file says.
+    private func readConfiguration(_ file: ArgumentBytes, _ logger: Logger) throws -> ConfiguredRun {
+        // It is read again from another current directory.
+        let read = try ConfiguredRun(of: ConfiguredRun.absolutePath(file), state: state, isOnce: once)
+        for note in read.notes.leftOut { logger.warning(.leftOut, "\(note)") }
+        return read
     }
 }

@@ -28,7 +28,7 @@ package struct BackupCleaner: Sendable {
             throw CleaningLimits.invalid(
                 "A concurrency of \(configuration.concurrency) removes nothing; give at least 1")
         }
-        root = try CleanedRoot(directory)
+        root = try CleanedRoot(directory, protected: configuration.protected)
         self.configuration = configuration
         rules = AgeRules(order: configuration.order, hasStableInodes: root.volume.hasStableInodes)
         let listener = configuration.onEvent
@@ -170,7 +170,7 @@ package struct BackupCleaner: Sendable {
             result.after = usage
             guard let rest = limits.need(usage: usage, size: size) else { return }
             guard plan.isEnough else { throw shortfall(plan, need, result) }
-            if rest.limit != .maxSize, let before = plan.usage, let usage,
+            if freed > 0, rest.limit != .maxSize, let before = plan.usage, let usage,
                 usage.available.bytes - before.available.bytes < freed / 2
             {
                 throw enough(
@@ -221,13 +221,13 @@ package struct BackupCleaner: Sendable {
     private func shortfall(_ plan: CleaningPlan, _ need: CleaningNeed, _ result: CleaningReport) -> SafeBackupError {
         var reasons: [String] = []
         if plan.scan.linkedElsewhere > 0 {
-            reasons.append("\(plan.scan.linkedElsewhere) files have another name elsewhere and free nothing")
+            reasons.append("files with another name elsewhere, which free nothing: \(plan.scan.linkedElsewhere)")
         }
         if plan.scan.protected > 0 {
-            reasons.append("\(plan.scan.protected) lie in directories that this user may not change")
+            reasons.append("files in directories that this user may not change: \(plan.scan.protected)")
         }
-        if plan.scan.mounts > 0 { reasons.append("\(plan.scan.mounts) directories are other file systems") }
-        if plan.problems.count > 0 { reasons.append("\(plan.problems.count) could not be looked at") }
+        if plan.scan.mounts > 0 { reasons.append("other file systems, left alone: \(plan.scan.mounts)") }
+        if plan.problems.count > 0 { reasons.append("not to be looked at: \(plan.problems.count)") }
         let why = reasons.isEmpty ? "" : " (\(reasons.joined(separator: "; ")))"
         let advice =
             result.files == 0

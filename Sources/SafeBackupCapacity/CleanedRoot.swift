@@ -15,7 +15,7 @@ struct CleanedRoot: Sendable {
     /// Throws `invalidConfiguration` if it is not there or the top of all directories,
     /// `destinationForbidden` or `destinationFailed` if it cannot be opened, and `destinationTaken` if it holds an agent's backup or
     /// lies in one.
-    init(_ path: FilePath) throws(SafeBackupError) {
+    init(_ path: FilePath, protected: [ProtectedDirectory] = []) throws(SafeBackupError) {
         self.path = path
         let directory: Descriptor
         do throws(Errno) {
@@ -27,48 +27,73 @@ struct CleanedRoot: Sendable {
             throw Self.failure("open", path.printable, error)
         }
         confined = ConfinedDirectory(root: directory, staysOnMount: true)
-        try refuseAgents(directory)
+        let levels = try refuseAgents(directory)
+        for other in protected { try refuse(other, levels) }
+    }
+
+    /// What tells a directory from all others.
+    private struct Identity: Hashable {
+        var device: UInt64
+        var inode: UInt64
+
+        init(_ status: FileStatus) { (device, inode) = (status.device, status.fingerprint.inode) }
+    }
+
+    /// The directory and all above it.
+    private struct Levels {
+        var identities: [Identity] = []
+        /// The lowest that holds `.safebackup`.
+        var sentinel: Int?
+
+        init(_ directory: Descriptor, looksForSentinel: Bool) throws(Errno) {
+            var current = directory
+            var identity = Identity(try current.status())
+            while true {
+                if looksForSentinel, sentinel == nil, try CleanedRoot.hasSentinel(current) {
+                    sentinel = identities.count
+                }
+                identities.append(identity)
+                let above = try current.parentDirectory()
+                let next = Identity(try above.status())
+                if next == identity { return }
+                (current, identity) = (above, next)
+            }
+        }
     }
 
     /// Looks for `.safebackup` in the directory and in all above it. What lies below is found by the walk.
-    private func refuseAgents(_ directory: Descriptor) throws(SafeBackupError) {
-        let found: Level?
+    private func refuseAgents(_ directory: Descriptor) throws(SafeBackupError) -> Levels {
+        let levels: Levels
         do throws(Errno) {
-            found = try Self.search(directory, status)
+            levels = try Levels(directory, looksForSentinel: true)
         } catch {
             throw Self.failure("look into the directories above", path.printable, error)
         }
-        switch found {
-        case .top:
-            throw SafeBackupError(
-                .invalidConfiguration,
-                "\(path.printable) is the top of all directories; give the directory that holds the backups",
-                disposition: .permanent)
-        case .sentinel(let level): throw refusal(level == 0 ? "it holds" : "it lies in a directory that holds")
-        case nil: return
+        if levels.identities.count == 1 {
+            throw CleaningLimits.invalid(
+                "\(path.printable) is the top of all directories; give the directory that holds the backups")
         }
+        if let level = levels.sentinel { throw refusal(level == 0 ? "it holds" : "it lies in a directory that holds") }
+        return levels
     }
 
-    private enum Level {
-        case top
-        /// So many directories up.
-        case sentinel(Int)
-    }
-
-    private static func search(_ directory: Descriptor, _ status: FileStatus) throws(Errno) -> Level? {
-        var (current, status, level) = (directory, status, 0)
-        while true {
-            if try hasSentinel(current) { return .sentinel(level) }
-            let above = try current.parentDirectory()
-            let next = try above.status()
-            if next.device == status.device && next.fingerprint.inode == status.fingerprint.inode {
-                return level == 0 ? .top : nil
-            }
-            (current, status, level) = (above, next, level + 1)
+    private func refuse(_ other: ProtectedDirectory, _ own: Levels) throws(SafeBackupError) {
+        let levels: Levels
+        do throws(Errno) {
+            levels = try Levels(Descriptor.open(other.path, O_RDONLY | O_DIRECTORY), looksForSentinel: false)
+        } catch {
+            // What is not there holds nothing that could go. What cannot be opened by this user cannot be cleaned either.
+            return
         }
+        let isIn = other.coversInside && own.identities.contains(levels.identities[0])
+        guard isIn || levels.identities.contains(own.identities[0]) else { return }
+        let place = own.identities[0] == levels.identities[0] ? "it is" : isIn ? "it lies in" : "it holds"
+        throw CleaningLimits.invalid(
+            "\(path.printable) is not cleaned: \(place) \(other.meaning) (\(other.path.printable)), whose files are no "
+                + "backups; give a directory that holds only backups")
     }
 
-    private static func hasSentinel(_ directory: Descriptor) throws(Errno) -> Bool {
+    fileprivate static func hasSentinel(_ directory: Descriptor) throws(Errno) -> Bool {
         do {
             return try directory.status(of: Array(".safebackup".utf8)).kind == .directory
         } catch {

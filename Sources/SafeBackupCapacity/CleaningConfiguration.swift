@@ -1,4 +1,5 @@
 package import SafeBackupCore
+package import SystemPackage
 
 /// How a cleaner works.
 package struct CleaningConfiguration: Sendable {
@@ -24,6 +25,8 @@ package struct CleaningConfiguration: Sendable {
     package var removesEmptyDirectories = false
     /// Remove what may be removed also when that is not enough to keep to the limits; else nothing goes then.
     package var removesWhatItCan = false
+    /// Directories that are not cleaned, and neither is anything that holds one of them.
+    package var protected: [ProtectedDirectory] = []
     /// Threads that look at files and remove them.
     package var concurrency = 2
     /// The space on the disk, asked before, between and after; `nil` is returned where it cannot be told. By default the
@@ -33,6 +36,21 @@ package struct CleaningConfiguration: Sendable {
     package var onEvent: (@Sendable (CleaningEvent) -> Void)?
 
     package init(_ limits: CleaningLimits) { self.limits = limits }
+}
+
+/// A directory whose files are no backups.
+package struct ProtectedDirectory: Sendable, Hashable {
+    package var path: FilePath
+    /// What it is, for the message: "a source of the agent".
+    package var meaning: String
+    /// What lies in it is protected too.
+    package var coversInside: Bool
+
+    package init(_ path: FilePath, _ meaning: String, coversInside: Bool = true) {
+        self.path = path
+        self.meaning = meaning
+        self.coversInside = coversInside
+    }
 }
 
 /// What a cleaning tells while it goes on.

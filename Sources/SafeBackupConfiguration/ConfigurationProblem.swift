@@ -51,7 +51,9 @@ package struct ConfigurationFailure: Error, Sendable {
     package var error: SafeBackupError {
         var lines = problems.prefix(Self.limit).map(\.description)
         if problems.count > Self.limit { lines.append("… and \(problems.count - Self.limit) more") }
-        let heading = "the configuration is not usable; nothing was started"
+        let heading =
+            problems.count == 1
+            ? "there is a mistake in the configuration:" : "there are mistakes in the configuration:"
         return SafeBackupError(
             .invalidConfiguration, ([heading] + lines).joined(separator: "\n"), disposition: .permanent)
     }

@@ -52,8 +52,13 @@ extension ConfigurationKeys {
 }
 
 extension Configuration {
-    /// Everything that holds, with what is not written and its defaults; a file that says the same again.
-    package var effective: [UInt8] {
+    /// What the files say together; a file that says the same again.
+    package var written: [UInt8] { text(withDefaults: false) }
+
+    /// As `written`, with what is not written and its defaults.
+    package var effective: [UInt8] { text(withDefaults: true) }
+
+    private func text(withDefaults: Bool) -> [UInt8] {
         var text: [UInt8] = []
         func add(_ line: [UInt8]) { text += line + [UInt8(ascii: "\n")] }
         for (index, section) in sections.enumerated() {
@@ -66,7 +71,7 @@ extension Configuration {
                 add(Array("\(entry.name) = ".utf8) + value.text)
             }
             var defaults: [[UInt8]] = []
-            for entry in entries where section.assigned(entry).isEmpty {
+            for entry in entries where withDefaults && section.assigned(entry).isEmpty {
                 switch entry.presence {
                 case .required: break
                 case .standard(let value): defaults.append(Array("\(entry.name) = ".utf8) + value)

@@ -266,13 +266,14 @@ package final class CatalogueFileReader: CatalogueReading {
     }
 
     package func catalogueSources() throws(SafeBackupError) -> [CatalogueSource] {
-        let statement = try connection.statement("SELECT id, uuid, path FROM source ORDER BY id")
+        let statement = try connection.statement("SELECT id, uuid, path, prefix FROM source ORDER BY id")
         defer { statement.reset() }
         var sources: [CatalogueSource] = []
         while try statement.step() {
             sources.append(
                 CatalogueSource(
-                    id: SourceID(rawValue: statement.int()), uuid: statement.text(), path: statement.bytes()))
+                    id: SourceID(rawValue: statement.int()), uuid: statement.text(), path: statement.bytes(),
+                    prefix: statement.path()))
         }
         return sources
     }

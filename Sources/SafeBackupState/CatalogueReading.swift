@@ -72,6 +72,8 @@ package struct CatalogueSource: Sendable, Hashable {
     package var uuid: String
     /// Absolute.
     package var path: [UInt8]
+    /// What its copies lie under; `nil` where that is a matter of the destination.
+    package var prefix: RelativePath?
 }
 
 /// Names and copies to restore from: the state's own, or those of a catalogue file beside the backups.

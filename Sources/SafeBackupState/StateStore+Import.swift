@@ -13,10 +13,12 @@ extension StateStore {
     /// Takes a destination's rows over from its catalogue file, into a state that has none of it: all of them, or, when
     /// this throws or the machine stops, none. Sources are found again by their uuid; unknown ones are made, inactive.
     ///
+    /// - Parameter aliases: sources of this state that the file may know by another uuid.
+    ///
     /// Throws `stateDamaged` for a file that is damaged (this state is not), and `invalidConfiguration` when the state
     /// already has copies of this destination.
     package func importCatalogue(
-        _ path: FilePath, into destination: DestinationID
+        _ path: FilePath, into destination: DestinationID, knownAs aliases: [String: SourceID] = [:]
     ) throws(SafeBackupError) -> ImportReport {
         let file = try CatalogueFileReader(path)
         try file.check()
@@ -30,7 +32,7 @@ extension StateStore {
             }
             // Numbers keep their order, and their distance: those that are given here so far stay below them.
             let offset = lastNumber
-            let sources = try importSources(file.connection, destination, connection)
+            let sources = try importSources(file.connection, destination, aliases, connection)
             var report = ImportReport()
             try importCopies(file.connection, destination, sources, offset, &report, connection)
             try importNames(file.connection, destination, sources, offset, &report, connection)
@@ -45,7 +47,7 @@ extension StateStore {
 
     /// The state's source for each of the file's.
     private func importSources(
-        _ file: Connection, _ destination: DestinationID, _ connection: Connection
+        _ file: Connection, _ destination: DestinationID, _ aliases: [String: SourceID], _ connection: Connection
     ) throws(SafeBackupError) -> [Int64: SourceID] {
         let select = try file.statement(
             "SELECT id, uuid, prefix, path, fs_type, fs_volume, root_inode, root_birth_ns FROM source")
@@ -59,6 +61,8 @@ extension StateStore {
             defer { known.reset() }
             if try known.bind(text: uuid).step() {
                 sources[id] = SourceID(rawValue: known.int())
+            } else if let source = aliases[uuid], !sources.values.contains(source) {
+                sources[id] = source
             } else {
                 let insert = try connection.statement(
                     """

@@ -87,17 +87,22 @@ extension StateStore {
     }
 
     /// Joins a source and a destination. Throws `invalidConfiguration` for another prefix than the one that copies
-    /// were stored under.
+    /// were stored under; before the first is stored, or may be, the prefix may change.
     package func setPair(
         _ source: SourceID, _ destination: DestinationID, prefix: RelativePath
     ) throws(SafeBackupError) {
         try write { (connection) throws(SafeBackupError) in
             if let known = try pairTable(connection)[PairKey(source: source, destination: destination)] {
                 if known.prefix == prefix { return }
-                throw SafeBackupError(
-                    .invalidConfiguration,
-                    "This source was saved under the prefix \(known.prefix), not \(prefix); give the one it has",
-                    disposition: .permanent)
+                if try hasStored(source, destination, connection) {
+                    throw SafeBackupError(
+                        .invalidConfiguration,
+                        "This source was saved under the prefix \(known.prefix), not \(prefix); give the one it has",
+                        disposition: .permanent)
+                }
+                try connection.statement("UPDATE pair SET prefix = ? WHERE source_id = ? AND destination_id = ?")
+                    .bind(prefix).bind(source.rawValue).bind(destination.rawValue).run()
+                return forgetPairs()
             }
             try connection.statement("INSERT INTO pair (source_id, destination_id, prefix) VALUES (?, ?, ?)")
                 .bind(source.rawValue).bind(destination.rawValue).bind(prefix).run()
@@ -105,7 +110,22 @@ extension StateStore {
         }
     }
 
-    /// Exactly these pairs run from now on; all others, and sources without a pair among them, are inactive.
+    /// Whether something lies in the destination, or was about to be written there.
+    private func hasStored(
+        _ source: SourceID, _ destination: DestinationID, _ connection: Connection
+    ) throws(SafeBackupError) -> Bool {
+        let statement = try connection.statement(
+            """
+            SELECT EXISTS (SELECT 1 FROM copy WHERE source_id = ?1 AND destination_id = ?2)
+                OR EXISTS (SELECT 1 FROM job WHERE source_id = ?1 AND destination_id = ?2 AND state = 'leased')
+                OR EXISTS (SELECT 1 FROM name WHERE source_id = ?1 AND destination_id = ?2)
+            """)
+        defer { statement.reset() }
+        return try statement.bind(source.rawValue).bind(destination.rawValue).step() && statement.bool()
+    }
+
+    /// Exactly these pairs run from now on; all others, and sources without a pair among them, are inactive. What held a
+    /// destination that is not among them is not looked at any more.
     package func activate(pairs: [(source: SourceID, destination: DestinationID)]) throws(SafeBackupError) {
         try write { (connection) throws(SafeBackupError) in
             try connection.statement("UPDATE pair SET active = 0").run()
@@ -115,6 +135,13 @@ extension StateStore {
             }
             try connection.statement(
                 "UPDATE source SET active = EXISTS (SELECT 1 FROM pair p WHERE p.source_id = source.id AND p.active)"
+            ).run()
+            try connection.statement(
+                """
+                UPDATE destination SET held_reason = NULL, held_message = NULL, held_at = NULL
+                WHERE held_reason IS NOT NULL
+                    AND NOT EXISTS (SELECT 1 FROM pair p WHERE p.destination_id = destination.id AND p.active)
+                """
             ).run()
             forgetPairs()
         }

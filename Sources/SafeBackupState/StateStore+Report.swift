@@ -38,6 +38,13 @@ package struct Outstanding: Sendable, Hashable {
     package var hasFailed: Bool
 
     package var isEmpty: Bool { !hasUntried && !hasFailed }
+
+    /// What is to be done of both.
+    package func and(_ other: Outstanding) -> Outstanding {
+        Outstanding(hasUntried: hasUntried || other.hasUntried, hasFailed: hasFailed || other.hasFailed)
+    }
+
+    package static let nothing = Outstanding(hasUntried: false, hasFailed: false)
 }
 
 /// A path that is not, or not wholly, in the backup.
@@ -83,10 +90,10 @@ extension StateStore {
         try read { (connection) throws(SafeBackupError) in try connection.number("SELECT value FROM counter") ?? 0 }
     }
 
-    /// What is left of the destination's jobs with a sequence up to this one, in active pairs. A fuzzy copy that was
-    /// stored, and a stuck job, are not outstanding.
+    /// What is left of the destination's jobs with a sequence up to this one, in active pairs, of all sources or of one.
+    /// A fuzzy copy that was stored, and a stuck job, are not outstanding.
     package func outstanding(
-        _ destination: DestinationID, upTo sequence: Int64
+        _ destination: DestinationID, of source: SourceID? = nil, upTo sequence: Int64
     ) throws(SafeBackupError) -> Outstanding {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
@@ -94,18 +101,19 @@ extension StateStore {
                 SELECT
                     EXISTS (SELECT 1 FROM job j JOIN pair p ON p.source_id = j.source_id AND p.active = 1
                             AND p.destination_id = j.destination_id
-                        WHERE j.state = 'leased' AND j.state <> 'pending' AND j.destination_id = ?1 AND j.sequence <= ?2)
+                        WHERE j.state = 'leased' AND j.state <> 'pending' AND j.destination_id = ?1 AND j.sequence <= ?2
+                            AND (?3 IS NULL OR j.source_id = ?3))
                     OR EXISTS (SELECT 1 FROM pair p CROSS JOIN job j INDEXED BY job_pending ON j.source_id = p.source_id
                             AND j.destination_id = p.destination_id
                         WHERE p.destination_id = ?1 AND p.active = 1 AND j.state = 'pending' AND j.sequence <= ?2
-                            AND j.last_error_code IS NULL),
+                            AND j.last_error_code IS NULL AND (?3 IS NULL OR p.source_id = ?3)),
                     EXISTS (SELECT 1 FROM job j JOIN pair p ON p.source_id = j.source_id AND p.active = 1
                             AND p.destination_id = j.destination_id
                         WHERE j.state = 'pending' AND j.destination_id = ?1 AND j.sequence <= ?2
-                            AND j.last_error_code IS NOT NULL)
+                            AND j.last_error_code IS NOT NULL AND (?3 IS NULL OR j.source_id = ?3))
                 """)
             defer { statement.reset() }
-            guard try statement.bind(destination.rawValue).bind(sequence).step() else {
+            guard try statement.bind(destination.rawValue).bind(sequence).bind(source?.rawValue).step() else {
                 return Outstanding(hasUntried: false, hasFailed: false)
             }
             return Outstanding(hasUntried: statement.bool(), hasFailed: statement.bool())

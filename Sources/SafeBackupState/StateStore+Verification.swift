@@ -137,12 +137,13 @@ extension StateStore {
         guard let occupant = job.occupant, occupant.digest == stored.digest, occupant.kind == entry.kind,
             !occupant.isFuzzy, !entry.isFuzzy
         else { return nil }
-        let select = try connection.statement("SELECT location FROM copy WHERE id = ? AND removing IS NULL")
+        let select = try connection.statement("SELECT location, role FROM copy WHERE id = ? AND removing IS NULL")
         defer { select.reset() }
         guard try select.bind(occupant.id).step() else { return nil }
-        let location = select.path()
+        let (location, role) = (select.path(), select.text())
         select.reset()
-        if location != job.location && !occupant.isDamaged { return nil }
+        // What the destination calls foreign may be somebody else's, and stays.
+        if location != job.location && (!occupant.isDamaged || role != VersionReason.kept.rawValue) { return nil }
         // Somebody else's file took its place in the catalogue meanwhile.
         if location != job.location, try connection.copy(in: pair.destination, at: job.location) != nil { return nil }
         try connection.statement(

@@ -23,7 +23,7 @@ package final class DirectoryBatch: @unchecked Sendable {
     private let buffer: UnsafeMutableRawBufferPointer
 
     /// - Parameter capacity: bytes of directory records at most, a name and about 20 bytes each.
-    package init(capacity: Int = 128 << 10) {
+    package init(capacity: Int = 64 << 10) {
         buffer = .allocate(byteCount: capacity, alignment: 16)
     }
 

@@ -48,8 +48,9 @@ struct QueueAbsentTests {
         let unit = SourceUnit(
             record: record, destinations: [destination],
             settings: SourceUnit.Settings(
-                path: source, excludes: ExcludeRules(), state: temporary.path.appending("state"), destination: backup,
-                settle: SettlePolicy()),
+                path: source, excludes: ExcludeRules(), state: temporary.path.appending("state"),
+                destinations: [backup],
+                settle: [:]),
             state: StateAccess(store: store, stop: stop, logger: logger), io: try ThreadExecutor(name: "test.io"),
             clock: .system, stop: stop, logger: logger, progress: Progress(), queued: {})
         return (unit, root, store)

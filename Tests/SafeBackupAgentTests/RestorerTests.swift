@@ -196,18 +196,24 @@ struct RestorerTests {
     }
 
     #if SAFEBACKUP_FAULTS
-        @Test("Whichever call fails, a file under its name is whole", arguments: [Errno.noSpace, .ioError])
+        @Test(
+            "Whichever call fails, a file under its name is whole, and so is the next one",
+            arguments: [Errno.noSpace, .ioError])
         func faults(error: Errno) throws {
             for nth in 1...40 {
                 let place = try Place()
                 try place.temporary.write("content", to: "backup/stored")
+                try place.temporary.write("another", to: "backup/other")
                 let entry = try file("d/f", at: "stored")
+                let next = try file("next", at: "other", digest: SHA256.digest(of: Array("another".utf8)))
                 let plan = FaultPlan(nth: nth, error: error)
                 var restorer = Restorer(
                     backup: try ConfinedDirectory(opening: place.backup),
                     target: try ConfinedDirectory(opening: place.target), overwrites: false)
                 plan.run { restorer.restore(entry) }
+                restorer.restore(next)
                 let report = restorer.finish()
+                #expect(!report.problems.contains { $0.path == next.path }, "call \(nth): \(report.problems)")
                 let exists = FileManager.default.fileExists(atPath: place.target.string + "/d/f")
                 if exists { #expect(try place.temporary.read("target/d/f") == "content") }
                 #expect(exists || !report.problems.isEmpty)

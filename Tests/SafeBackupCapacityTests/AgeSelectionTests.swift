@@ -41,12 +41,12 @@ struct AgeSelectionTests {
         [16, 64, 1 << 16])
     func exact(spread: String, capacity: Int) throws {
         var generator = SplitMix(state: 7)
-        var files = (0..<1_200).map { number in
+        var files = (0..<500).map { number in
             let time: Int64 =
                 switch spread {
                 case "one time", "one time, descending": 1
                 case "two times": Int64(number % 2)
-                case "clustered": number < 1_150 ? Int64(number) * 1_000_000 : 1_500_000_000 + Int64(number)
+                case "clustered": number < 470 ? Int64(number) * 1_000_000 : 1_500_000_000 + Int64(number)
                 default: Int64(number) * 1_000
                 }
             return File(

@@ -248,6 +248,33 @@ struct ConfigurationTests {
         """
     }
 
+    @Test("What is other than before is told by section and key; what says the same is not")
+    func differences() throws {
+        let former = try configuration(Self.shared("a", "b") + "\nidle-time = 1min\nquiet-time = 2s")
+        let same = try configuration("# moved\n" + Self.shared("a", "b") + "\nidle-time = 1min")
+        #expect(same.differences(from: former) == [])
+        let other = try configuration(
+            """
+            [source "a"]
+            path = /a
+            prefix = a
+            destination = d
+            exclude = *.tmp
+            [destination "d"]
+            path = /d
+            [source "c"]
+            path = /c
+            prefix = c
+            destination = d
+            """)
+        #expect(
+            other.differences(from: former) == [
+                "[source \"b\"] is gone", "[source \"a\"] exclude: none → *.tmp",
+                "[destination \"d\"] idle-time: 1min → 10s",
+                "[source \"c\"] is new",
+            ])
+    }
+
     @Test("Prefixes that only begin alike do not nest")
     func siblings() throws {
         #expect(problems(Self.shared("a", "ab")) == [])

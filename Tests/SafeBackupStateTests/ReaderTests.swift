@@ -297,12 +297,35 @@ extension StateStore {
         let accepted = try #require(try await scene.store.sources().first)
         #expect(accepted.identity == other && accepted.hold == nil && accepted.isDesynced)
         #expect(accepted.accepted == .rootReplaced)
+        let prefix = try RelativePath("p")
         try await scene.store.setPair(scene.source, scene.destination, prefix: .root)
-        await expect(.invalidConfiguration) {
-            try await scene.store.setPair(scene.source, scene.destination, prefix: try RelativePath("p"))
+        // Nothing lies there yet, and then something is about to.
+        try await scene.store.setPair(scene.source, scene.destination, prefix: prefix)
+        try await scene.enqueue([try scene.change("f")])
+        try await scene.store.setPair(scene.source, scene.destination, prefix: .root)
+        let leases = try await scene.leaseDue()
+        #expect(leases.first?.job.location.description == "f")
+        for isStored in [false, true] {
+            if isStored { try await scene.complete(leases, .stored(file(1))) }
+            await expect(.invalidConfiguration) {
+                try await scene.store.setPair(scene.source, scene.destination, prefix: prefix)
+            }
         }
         let odd = try await scene.store.registerDestination(location: [0x2F, 0xFF], kind: "local")
         #expect(try await scene.store.registerDestination(location: [0x2F, 0xFF], kind: "local") == odd)
+    }
+
+    @Test("A destination that is not run any more is not held any more; a source keeps what holds it")
+    func inactiveHold() async throws {
+        let away = SafeBackupError(.sentinelMissing, "Away", disposition: .destinationUnavailable)
+        let emptied = SafeBackupError(.rootEmptied, "Empty", disposition: .transient)
+        try await scene.store.hold(.destination(scene.destination), away)
+        try await scene.store.hold(.source(scene.source), emptied)
+        try await scene.store.activate(pairs: [(scene.source, scene.destination)])
+        #expect(try await scene.store.destinations().first?.hold?.reason == .sentinelMissing)
+        try await scene.store.activate(pairs: [])
+        #expect(try await scene.store.destinations().first?.hold == nil)
+        #expect(try await scene.store.sources().first?.hold?.reason == .rootEmptied)
     }
 
     @Test("A hold that stands keeps the time it began")

@@ -47,6 +47,18 @@ struct VerificationTests {
         try fixture.audit()
     }
 
+    @Test("What the destination calls foreign is not taken for what is left of a damaged copy, and stays")
+    func foreign() async throws {
+        try await scene.save("f", file(1))
+        _ = try await scene.store.markDamaged(scene.destination, try await suspect("f"), storesAgain: true)
+        var move = try displacement("f", "f@1", .foreign, 1)
+        move.inode = 5
+        let result = try await scene.complete(try await scene.leaseDue(), .stored(file(1).displacing(move)))
+        #expect(!result.hasRemovals)
+        #expect(try copies() == [".safebackup/versions/f@1 foreign 1", "f current 0"])
+        try fixture.audit()
+    }
+
     @Test("A missing copy that is stored again keeps its row too; with another content it is another copy")
     func missing() async throws {
         for path in ["f", "g"] {

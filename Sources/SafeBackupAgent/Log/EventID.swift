@@ -1,7 +1,7 @@
 package import Logging
 
 /// What a line of the log is about: the stable name that `--log-format json` gives as `event`, for filters and alerts.
-/// Sentences may be worded anew, these names stay. safebackup-agent(8) lists each of them.
+/// Sentences may be worded anew, these names stay. safebackup-agent(8) lists each of them with its comment here.
 package enum EventID: String, CaseIterable, Sendable {
     // The agent.
     /// The state directory or the destination lies in the source and is left out.
@@ -14,6 +14,10 @@ package enum EventID: String, CaseIterable, Sendable {
     case managerUnreachable
     /// A verb's request was answered.
     case requestAnswered
+    /// The configuration was read again, and what changed in it holds from now on.
+    case configurationChanged
+    /// The configuration that was read again has mistakes, or cannot be used; the agent goes on with the one it had.
+    case configurationRefused
 
     // The state.
     /// The state cannot be written now; saving goes on when it can.

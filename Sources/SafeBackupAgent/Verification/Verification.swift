@@ -121,7 +121,13 @@ package struct Verification: Sendable {
                 cursor = page.next
             } while cursor != nil
         }
-        if let last { try await send(VerifyRequest(destination: record.id, upTo: last)) }
+        guard let last else { return }
+        do throws(SafeBackupError) {
+            try await send(VerifyRequest(destination: record.id, upTo: last))
+        } catch {
+            // Everything was read, and who may only read the state may know it.
+            report.failures.append("That all was verified could not be noted: \(error.message)")
+        }
     }
 
     private func verifyShare(

@@ -1,0 +1,88 @@
+import SafeBackupConfiguration
+package import SafeBackupCore
+import SafeBackupSystem
+package import SafeBackupWatch
+package import SystemPackage
+
+/// What one agent does: which sources go to which destinations, and how.
+package struct AgentSettings: Sendable {
+    package struct Source: Sendable {
+        /// Absolute, without links.
+        package var path: FilePath
+        package var excludes: ExcludeRules
+        /// From the end of one walk of the source to the next, when nothing is known to be missing.
+        package var reconcileInterval: Duration
+    }
+
+    /// A source of a destination.
+    package struct Member: Sendable {
+        /// Which of `sources`.
+        package var source: Int
+        /// Its copies lie under it.
+        package var prefix: RelativePath
+        /// The two share a file system.
+        package var isSameDevice: Bool
+    }
+
+    package struct Destination: Sendable {
+        /// Absolute, without links.
+        package var path: FilePath
+        package var members: [Member]
+        package var settle: SettlePolicy
+        /// After this time without work nothing below the destination stays open, so that it can be unmounted.
+        package var idleTime: Duration
+    }
+
+    package var sources: [Source]
+    package var destinations: [Destination]
+    package var state: StateDirectory
+    /// Walk, save what differs, and end.
+    package var isOnce: Bool
+    package var backoff: BackoffPolicy
+    /// Also one that was never seen: nobody is there who would mount it and start again.
+    package var awaitsNewDestinations = false
+
+    /// One source and one destination.
+    package init(preflight: Preflight, state: StateDirectory, excludes: ExcludeRules, isOnce: Bool) {
+        self.init(
+            sources: [
+                Source(
+                    path: preflight.source, excludes: excludes,
+                    reconcileInterval: ConfigurationKeys.reconcileInterval.standard ?? .zero)
+            ],
+            destinations: [
+                Destination(
+                    path: preflight.destination,
+                    members: [Member(source: 0, prefix: .root, isSameDevice: preflight.isSameDevice)],
+                    settle: SettlePolicy(), idleTime: ConfigurationKeys.idleTime.standard ?? .zero)
+            ], state: state, isOnce: isOnce)
+    }
+
+    init(sources: [Source], destinations: [Destination], state: StateDirectory, isOnce: Bool) {
+        self.sources = sources
+        self.destinations = destinations
+        self.state = state
+        self.isOnce = isOnce
+        backoff = BackoffPolicy()
+        if isOnce {
+            // Somebody waits for the end: what does not go by soon is reported, and tried again by the next run.
+            backoff.initial = .milliseconds(100)
+            backoff.maximum = .seconds(2)
+            backoff.attemptLimit = 5
+            for index in destinations.indices {
+                self.destinations[index].settle.limit = min(destinations[index].settle.limit, .seconds(5))
+            }
+        }
+    }
+
+    /// Every source to every one of its destinations, for the log: `/a to /x; /b to /x`.
+    var summary: String {
+        let pairs = destinations.flatMap { destination in
+            destination.members.map { member in
+                let lies = member.prefix.isRoot ? "" : " (in \(member.prefix))"
+                return "\(printable(sources[member.source].path.bytes)) to \(printable(destination.path.bytes))\(lies)"
+            }
+        }
+        return pairs.joined(separator: "; ")
+    }
+}
