@@ -286,6 +286,7 @@ package final class Agent: Sendable {
                 for source in units.sources { source.lookAgain() }
                 for destination in units.destinations { destination.sourceWasAccepted() }
             }
+            if $0 == .removals { for destination in units.destinations { destination.removalsWereAsked() } }
             for destination in units.destinations { destination.kick() }
         }
         // With several, one that is held does not keep the agent from being ready.

@@ -122,7 +122,8 @@ extension DestinationUnit {
             let isPaused = try await record().pausedAt != nil
             var nextDue: Timestamp?
             if !isPaused {
-                if !isResting.value || door.isWanted || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
+                let isAsked = door.isWanted || removalsAreDue.value
+                if !isResting.value || isAsked || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
                 let now = clock.now
                 let batch = try await state.durably { (store) throws(SafeBackupError) in
                     try store.due(id, limit: 1, byteLimit: 0, now: now)

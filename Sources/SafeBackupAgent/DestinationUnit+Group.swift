@@ -165,8 +165,8 @@ extension DestinationUnit {
             try await state.durably { (store) throws(SafeBackupError) in
                 _ = try store.beginRemoval(id, copies, reason: "versionLimit")
             }
-            try await finishRemovals()
         }
+        if !result.excessVersions.isEmpty || result.hasRemovals { try await finishRemovals() }
     }
 }
 

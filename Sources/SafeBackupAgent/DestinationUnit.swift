@@ -53,6 +53,8 @@ package final class DestinationUnit: Sendable {
     let lastWork = Shared(ContinuousClock.now)
     /// It was closed with nothing unfinished, and no look since then found anything else.
     let isResting = Shared(false)
+    /// Copies may be marked for removal.
+    let removalsAreDue = Shared(true)
     /// What the sentinel tells of the sources may be older than what the state knows.
     let isSentinelStale = Shared(true)
 
@@ -219,6 +221,7 @@ package final class DestinationUnit: Sendable {
                         continue
                     }
                     if isMakingRoom { continue }
+                    if inUse == 0 { try await self.finishPruning() }
                     if inUse == 0 { try await self.removeVacated() }
                     if inUse == 0, try await checkSomeCopies() { continue }
                     if inUse == 0, try await isDone() { return nil }
@@ -369,19 +372,8 @@ package final class DestinationUnit: Sendable {
         return result
     }
 
-    /// Removes the kept versions whose removal is recorded. A crash in between repeats it.
+    /// Removes the kept versions whose removal is recorded.
     func finishRemovals() async throws(SafeBackupError) {
-        let id = id
-        while true {
-            let copies = try await state.durably { (store) throws(SafeBackupError) in
-                try store.removals(id, limit: 1_000).map(\.copy)
-            }
-            if copies.isEmpty { return }
-            try await local.remove(versions: copies.map(\.location))
-            let numbers = copies.map(\.id)
-            try await state.durably { (store) throws(SafeBackupError) in
-                try store.finishRemoval(id, numbers)
-            }
-        }
+        try await RemovalWork(id: id, local: local, state: state).removeVersions()
     }
 }

@@ -4,9 +4,10 @@ package import SafeBackupCore
 /// What the reports of all verbs have in common.
 package enum ReportText {
     /// Stable JSON: sorted keys, paths as `printable` gives them.
-    package static func json(_ report: some Encodable) throws(SafeBackupError) -> String {
+    package static func json(_ report: some Encodable, isPretty: Bool = true) throws(SafeBackupError) -> String {
         let encoder = JSONEncoder()
-        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        if isPretty { encoder.outputFormatting.insert(.prettyPrinted) }
         do {
             return String(decoding: try encoder.encode(report), as: UTF8.self)
         } catch {

@@ -72,7 +72,8 @@ struct RequestDesk: Sendable {
             let given = answer
             try await state.durably { (store) throws(SafeBackupError) in
                 try store.answer(request.id, given)
-                try store.recordRequest(request.verb, RequestWork.told(request.verb, request.arguments), given)
+                try store.recordRequest(
+                    request.verb, RequestWork.told(request.verb, request.arguments), RequestWork.told(given))
             }
             logger.info(.requestAnswered, "A request was answered", metadata: ["verb": "\(request.verb)"])
         }

@@ -81,8 +81,10 @@ package enum RequestVerb {
         do throws(Errno) { io = try ThreadExecutor(name: "sb.io") } catch { throw .noThread(error) }
         defer { io.stop() }
         let state = StateAccess(store: store, stop: stop, logger: Logger(label: "safebackup"))
-        let (answer, _) = try await RequestWork(state: state, directory: directory, io: io).answer(verb, arguments)
-        try await store.recordRequest(verb, RequestWork.told(verb, arguments), answer)
+        let work = RequestWork(state: state, directory: directory, io: io)
+        let (answer, effect) = try await work.answer(verb, arguments)
+        if effect == .removals { try await work.finishPruning() }
+        try await store.recordRequest(verb, RequestWork.told(verb, arguments), RequestWork.told(answer))
         try await store.close()
         return try outcome(answer)
     }

@@ -17,6 +17,8 @@ struct RequestWork: Sendable {
         case jobs
         /// A person agreed to another source or destination.
         case accepted
+        /// Copies are to be removed.
+        case removals
     }
 
     func answer(_ verb: String, _ arguments: [[UInt8]]) async throws(SafeBackupError) -> (Answer, Effect) {
@@ -25,6 +27,8 @@ struct RequestWork: Sendable {
         case "pause": (try await pause(arguments, true), .jobs)
         case "resume": (try await pause(arguments, false), .jobs)
         case "accept": (try await accept(arguments), .accepted)
+        case "verify": (try await verify(arguments), .jobs)
+        case "prune": (try await prune(arguments), .removals)
         default:
             throw SafeBackupError(
                 .invalidConfiguration, "This agent does not know the verb \(verb); is it an older release?",
@@ -34,7 +38,18 @@ struct RequestWork: Sendable {
 
     /// The arguments that mean something to a person.
     static func told(_ verb: String, _ arguments: [[UInt8]]) -> [[UInt8]] {
-        verb == "accept" ? Array(arguments.prefix(1)) : arguments
+        switch verb {
+        case "accept": Array(arguments.prefix(1))
+        case "verify": []
+        case "prune": Array(arguments.dropFirst().prefix(1))
+        default: arguments
+        }
+    }
+
+    /// The part of an answer that means something to a person.
+    static func told(_ answer: Answer) -> Answer {
+        guard case .done(let text) = answer else { return answer }
+        return .done(String(text.prefix { $0 != "\n" }))
     }
 
     // MARK: Retry

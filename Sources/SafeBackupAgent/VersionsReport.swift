@@ -140,7 +140,11 @@ extension VersionsReport.Version {
         if isFuzzy { what += ", fuzzy" }
         if isDamaged { what += ", damaged" }
         // A copy in its own place that no live path has any more.
-        let word = role == "current" && endReason == "deleted" ? "tombstone" : role ?? "-"
+        var word = role == "current" && endReason == "deleted" ? "tombstone" : role ?? "-"
+        if role == nil && kind != "directory" {
+            // It was replaced too soon to be kept, or removed since.
+            (word, what) = ("gone", what + ", not in the backup any more")
+        }
         var lines = ["  \(ReportText.padded(word, 9)) \(span)  \(what)"]
         if let location {
             lines.append("            \(location)" + (sha256.map { "  sha256 \($0.prefix(16))…" } ?? ""))

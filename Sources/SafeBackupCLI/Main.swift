@@ -15,7 +15,10 @@ struct SafeBackup: AsyncParsableCommand {
             """,
         version: Release.version,
         subcommands: [
-            RunCommand.self, StatusCommand.self, RestoreCommand.self, RetryCommand.self, ExposureCommand.self,
+            RunCommand.self, StatusCommand.self, RestoreCommand.self, ListCommand.self, VerifyCommand.self,
+            PruneCommand.self,
+            RetryCommand.self,
+            ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
             PauseCommand.self, ResumeCommand.self, CheckConfigCommand.self, ConfigCommand.self, CleanCommand.self,
         ])

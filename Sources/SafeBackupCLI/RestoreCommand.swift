@@ -10,8 +10,10 @@ struct RestoreCommand: AsyncParsableCommand {
         discussion: """
             Each PATH is put under DIR with its path relative to the source: 'restore docs/a.txt --to /tmp/back' makes \
             /tmp/back/docs/a.txt. '.' means everything. Nothing is overwritten unless --overwrite is given, and nothing \
-            is written through a link. A deleted file comes back when it is named exactly, or with --deleted. \
-            Exit code 3: something did not come back whole; it is listed.
+            is written through a link. A deleted file comes back when it is named exactly, or with --deleted. With --at \
+            everything comes back as the backup had it then: what had been deleted by then is left out, what was replaced \
+            since comes from the versions. Exit code 3: something did not come back whole, or is not available any more; \
+            it is listed.
             """)
 
     @Argument(help: "What to get back: absolute, or relative to the source; a directory with all below it.")
@@ -31,16 +33,26 @@ struct RestoreCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Also get back what was deleted at the source.")
     var deleted = false
 
+    @OptionGroup var time: TimeOption
+
+    func validate() throws {
+        if deleted && time.at != nil {
+            throw ValidationError("--deleted tells of now; with --at TIME name a time at which the file was there")
+        }
+    }
+
     func run() async throws {
+        let at = try time.expression()
         let plan = RestorePlan(
             paths: paths.map(\.bytes), target: FilePath(bytes: to.bytes), overwrites: overwrite,
-            includesDeleted: deleted)
+            includesDeleted: deleted, time: at?.time)
         let result: RestorePlan.Result
         if let from {
             result = try plan.run(from: FilePath(bytes: from.bytes))
         } else {
             result = try plan.run(state: try state.directory())
         }
+        if let at { Console.error("As the backup had it at \(at.description)") }
         for note in result.notes { Console.error(note) }
         for problem in result.report.problems { Console.error("\(problem.path): \(problem.reason)") }
         let report = result.report

@@ -363,7 +363,7 @@ extension GroupStore {
         let digest = copier.digest(of: target)
         let mtime = found.status.fingerprint.mtime
         let isOurs = holdsOccupant(lease)
-        if isOurs, job.occupant?.digest == digest,
+        if isOurs, job.occupant?.digest == digest, job.occupant?.isDamaged == false,
             let kept = try keepLink(lease, entry(.kept, found, metadata, linkTarget: target))
         {
             return kept

@@ -280,10 +280,16 @@ package final class CatalogueFileReader: CatalogueReading {
 
     package func names(
         _ source: SourceID, _ destination: DestinationID = CatalogueFileReader.destination, within path: RelativePath,
-        _ scope: NameScope, after cursor: NameCursor?, limit: Int
+        _ scope: NameScope, depth: NameDepth, after cursor: NameCursor?, limit: Int
     ) throws(SafeBackupError) -> NamePage {
         try NameQuery(
-            connection: connection, source: source, destination: destination, path: path, scope: scope
+            connection: connection, source: source, destination: destination, path: path, scope: scope, depth: depth
         ).page(after: cursor, limit: limit)
+    }
+
+    package func firstSave(
+        _ source: SourceID, _ destination: DestinationID = CatalogueFileReader.destination
+    ) throws(SafeBackupError) -> FirstSave? {
+        try NameQuery.firstBegan(source, destination, connection).map { FirstSave(began: $0, ended: nil) }
     }
 }

@@ -23,8 +23,13 @@ package struct CatalogueEntry: Sendable, Hashable {
     package var endedAt: Timestamp?
     /// `replaced`, `deleted`, `metadata` or `moved`.
     package var endReason: String?
-    /// `nil` for a directory.
+    /// `nil` for a directory, and for what the backup holds no more.
     package var copy: CopyRecord?
+
+    /// It was there, and the backup has its content no more: it was replaced too soon to be kept, or removed since.
+    package var isUnavailable: Bool {
+        name.kind != .directory && copy == nil && (name.kind != .symlink || name.linkTarget == nil)
+    }
 }
 
 /// A part of the names that were asked for.
@@ -43,6 +48,22 @@ package struct NameCursor: Sendable, Hashable {
     var parent: [UInt8]?
     var leaf: [UInt8] = []
     var id: Int64 = 0
+}
+
+/// How far below a path names are asked for.
+package enum NameDepth: Sendable, Hashable {
+    /// The path and all below it.
+    case all
+    /// The path, and what lies in it if it is a directory.
+    case children
+}
+
+/// When a source was first saved to a destination.
+package struct FirstSave: Sendable, Hashable {
+    /// Of the oldest name that is still known.
+    package var began: Timestamp
+    /// When all that the first walk found was saved; `nil` before that, and where it is not known.
+    package var ended: Timestamp?
 }
 
 /// A source as a catalogue names it.
@@ -64,8 +85,29 @@ package protocol CatalogueReading {
     /// Up to about `limit` names at and below `path`, parents before what is below them within the live ones.
     func names(
         _ source: SourceID, _ destination: DestinationID, within path: RelativePath, _ scope: NameScope,
-        after cursor: NameCursor?, limit: Int
+        depth: NameDepth, after cursor: NameCursor?, limit: Int
     ) throws(SafeBackupError) -> NamePage
+
+    /// `nil`: nothing of it was ever saved there.
+    func firstSave(_ source: SourceID, _ destination: DestinationID) throws(SafeBackupError) -> FirstSave?
+}
+
+extension CatalogueReading {
+    /// As with `depth: .all`.
+    package func names(
+        _ source: SourceID, _ destination: DestinationID, within path: RelativePath, _ scope: NameScope,
+        after cursor: NameCursor?, limit: Int
+    ) throws(SafeBackupError) -> NamePage {
+        try names(source, destination, within: path, scope, depth: .all, after: cursor, limit: limit)
+    }
+}
+
+extension NameCursor {
+    /// Where the ended names begin.
+    package static let ended = NameCursor(isEnded: true)
+
+    /// Whether only ended names follow.
+    package var isAmongEnded: Bool { isEnded }
 }
 
 /// The queries of both readers; the tables have the same columns.
@@ -75,11 +117,22 @@ struct NameQuery {
     let destination: DestinationID
     let path: RelativePath
     let scope: NameScope
+    var depth = NameDepth.all
+
+    /// When the oldest name that is known began. Ids grow with time, so that the first row of the pair tells.
+    static func firstBegan(
+        _ source: SourceID, _ destination: DestinationID, _ connection: Connection
+    ) throws(SafeBackupError) -> Timestamp? {
+        let statement = try connection.statement(
+            "SELECT began_at FROM name NOT INDEXED WHERE source_id = ? AND destination_id = ? ORDER BY id LIMIT 1")
+        defer { statement.reset() }
+        return try statement.bind(source.rawValue).bind(destination.rawValue).step() ? statement.timestamp() : nil
+    }
 
     func page(after cursor: NameCursor?, limit: Int) throws(SafeBackupError) -> NamePage {
         var page = NamePage(entries: [], next: nil)
         var place = cursor ?? NameCursor(isEnded: scope == .deleted)
-        let ranges = path.isRoot ? PathRange.within(.root) : [PathRange.only(path)] + PathRange.below(path)
+        let ranges = [PathRange.only(path)] + (depth == .all ? PathRange.below(path) : [])
         while true {
             if place.range == 0 {
                 // The root itself has no name.

@@ -222,10 +222,18 @@ package final class StateReader: CatalogueReading {
 
     package func names(
         _ source: SourceID, _ destination: DestinationID, within path: RelativePath, _ scope: NameScope,
-        after cursor: NameCursor?, limit: Int
+        depth: NameDepth, after cursor: NameCursor?, limit: Int
     ) throws(SafeBackupError) -> NamePage {
         try NameQuery(
-            connection: connection, source: source, destination: destination, path: path, scope: scope
+            connection: connection, source: source, destination: destination, path: path, scope: scope, depth: depth
         ).page(after: cursor, limit: limit)
+    }
+
+    package func firstSave(
+        _ source: SourceID, _ destination: DestinationID
+    ) throws(SafeBackupError) -> FirstSave? {
+        guard let began = try NameQuery.firstBegan(source, destination, connection) else { return nil }
+        let pair = try PairRecord.all(connection).first { $0.source == source && $0.destination == destination }
+        return FirstSave(began: began, ended: pair?.firstSaveAt)
     }
 }

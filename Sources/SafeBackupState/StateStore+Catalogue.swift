@@ -36,6 +36,8 @@ package struct CompletionResult: Sendable, Hashable {
     package var bytes: Int64 = 0
     /// Kept versions beyond the limit, oldest first, for `beginRemoval`.
     package var excessVersions: [CopyRecord] = []
+    /// Removals were begun: of damaged copies that have been stored again.
+    package var hasRemovals = false
     /// Sources that had many files and have none since.
     package var emptied: [EmptiedSource] = []
 }
@@ -288,8 +290,12 @@ extension StateStore {
         let copy: Int64?
         switch entry.content {
         case .copied(let stored):
-            (copy, isLiveThere) = try replaceCopy(
-                job.location, pair, live, entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
+            if let mended = try mend(job, stored, entry, pair, now: now, &result, connection) {
+                copy = mended
+            } else {
+                (copy, isLiveThere) = try replaceCopy(
+                    job.location, pair, live, entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
+            }
             result.bytes += stored.size
             if live?.isFuzzy == true && !entry.isFuzzy { try demoteLastGood(pair, job.path, connection) }
         case .kept:
@@ -302,7 +308,7 @@ extension StateStore {
             copy = moved.id
             if live?.isFuzzy == true { try demoteLastGood(pair, job.path, connection) }
         case .directory:
-            isLiveThere = try makeRoom(at: job.location, pair, live, connection)
+            isLiveThere = try makeRoom(at: job.location, pair, live, now: now, connection)
             copy = nil
         }
         if let live, isLiveThere {
@@ -329,10 +335,10 @@ extension StateStore {
 
     /// Forgets a copy that was replaced and not kept. Whether the live name is still there.
     func makeRoom(
-        at location: RelativePath, _ pair: PairKey, _ live: NameRecord?, _ connection: Connection
+        at location: RelativePath, _ pair: PairKey, _ live: NameRecord?, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) -> Bool {
         guard let occupant = try connection.copy(in: pair.destination, at: location) else { return live != nil }
-        try removeCopy(occupant.id, connection)
+        try removeCopy(occupant.id, now: now, connection)
         return live != nil && live?.copy != occupant.id
     }
 
@@ -346,7 +352,7 @@ extension StateStore {
         {
             return (copy, live != nil)
         }
-        let isLiveThere = try makeRoom(at: location, pair, live, connection)
+        let isLiveThere = try makeRoom(at: location, pair, live, now: now, connection)
         let copy = try insertCopy(pair, at: location, kind: kind, stored, isFuzzy: isFuzzy, now: now, connection)
         return (copy, isLiveThere)
     }
@@ -412,7 +418,7 @@ extension StateStore {
                 var hashFirst = false
                 switch found.finding {
                 case .unchanged: break
-                case .cleared: try removeCopy(destination, at: job.location, connection)
+                case .cleared: try removeCopy(destination, at: job.location, now: now, connection)
                 case .moved:
                     hashFirst = true
                     try adoptMoved(job, pair, now: now, connection)

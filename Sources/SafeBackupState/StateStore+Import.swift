@@ -122,7 +122,7 @@ extension StateStore {
             """
             SELECT id, source_id, copy_id, kind, size, fuzzy, ended_at, parent, leaf, kind, inode, size, mtime_ns, ctime_ns,
                 mode, uid, gid, xattrs, link_target, fuzzy, racy, began_at, ended_at, end_reason,
-                copy_id IS NULL AND kind <> 'directory'
+                copy_id IS NULL AND kind <> 'directory' AND ended_at IS NULL
                     OR copy_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM copy c WHERE c.id = copy_id)
             FROM name
             """)

@@ -210,7 +210,7 @@ extension StateStore {
     func putDown(
         _ job: DueJob, _ pair: PairKey, _ live: NameRecord?, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) -> Bool {
-        let isLiveThere = try makeRoom(at: job.location, pair, live, connection)
+        let isLiveThere = try makeRoom(at: job.location, pair, live, now: now, connection)
         try connection.statement(
             "UPDATE copy SET location = ?, role = 'current', versioned_at = NULL WHERE destination_id = ? AND location = ?"
         ).bind(job.location).bind(pair.destination.rawValue).bind(path: Self.onTheWay(job)).run()
@@ -279,7 +279,7 @@ extension StateStore {
     }
 
     /// Something left the directories above `path`: those that are gone at the source may be empty now.
-    private func noteVacated(
+    func noteVacated(
         above path: RelativePath, _ pair: PairKey, _ connection: Connection
     ) throws(SafeBackupError) {
         for directory in path.ancestors.reversed() {

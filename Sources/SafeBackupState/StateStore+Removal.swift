@@ -31,7 +31,7 @@ extension StateStore {
         }
     }
 
-    /// The files are gone: forgets the copies with their names, and notes each removal.
+    /// The files are gone: forgets the copies, whose names become gaps, and notes each removal.
     package func finishRemoval(_ destination: DestinationID, _ copies: [Int64]) throws(SafeBackupError) {
         let now = clock.now
         try write { (connection) throws(SafeBackupError) in
@@ -39,11 +39,15 @@ extension StateStore {
                 """
                 INSERT INTO cleaned (destination_id, path, location, size, reason, at)
                 SELECT c.destination_id, ?, c.location, c.size, c.removing, ? FROM copy c
-                WHERE c.id = ? AND c.removing IS NOT NULL AND c.role = 'kept'
+                WHERE c.id = ? AND c.removing IS NOT NULL AND c.role IN ('kept', 'current')
+                    AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id AND n.ended_at IS NULL)
                 """)
             for id in copies {
-                try note.bind(path: try path(of: id, connection)?.bytes).bind(now).bind(id).run()
-                if connection.changes > 0 { try removeCopy(id, connection) }
+                let owner = try owner(of: id, connection)
+                try note.bind(path: owner?.path.bytes).bind(now).bind(id).run()
+                if connection.changes == 0 { continue }
+                try removeCopy(id, now: now, connection)
+                if let owner { try noteVacated(above: owner.path, owner.pair, connection) }
             }
             // The newest are history enough.
             try connection.statement("DELETE FROM cleaned WHERE id <= (SELECT max(id) FROM cleaned) - 100000").run()
@@ -69,12 +73,16 @@ extension StateStore {
         }
     }
 
-    /// The source's path of a copy: its newest name's.
-    private func path(of copy: Int64, _ connection: Connection) throws(SafeBackupError) -> RelativePath? {
+    /// The source and the path of a copy: its newest name's.
+    private func owner(
+        of copy: Int64, _ connection: Connection
+    ) throws(SafeBackupError) -> (pair: PairKey, path: RelativePath)? {
         let statement = try connection.statement(
-            "SELECT parent, leaf FROM name WHERE copy_id = ? ORDER BY id DESC LIMIT 1")
+            "SELECT source_id, destination_id, parent, leaf FROM name WHERE copy_id = ? ORDER BY id DESC LIMIT 1")
         defer { statement.reset() }
         guard try statement.bind(copy).step() else { return nil }
-        return statement.path().appending(statement.bytes())
+        let pair = PairKey(
+            source: SourceID(rawValue: statement.int()), destination: DestinationID(rawValue: statement.int()))
+        return (pair, statement.path().appending(statement.bytes()))
     }
 }

@@ -82,18 +82,6 @@ extension StateStore {
         }
     }
 
-    /// Forgets the oldest of the path's ended names that hold no content of their own (a directory's, or the same copy
-    /// with other metadata, or under another path), so that a file touched for ever does not grow the catalogue.
-    func pruneNames(_ pair: PairKey, _ path: RelativePath, _ connection: Connection) throws(SafeBackupError) {
-        try connection.statement(
-            """
-            DELETE FROM name WHERE id IN (SELECT id FROM name WHERE source_id = ? AND destination_id = ? AND parent = ?
-                AND leaf = ? AND ended_at IS NOT NULL AND (copy_id IS NULL OR end_reason IN ('metadata', 'moved'))
-                ORDER BY id DESC LIMIT -1 OFFSET 20)
-            """
-        ).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).run()
-    }
-
     // MARK: - Copies
 
     /// A new current copy's id; `nil`, and nothing done, if the catalogue has a copy at the location.
@@ -115,30 +103,13 @@ extension StateStore {
         return connection.changes == 0 ? nil : id
     }
 
-    /// Forgets a copy that is no more, with every name that pointed to it.
-    func removeCopy(_ id: Int64, _ connection: Connection) throws(SafeBackupError) {
-        let names = try connection.statement(
-            // Not "ended_at IS NULL": SQLite 3.40 gives 0 for it here, whatever the row holds.
-            "DELETE FROM name WHERE copy_id = ? RETURNING source_id, destination_id, kind, size, fuzzy, ended_at")
-        do {
-            defer { names.reset() }
-            names.bind(id)
-            while try names.step() {
-                let pair = PairKey(
-                    source: SourceID(rawValue: names.int()), destination: DestinationID(rawValue: names.int()))
-                let kind = EntryKind(rawValue: names.text()) ?? .device
-                let (size, isFuzzy) = (names.int(), names.bool())
-                if names.isNull() { note(pair) { $0.count(kind, size: size, isFuzzy: isFuzzy, sign: -1) } }
-            }
-        }
-        try connection.statement("DELETE FROM copy WHERE id = ?").bind(id).run()
-    }
-
     /// Forgets what the catalogue has at a location, because it was replaced there and not kept.
     func removeCopy(
-        _ destination: DestinationID, at location: RelativePath, _ connection: Connection
+        _ destination: DestinationID, at location: RelativePath, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) {
-        if let copy = try connection.copy(in: destination, at: location) { try removeCopy(copy.id, connection) }
+        if let copy = try connection.copy(in: destination, at: location) {
+            try removeCopy(copy.id, now: now, connection)
+        }
     }
 
     // MARK: - Displacements
@@ -174,7 +145,7 @@ extension StateStore {
             try self.relocate(copy.id, to: move.to, move.reason, pair.destination, now: now, connection)
         } else {
             // Where a catalogued copy should be, somebody put another file: ours is no more, the other one is kept.
-            try removeCopy(copy.id, connection)
+            try removeCopy(copy.id, now: now, connection)
             try insertDisplaced(move, role: .foreign, pair, now: now, connection)
         }
     }
@@ -204,7 +175,7 @@ extension StateStore {
         try update.bind(location).bind(text: reason.rawValue).bind(now).bind(id).run()
         if connection.changes == 1 { return }
         // What the catalogue had there was replaced by this.
-        try removeCopy(destination, at: location, connection)
+        try removeCopy(destination, at: location, now: now, connection)
         try update.bind(location).bind(text: reason.rawValue).bind(now).bind(id).run()
     }
 

@@ -32,6 +32,13 @@ extension Descriptor {
         try open(leaf, O_WRONLY | O_CREAT | O_EXCL | sb_o_direct, mode: mode)
     }
 
+    /// What of these bytes is cached, and not changed, is forgotten: the next read comes from the disk, and what others
+    /// need stays in the cache. Advice only. The corresponding C function is `posix_fadvise` (`POSIX_FADV_DONTNEED`).
+    package func dropCache(_ offset: Int64, _ length: Int64) {
+        // Ignored if it fails: then the cache is as it was.
+        _ = posix_fadvise(raw, off_t(offset), off_t(length), POSIX_FADV_DONTNEED)
+    }
+
     /// Ends what `createDirect` began: the rest is written through the page cache. The corresponding C function is
     /// `fcntl`.
     package func endDirect() throws(Errno) {

@@ -74,7 +74,7 @@ import Testing
             let expected = try all(state, scene.source, scene.destination, scope)
             #expect(try all(reader, sources[0].id, CatalogueFileReader.destination, scope) == expected)
         }
-        #expect(try all(reader, sources[0].id, CatalogueFileReader.destination).count == 8)
+        #expect(try all(reader, sources[0].id, CatalogueFileReader.destination).count == 9)
     }
 
     @Test("A state rebuilt from the file has the same catalogue, and goes on from there")

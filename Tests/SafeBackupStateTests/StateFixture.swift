@@ -81,10 +81,11 @@ final class StateFixture: Sendable {
                 AND NOT EXISTS (SELECT 1 FROM copy c WHERE c.id = n.copy_id)
             """, [], "every name has its copy")
         try expect(
-            "SELECT id FROM name WHERE (copy_id IS NULL) <> (kind = 'directory')", [], "only directories have no copy")
+            "SELECT id FROM name WHERE (copy_id IS NULL) <> (kind = 'directory') AND ended_at IS NULL", [],
+            "of what is live only directories have no copy")
         try expect(
             """
-            SELECT c.id FROM copy c WHERE c.role = 'kept' AND c.adopted = 0
+            SELECT c.id FROM copy c WHERE c.role = 'kept' AND c.adopted = 0 AND c.removing IS NULL
                 AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id)
             """, [], "a kept version has a name")
         try expect(

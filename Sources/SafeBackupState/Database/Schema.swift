@@ -156,8 +156,9 @@ enum Schema {
         CREATE UNIQUE INDEX copy_location ON copy (destination_id, location);
         CREATE INDEX copy_removing ON copy (destination_id) WHERE removing IS NOT NULL;
 
-        -- From began_at to ended_at (NULL: until now) the path parent/leaf was what copy_id holds (NULL: a directory),
-        -- with this fingerprint and metadata of the source. inode and ctime_ns are NULL after a recovery, until the
+        -- From began_at to ended_at (NULL: until now) the path parent/leaf was what copy_id holds (NULL: a directory, or
+        -- what the backup holds no more: an ended name of another kind, several in one where they follow each other), with
+        -- this fingerprint and metadata of the source. inode and ctime_ns are NULL after a recovery, until the
         -- source was compared by digest. racy: read so soon after a change that the next reconcile compares digests.
         -- end_reason: 'replaced', 'deleted', 'metadata' (the same copy goes on under the next name) or 'moved'.
         -- xattrs: for each attribute the length of its name (4 bytes, little endian), the name, and the same of its value.
@@ -295,6 +296,10 @@ enum Schema {
         -- that lay under the old one is recorded as lost.
         ALTER TABLE destination ADD COLUMN paused_at INTEGER;
         ALTER TABLE destination ADD COLUMN accepted TEXT;
+
+        -- verified_upto: the copy that the last rolling share of a verification ended with. verified_at: when that was.
+        ALTER TABLE destination ADD COLUMN verified_upto INTEGER;
+        ALTER TABLE destination ADD COLUMN verified_at INTEGER;
 
         -- What the event is about, where it is one path, one source, one destination.
         ALTER TABLE journal ADD COLUMN path ANY;

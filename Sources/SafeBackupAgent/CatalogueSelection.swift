@@ -1,0 +1,206 @@
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupState
+import SafeBackupSystem
+import SystemPackage
+
+/// A backup and what tells of its content: the state's own catalogue, or the copy beside the backups.
+struct CatalogueSelection {
+    /// A source at the destination.
+    struct Choice: Sendable {
+        var source: SourceID
+        var destination: DestinationID
+        /// The source's, absolute.
+        var path: [UInt8]
+        var root: FilePath
+        var sentinel: String?
+        var isActive: Bool
+        /// What its copies lie under.
+        var prefix: RelativePath
+    }
+
+    let reader: any CatalogueReading
+    /// All of one destination.
+    let choices: [Choice]
+    /// The destination's root.
+    let root: FilePath
+    /// Of the catalogue copy, which may be older than the backup; `nil` for the state's own.
+    let exportedAt: Timestamp?
+
+    private init(_ reader: any CatalogueReading, _ choices: [Choice], root: FilePath, exportedAt: Timestamp?) {
+        self.reader = reader
+        self.choices = choices
+        self.root = root
+        self.exportedAt = exportedAt
+    }
+
+    /// By the local state: one for each destination, those that lack the least first.
+    /// - Throws: `stateFailed` if it has saved nothing, `invalidPath` for a path that no source holds.
+    static func known(to directory: StateDirectory, paths: [[UInt8]]) throws(SafeBackupError) -> [CatalogueSelection] {
+        try directory.requireState()
+        let reader = try StateReader(in: directory.path)
+        let status = try reader.status()
+        var chosen: [Choice] = []
+        for pair in status.pairs {
+            guard let source = status.sources.first(where: { $0.record.id == pair.record.source })?.record,
+                let destination = status.destinations.first(where: { $0.record.id == pair.record.destination })?.record
+            else { continue }
+            chosen.append(
+                Choice(
+                    source: source.id, destination: destination.id, path: source.path,
+                    root: FilePath(bytes: destination.location), sentinel: destination.sentinel,
+                    isActive: pair.record.isActive, prefix: pair.record.prefix))
+        }
+        // A path that was named in full tells its source; else it is one of those that the agent ran with last.
+        let isNamed = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
+        if isNamed {
+            let wanted = try SourcePath.resolveArgument(paths[0], chosen.map { ($0.source, $0.path) }).map(\.source)
+            chosen.removeAll { !wanted.contains($0.source) }
+            if chosen.contains(where: \.isActive) { chosen.removeAll { !$0.isActive } }
+        } else if chosen.contains(where: \.isActive) {
+            chosen.removeAll { !$0.isActive }
+        }
+        var selections: [CatalogueSelection] = []
+        for choice in Self.bestFirst(chosen, in: status)
+        where !selections.contains(where: { $0.choices[0].destination == choice.destination }) {
+            selections.append(
+                CatalogueSelection(
+                    reader, chosen.filter { $0.destination == choice.destination }, root: choice.root, exportedAt: nil))
+        }
+        if !selections.isEmpty { return selections }
+        throw SafeBackupError(
+            .stateFailed, "This state has saved nothing yet; name the backup with --from DESTINATION",
+            disposition: .permanent)
+    }
+
+    /// Destinations that lack the least first.
+    private static func bestFirst(_ choices: [Choice], in status: StateStatus) -> [Choice] {
+        func lack(_ choice: Choice) -> (Int, Int) {
+            let destination = status.destinations.first { $0.record.id == choice.destination }
+            guard let destination else { return (1, .max) }
+            let counts = destination.counts
+            return (destination.record.hold == nil ? 0 : 1, counts.pending + counts.leased + counts.stuck)
+        }
+        return choices.enumerated().sorted { left, right in
+            let (first, second) = (lack(left.element), lack(right.element))
+            return first == second ? left.offset < right.offset : first < second
+        }.map(\.element)
+    }
+
+    /// The first whose backup is there.
+    /// - Throws: what is wrong with the first of them, if none is.
+    static func firstThatIsThere(
+        _ selections: [CatalogueSelection]
+    ) throws(SafeBackupError) -> (selection: CatalogueSelection, backup: ConfinedDirectory) {
+        var failure: SafeBackupError?
+        for selection in selections {
+            do throws(SafeBackupError) {
+                return (selection, try selection.openBackup())
+            } catch {
+                failure = failure ?? error
+            }
+        }
+        throw failure
+            ?? SafeBackupError(.stateFailed, "This state has saved nothing yet", disposition: .permanent)
+    }
+
+    /// By the newest whole catalogue copy in the destination; `nil` if there is none. Also why others are not used.
+    static func beside(
+        _ destination: FilePath
+    ) throws(SafeBackupError) -> (selection: CatalogueSelection?, notes: [String]) {
+        let catalogue = destination.appending(".safebackup").appending("catalogue")
+        let (newest, refused) = CatalogueFile.newestFinished(
+            of: [catalogue.appending("a.db"), catalogue.appending("b.db")])
+        let notes = refused.map { "A catalogue copy is not used: \($0.error.message)" }
+        guard let newest else { return (nil, notes) }
+        let choices = try newest.catalogueSources().map { source in
+            Choice(
+                source: source.id, destination: CatalogueFileReader.destination, path: source.path, root: destination,
+                sentinel: nil, isActive: true, prefix: source.prefix ?? .root)
+        }
+        return (
+            CatalogueSelection(newest, choices, root: destination, exportedAt: newest.header.exportedAt), notes
+        )
+    }
+
+    /// The backup that the catalogue tells of.
+    /// - Throws: a holding error if it is not there.
+    func openBackup() throws(SafeBackupError) -> ConfinedDirectory {
+        let backup = try Self.openBackup(root)
+        if let sentinel = choices.first?.sentinel, try LocalDestination.inspect(root).sentinel?.id != sentinel {
+            throw SafeBackupError(
+                .sentinelMissing,
+                "\(printable(root.bytes)) does not hold the backup that this state knows; mount its disk, or name "
+                    + "it with --from DESTINATION", disposition: .destinationUnavailable)
+        }
+        return backup
+    }
+
+    static func openBackup(_ path: FilePath) throws(SafeBackupError) -> ConfinedDirectory {
+        do {
+            return try ConfinedDirectory(opening: path)
+        } catch {
+            throw SafeBackupError(
+                .destinationMissing,
+                "The backup \(printable(path.bytes)) cannot be opened: \(error.explanation); mount its disk",
+                disposition: .destinationUnavailable, systemError: error.rawValue)
+        }
+    }
+
+    /// What a person's paths mean; none means everything.
+    func targets(_ paths: [[UInt8]]) throws(SafeBackupError) -> [(choice: Choice, path: RelativePath)] {
+        var wanted: [(choice: Choice, path: RelativePath)] = []
+        for argument in paths.isEmpty ? [Array(".".utf8)] : paths {
+            wanted += try SourcePath.resolveArgument(argument, choices.map { ($0, $0.path) }).map {
+                ($0.source, $0.path)
+            }
+        }
+        return wanted
+    }
+
+    /// Below one target, the trees of several sources would be one.
+    /// - Throws: `invalidPath` if the paths mean more than one source.
+    func refuseMixing(_ paths: [[UInt8]]) throws(SafeBackupError) {
+        let sources = Set(choices.map(\.path))
+        if sources.count < 2 { return }
+        let isAbsolute = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
+        let wanted = try paths.map { path throws(SafeBackupError) in
+            try SourcePath.resolveArgument(path, choices.map { ($0.path, $0.path) }).map(\.source)
+        }
+        if isAbsolute, Set(wanted.joined()).count == 1 { return }
+        let names = sources.map { printable($0) }.sorted().joined(separator: ", ")
+        throw SafeBackupError(
+            .invalidPath,
+            "The backup holds several sources (\(names)); restore from one at a time, by absolute paths",
+            disposition: .permanent)
+    }
+
+    /// What a person must know who asks for a time: `isBefore`, if nothing of the source was saved by then.
+    func remark(on time: Timestamp, _ choice: Choice, zone: LocalZone) throws(SafeBackupError) -> (
+        text: String, isBefore: Bool
+    )? {
+        let name = printable(choice.path)
+        guard let first = try reader.firstSave(choice.source, choice.destination) else {
+            return ("Nothing of \(name) was saved yet", true)
+        }
+        if time < first.began {
+            return (
+                "At \(zone.text(time)) nothing of \(name) was saved yet: what the backup knows of it begins at "
+                    + zone.text(first.began), true
+            )
+        }
+        if let ended = first.ended, time < ended {
+            return (
+                "At \(zone.text(time)) the first save of \(name) was not complete, it ended at \(zone.text(ended)): "
+                    + "what is missing here had not been saved yet", false
+            )
+        }
+        if let exportedAt, exportedAt < time {
+            return (
+                "The catalogue copy is of \(zone.text(exportedAt)): what was saved, renamed or deleted between then and "
+                    + "\(zone.text(time)) is not known", false
+            )
+        }
+        return nil
+    }
+}

@@ -1,0 +1,128 @@
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupState
+import SafeBackupSystem
+import SystemPackage
+
+/// What `safebackup prune` asks of the agent: to remove these states. The words of both sides.
+struct PruneRequest: Sendable {
+    var destination: DestinationID
+    /// Stands with each removal.
+    var reason: String
+    var choices: [PruneChoice] = []
+
+    init(destination: DestinationID, reason: String) {
+        self.destination = destination
+        self.reason = reason
+    }
+
+    var arguments: [[UInt8]] {
+        let words = ["\(destination.rawValue)", reason] + choices.map { "\($0.copy) \($0.isExpired ? 1 : 0)" }
+        return words.map { Array($0.utf8) }
+    }
+
+    /// Throws `invalidConfiguration` for what is no such request: another release's, perhaps.
+    init(_ arguments: [[UInt8]]) throws(SafeBackupError) {
+        let refusal = SafeBackupError(
+            .invalidConfiguration, "This agent does not understand what 'prune' asks; is it another release?",
+            disposition: .permanent)
+        let words = arguments.map { String(decoding: $0, as: UTF8.self) }
+        guard words.count >= 2, let destination = Int64(words[0]) else { throw refusal }
+        self.destination = DestinationID(rawValue: destination)
+        reason = words[1]
+        for word in words.dropFirst(2) {
+            let parts = word.split(separator: " ")
+            guard parts.count == 2, let copy = Int64(parts[0]), parts[1] == "0" || parts[1] == "1" else {
+                throw refusal
+            }
+            choices.append(PruneChoice(copy: copy, isExpired: parts[1] == "1"))
+        }
+    }
+
+    static func answer(count: Int, bytes: Int64) -> String {
+        "\(ReportText.count(count, "stored state")) removed (\(ByteCount(bytes)))\n\(count) \(bytes)"
+    }
+
+    /// How many states are removed, and their bytes.
+    static func totals(_ answer: String) -> (count: Int, bytes: Int64) {
+        let numbers = answer.split(separator: "\n").dropFirst().first?.split(separator: " ") ?? []
+        guard numbers.count == 2, let count = Int(numbers[0]), let bytes = Int64(numbers[1]) else { return (0, 0) }
+        return (count, bytes)
+    }
+}
+
+extension RequestWork {
+    /// Marks what is to be removed; the destination's own unit, or `finishPruning`, removes it.
+    func prune(_ arguments: [[UInt8]]) async throws(SafeBackupError) -> Answer {
+        let request = try PruneRequest(arguments)
+        let (count, bytes) = try await state.durably { (store) throws(SafeBackupError) in
+            try store.beginPruning(request.destination, request.choices, reason: "prune: " + request.reason)
+        }
+        Faults.reach("pruning")
+        return .done(PruneRequest.answer(count: count, bytes: bytes))
+    }
+
+    /// Without an agent: removes what is marked, at every destination that is there. What is not there, or has work that
+    /// a crash cut off, is left to the next agent.
+    func finishPruning() async throws(SafeBackupError) {
+        let records = try await state.durably { (store) throws(SafeBackupError) in try store.destinations() }
+        for record in records where record.hold == nil && record.pausedAt == nil {
+            guard let sentinel = record.sentinel else { continue }
+            let id = record.id
+            let (isDue, hasLeases) = try await state.durably { (store) throws(SafeBackupError) in
+                (try store.hasRemovals(id), try store.hasLeases(id))
+            }
+            if !isDue { continue }
+            let local = LocalDestination(path: FilePath(bytes: record.location), io: io)
+            do throws(SafeBackupError) {
+                try await local.attach(expecting: sentinel)
+            } catch {
+                if error.disposition == .destinationUnavailable { continue }
+                throw error
+            }
+            let work = RemovalWork(id: id, local: local, state: state)
+            try await work.removeVersions()
+            if !hasLeases { try await work.removeTombstones() }
+            await local.detach()
+        }
+    }
+}
+
+/// Removes the copies whose removal is recorded. A crash in between repeats it.
+struct RemovalWork: Sendable {
+    let id: DestinationID
+    let local: LocalDestination
+    let state: StateAccess
+
+    /// Kept versions, which lie where nothing is stored ever again: at any time.
+    func removeVersions() async throws(SafeBackupError) {
+        let id = id
+        while true {
+            let copies = try await state.durably { (store) throws(SafeBackupError) in
+                try store.removals(id, limit: 1_000).map(\.copy)
+            }
+            if copies.isEmpty { return }
+            Faults.reach("removing")
+            try await local.remove(versions: copies.map(\.location))
+            Faults.reach("removed")
+            let numbers = copies.map(\.id)
+            try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }
+        }
+    }
+
+    /// Deleted paths' last states, which lie at their paths' own places: only while nothing is leased there.
+    func removeTombstones() async throws(SafeBackupError) {
+        let id = id
+        while true {
+            let copies = try await state.durably { (store) throws(SafeBackupError) in
+                try store.tombstoneRemovals(id, limit: 1_000).map(\.copy)
+            }
+            if copies.isEmpty { return }
+            Faults.reach("removing")
+            try await local.remove(tombstones: copies)
+            Faults.reach("removed")
+            let numbers = copies.map(\.id)
+            try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+import SafeBackupCore
+
+/// What `safebackup verify` tells when it has ended.
+package struct VerifyReport: Sendable, Encodable {
+    /// A copy that is not what was saved.
+    package struct Damage: Sendable, Encodable {
+        /// The path that has it, or had it last; `nil` for what no path ever had.
+        package var path: String?
+        package var pathHex: String?
+        package var destination: String
+        package var location: String
+        package var locationHex: String?
+        /// `content`, `missing`, `kind` or `unreadable`.
+        package var fault: String
+        /// `storedAgain`, `replaced` (the newer content of the source is saved) or `lost`.
+        package var outcome: String
+        /// The newest state of the path that is neither fuzzy nor damaged, where this one is lost.
+        package var newestGood: String?
+        package var newestGoodFrom: String?
+
+        /// A sentence for a person.
+        var text: String {
+            let name = path ?? "A file without a path"
+            let what =
+                switch CopyFault.Kind(rawValue: fault) {
+                case .some(let kind): CopyFault(kind: kind).explanation
+                case nil: fault
+                }
+            var text = "\(name): the stored copy \(location) \(what); "
+            switch VerifyRequest.Verdict(rawValue: outcome) {
+            case .storedAgain: return text + "it is saved again from the source"
+            case .replaced: text += "the source has changed since, and its newer content is saved"
+            default: text += "the source has it no more"
+            }
+            if let newestGood, let newestGoodFrom {
+                return text + "; the newest good version is of \(newestGoodFrom): \(newestGood)"
+            }
+            return text + "; this state of it is lost, and no other good version is kept"
+        }
+    }
+
+    /// How many damaged copies are listed in JSON at most; each is told in text.
+    static let listLimit = 1_000
+
+    /// Read, and compared.
+    package var copies = 0
+    package var bytes: Int64 = 0
+    /// Without a digest, which somebody else's files have not that were moved aside.
+    package var withoutDigest = 0
+    package var damaged = 0
+    package var storedAgain = 0
+    package var lost = 0
+    package var damages: [Damage] = []
+    /// Copies that could not be read, or were in work whenever they were read; with the reason of the first ones.
+    package var unverified = 0
+    package var reasons: [String] = []
+    /// They were called damaged before, and have the recorded content.
+    package var soundAgain = 0
+    /// What kept a destination from being verified.
+    package var failures: [String] = []
+    package var seconds = 0.0
+    /// Of a rolling share, in percent.
+    package var share: Double?
+    /// A destination is not there.
+    var isHeld = false
+
+    private enum CodingKeys: String, CodingKey {
+        case copies, bytes, withoutDigest, damaged, storedAgain, lost, damages, unverified, reasons, soundAgain,
+            failures,
+            seconds, share
+    }
+
+    mutating func note(unverified reason: String) {
+        unverified += 1
+        if reasons.count < 20 { reasons.append(reason) }
+    }
+
+    /// 3: something is damaged or could not be verified, 4: a destination is not there, else 0.
+    package var exitCode: Int32 {
+        if isHeld { return 4 }
+        return damaged > 0 || unverified > 0 || !failures.isEmpty ? 3 : 0
+    }
+
+    /// Without the damaged copies, which were told as they were found.
+    package var text: String {
+        var lines = failures + reasons
+        if unverified > reasons.count { lines.append("and \(ReportText.grouped(unverified - reasons.count)) more") }
+        if withoutDigest > 0 {
+            lines.append(
+                "\(ReportText.count(withoutDigest, "copy", "copies")) that lay there before, without a digest, cannot be "
+                    + "compared")
+        }
+        if soundAgain > 0 {
+            lines.append(
+                "\(ReportText.count(soundAgain, "copy", "copies")) called damaged before: has the recorded content after all"
+            )
+        }
+        let read =
+            "\(ReportText.count(copies, "copy", "copies")) read (\(ByteCount(bytes)), \(secondsText(.seconds(seconds))) s)"
+        if damaged > 0 {
+            lines.append(
+                "\(read): \(ReportText.grouped(damaged)) damaged or missing, \(ReportText.grouped(storedAgain)) of them saved "
+                    + "again from the source, \(ReportText.grouped(lost)) lost")
+        } else if unverified > 0 || !failures.isEmpty {
+            lines.append("\(read): none is damaged, but not all could be read")
+        } else {
+            lines.append("\(read): all have the content that was saved")
+        }
+        return lines.joined(separator: "\n")
+    }
+}

@@ -1,0 +1,185 @@
+package import SafeBackupCore
+
+/// How much of a destination can be verified.
+package struct VerifiableTotal: Sendable, Hashable {
+    /// With a recorded digest.
+    package var copies: Int64
+    package var bytes: Int64
+    /// Without one: somebody else's files that were moved aside.
+    package var withoutDigest: Int64
+}
+
+/// Which copies are to be verified.
+package enum CopyScope: Sendable, Hashable {
+    /// All of the destination, by their numbers.
+    case all
+    /// Those that a path's names point to, now or before.
+    case of(SourceID, RelativePath)
+    /// Those that lie below a location.
+    case below(RelativePath)
+}
+
+/// A place between two copies, to go on from.
+package struct CopyCursor: Sendable, Hashable {
+    var id: Int64 = 0
+    var range = 0
+    var location: RelativePath?
+
+    /// After the copy with this number, of `CopyScope.all`.
+    package static func after(_ id: Int64) -> CopyCursor { CopyCursor(id: id) }
+}
+
+/// A part of the copies that were asked for.
+package struct CopyPage: Sendable {
+    package var copies: [CopyRecord]
+    /// Where the rest begins; `nil` at the end.
+    package var next: CopyCursor?
+}
+
+/// What `safebackup verify` reads. Each call is one short read.
+extension StateReader {
+    private static let columns = """
+        c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged
+        """
+
+    /// Looks at every copy's row.
+    package func verifiable(_ destination: DestinationID) throws(SafeBackupError) -> VerifiableTotal {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                """
+                SELECT count(digest), ifnull(sum(size) FILTER (WHERE digest IS NOT NULL), 0), count(*) - count(digest)
+                FROM copy WHERE destination_id = ? AND removing IS NULL AND kind IN ('file', 'symlink')
+                """)
+            defer { statement.reset() }
+            guard try statement.bind(destination.rawValue).step() else {
+                return VerifiableTotal(copies: 0, bytes: 0, withoutDigest: 0)
+            }
+            return VerifiableTotal(copies: statement.int(), bytes: statement.int(), withoutDigest: statement.int())
+        }
+    }
+
+    /// The number of the copy that the last rolling share ended with; 0 before the first.
+    package func verifiedUpTo(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement("SELECT ifnull(verified_upto, 0) FROM destination WHERE id = ?")
+            defer { statement.reset() }
+            return try statement.bind(destination.rawValue).step() ? statement.int() : 0
+        }
+    }
+
+    /// Up to `limit` copies that are files or links, and are not being removed.
+    package func copies(
+        _ destination: DestinationID, _ scope: CopyScope, after cursor: CopyCursor?, limit: Int
+    ) throws(SafeBackupError) -> CopyPage {
+        try read { (connection) throws(SafeBackupError) in
+            switch scope {
+            case .all: try Self.byNumber(destination, cursor ?? CopyCursor(), limit, connection)
+            case .of(let source, let path):
+                CopyPage(copies: try Self.ofPath(source, destination, path, connection), next: nil)
+            case .below(let location): try Self.below(location, destination, cursor ?? CopyCursor(), limit, connection)
+            }
+        }
+    }
+
+    /// The copy as it is known now; `nil` if it is no more.
+    package func copy(_ id: Int64) throws(SafeBackupError) -> CopyRecord? {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.prepare(
+                "SELECT \(Self.columns) FROM copy c WHERE c.id = ? AND c.removing IS NULL")
+            return try statement.bind(id).step() ? CopyRecord.read(statement) : nil
+        }
+    }
+
+    /// The path that has, or had last, the copy.
+    package func path(ofCopy id: Int64) throws(SafeBackupError) -> RelativePath? {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                "SELECT parent, leaf FROM name WHERE copy_id = ? ORDER BY id DESC LIMIT 1")
+            defer { statement.reset() }
+            return try statement.bind(id).step() ? statement.path().appending(statement.bytes()) : nil
+        }
+    }
+
+    /// The newest state of the copy's path that is neither fuzzy nor damaged; `nil` if the backup has none.
+    package func newestGoodVersion(
+        besides id: Int64
+    ) throws(SafeBackupError) -> (copy: CopyRecord, began: Timestamp)? {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.prepare(
+                """
+                SELECT n.began_at, \(Self.columns) FROM name m JOIN name n ON n.source_id = m.source_id
+                        AND n.destination_id = m.destination_id AND n.parent = m.parent AND n.leaf = m.leaf
+                        AND n.ended_at IS NOT NULL
+                    JOIN copy c ON c.id = n.copy_id
+                WHERE m.id = (SELECT max(id) FROM name WHERE copy_id = ?1) AND c.id <> ?1 AND c.fuzzy = 0
+                    AND c.damaged = 0 AND c.removing IS NULL AND c.digest IS NOT NULL
+                ORDER BY n.id DESC LIMIT 1
+                """)
+            guard try statement.bind(id).step() else { return nil }
+            let began = statement.timestamp()
+            return (CopyRecord.read(statement), began)
+        }
+    }
+
+    private static func byNumber(
+        _ destination: DestinationID, _ cursor: CopyCursor, _ limit: Int, _ connection: Connection
+    ) throws(SafeBackupError) -> CopyPage {
+        let statement = try connection.prepare(
+            """
+            SELECT \(columns) FROM copy c NOT INDEXED WHERE c.destination_id = ? AND c.id > ? AND c.removing IS NULL
+                AND c.kind IN ('file', 'symlink')
+            ORDER BY c.id LIMIT ?
+            """)
+        statement.bind(destination.rawValue).bind(cursor.id).bind(Int64(limit))
+        var copies: [CopyRecord] = []
+        while try statement.step() { copies.append(CopyRecord.read(statement)) }
+        guard copies.count == limit, let last = copies.last else { return CopyPage(copies: copies, next: nil) }
+        return CopyPage(copies: copies, next: .after(last.id))
+    }
+
+    private static func ofPath(
+        _ source: SourceID, _ destination: DestinationID, _ path: RelativePath, _ connection: Connection
+    ) throws(SafeBackupError) -> [CopyRecord] {
+        let statement = try connection.prepare(
+            """
+            SELECT \(columns) FROM copy c WHERE c.removing IS NULL AND c.kind IN ('file', 'symlink') AND c.id IN (
+                SELECT copy_id FROM name WHERE source_id = ?1 AND destination_id = ?2 AND parent = ?3 AND leaf = ?4
+                    AND ended_at IS NULL
+                UNION SELECT copy_id FROM name WHERE source_id = ?1 AND destination_id = ?2 AND parent = ?3 AND leaf = ?4
+                    AND ended_at IS NOT NULL)
+            ORDER BY c.id
+            """)
+        statement.bind(source.rawValue).bind(destination.rawValue).bind(split: path)
+        var copies: [CopyRecord] = []
+        while try statement.step() { copies.append(CopyRecord.read(statement)) }
+        return copies
+    }
+
+    private static func below(
+        _ location: RelativePath, _ destination: DestinationID, _ cursor: CopyCursor, _ limit: Int,
+        _ connection: Connection
+    ) throws(SafeBackupError) -> CopyPage {
+        let ranges = PathRange.below(location)
+        var page = CopyPage(copies: [], next: cursor)
+        while var place = page.next, place.range < ranges.count {
+            let statement = try connection.prepare(
+                """
+                SELECT \(columns) FROM copy c WHERE c.destination_id = ? AND c.location \(place.location == nil ? ">=" : ">") ?
+                    AND c.location < ? AND c.removing IS NULL AND c.kind IN ('file', 'symlink')
+                ORDER BY c.location LIMIT ?
+                """)
+            statement.bind(destination.rawValue)
+            if let last = place.location { statement.bind(last) } else { statement.bind(ranges[place.range].lower) }
+            statement.bind(ranges[place.range].upper).bind(Int64(limit - page.copies.count))
+            while try statement.step() { page.copies.append(CopyRecord.read(statement)) }
+            if page.copies.count == limit {
+                place.location = page.copies.last?.location
+                page.next = place
+                return page
+            }
+            page.next = CopyCursor(range: place.range + 1)
+        }
+        page.next = nil
+        return page
+    }
+}

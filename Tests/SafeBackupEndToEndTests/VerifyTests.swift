@@ -1,0 +1,175 @@
+import Foundation
+import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+extension EndToEnd {
+    @Suite("Verify")
+    struct Verify {
+        private struct Report: Decodable {
+            struct Damage: Decodable {
+                var path: String?
+                var fault: String
+                var outcome: String
+                var newestGood: String?
+            }
+            var copies: Int
+            var damaged: Int
+            var storedAgain: Int
+            var lost: Int
+            var soundAgain: Int
+            var unverified: Int
+            var damages: [Damage]
+        }
+
+        private func verify(
+            _ bench: Bench, _ more: [FilePath] = [], expecting code: Int32
+        ) async throws -> Report {
+            let program = try await bench.run(["verify", "--json", "--state", bench.state] + more)
+            try #require(program.ending == .exit(code), "\(program.outputText)\n\(program.errorTail)")
+            return try JSONDecoder().decode(Report.self, from: Data(program.outputText.utf8))
+        }
+
+        /// One bit, at the same size and mtime: what a failing disk does.
+        private func flip(_ bench: Bench, _ path: String) throws {
+            let file = bench.backup.appending(path)
+            let mark = bench.root.appending("mark")
+            try command(["touch", "-r", file, mark])
+            var content = try read(file)
+            content[content.count / 2] ^= 1
+            try Descriptor.open(file, O_WRONLY).write(content, at: 0)
+            try command(["touch", "-r", mark, file])
+        }
+
+        @Test(
+            "A damaged and a missing copy are found, marked, and saved again from the source",
+            .timeLimit(.minutes(2)), arguments: [true, false])
+        func damaged(besideAgent: Bool) async throws {
+            let bench = try Bench()
+            for number in 0..<20 { try bench.write("d/\(number)", "content of \(number)\n") }
+            try command(["ln", "-s", "d/1", bench.at("link")])
+            try bench.write(bench.source.appending(bytes: [0x64, 0x2F, 0xFF]), Array("odd".utf8))
+            try await bench.saveOnce()
+            let agent = besideAgent ? try await bench.startAgent() : nil
+            let whole = try await verify(bench, expecting: 0)
+            #expect(whole.copies == 22 && whole.damaged == 0)
+
+            try flip(bench, "d/3")
+            try command(["rm", bench.backup.appending("d/4")])
+            try command(["rm", bench.backup.appending("link")])
+            let report = try await verify(bench, expecting: 3)
+            #expect(
+                report.damages.map { "\($0.path ?? "-") \($0.fault) \($0.outcome)" }.sorted() == [
+                    "d/3 content storedAgain", "d/4 missing storedAgain", "link missing storedAgain",
+                ])
+            #expect(report.copies == 22 && report.storedAgain == 3 && report.lost == 0)
+            if let agent {
+                try await bench.expectInSync(agent)
+                try await bench.stop(agent)
+            } else {
+                try await bench.saveOnce()
+            }
+            #expect(try bench.differences().isEmpty)
+            #expect(try await verify(bench, ["d/3", "d/4", "link"], expecting: 0).damaged == 0)
+        }
+
+        @Test("What the source has no more is lost, and the newest good version is named", .timeLimit(.minutes(1)))
+        func lost() async throws {
+            let bench = try Bench()
+            try bench.write("f", "first\n")
+            try bench.write("gone", "gone\n")
+            try await bench.saveOnce()
+            try bench.write("f", "second, longer\n")
+            try command(["rm", bench.at("gone")])
+            try await bench.saveOnce()
+            try flip(bench, "gone")
+            try flip(bench, "f")
+            try bench.write("f", "third, longer still\n")
+
+            let report = try await verify(bench, expecting: 3)
+            #expect(report.lost == 2 && report.storedAgain == 0)
+            let changed = try #require(report.damages.first { $0.path == "f" })
+            #expect(changed.outcome == "replaced")
+            #expect(changed.newestGood?.contains("versions/f@") == true)
+            let gone = try #require(report.damages.first { $0.path == "gone" })
+            #expect(gone.outcome == "lost" && gone.newestGood == nil)
+            // It is told again as long as it is so, and no more when it has its content again.
+            try flip(bench, "gone")
+            let mended = try await verify(bench, ["gone"], expecting: 0)
+            #expect(mended.soundAgain == 1)
+            try await bench.saveOnce()
+            #expect(try read(bench.backup.appending("f")) == Array("third, longer still\n".utf8))
+        }
+
+        @Test("A rolling share goes on where the last one ended, until all was read", .timeLimit(.minutes(1)))
+        func share() async throws {
+            let bench = try Bench()
+            for number in 0..<10 { try bench.write("\(number)", "content of \(number)\n") }
+            try await bench.saveOnce()
+            try flip(bench, "7")
+            // Before the damage is found it is not marked, and nothing is saved again.
+            var (read, found) = (0, 0)
+            for _ in 0..<4 {
+                let program = try await bench.run(["verify", "--share", "25%", "--json", "--state", bench.state])
+                let report = try JSONDecoder().decode(Report.self, from: Data(program.outputText.utf8))
+                #expect((2...3).contains(report.copies))
+                read += report.copies
+                found += report.damaged
+            }
+            #expect((10...12).contains(read))
+            #expect(found >= 1)
+        }
+
+        @Test("Of a destination that is not there nothing is called missing", .timeLimit(.minutes(1)))
+        func away() async throws {
+            let bench = try Bench()
+            try bench.write("f", "first\n")
+            try await bench.saveOnce()
+            let elsewhere = bench.root.appending("elsewhere")
+            try command(["mv", bench.backup, elsewhere])
+            try bench.makeDirectory(bench.backup)
+            let program = try await bench.run(["verify", "--state", bench.state])
+            #expect(program.ending == .exit(4), "\(program.outputText)")
+            try command(["rmdir", bench.backup])
+            try command(["mv", elsewhere, bench.backup])
+            #expect(try await verify(bench, expecting: 0).copies == 1)
+        }
+
+        @Test(
+            "Beside an agent that replaces files all the time nothing sound is called damaged", .timeLimit(.minutes(2)))
+        func busy() async throws {
+            let bench = try Bench()
+            for number in 0..<40 { try bench.write("d/\(number)", "0\n") }
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            let source = bench.source
+            let stop = Locked(false)
+            let writer = Task.detached {
+                var round = 0
+                while !stop.withLock({ $0 }) {
+                    round += 1
+                    for number in 0..<40 {
+                        let file = try Descriptor.open(source.appending("d/\(number)"), O_WRONLY | O_TRUNC)
+                        try file.write(Array("round \(round) of \(number)\n".utf8), at: 0)
+                    }
+                    try await Task.sleep(for: .milliseconds(20))
+                }
+            }
+            for _ in 0..<4 {
+                let program = try await bench.run(["verify", "--json", "--state", bench.state])
+                let report = try JSONDecoder().decode(Report.self, from: Data(program.outputText.utf8))
+                #expect(report.damaged == 0, "\(program.outputText)")
+            }
+            stop.withLock { $0 = true }
+            try await writer.value
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            #expect(try await verify(bench, expecting: 0).damaged == 0)
+        }
+    }
+}
