@@ -113,8 +113,10 @@ package struct CleanReport: Sendable, Encodable {
         guard let directory, directory.hasState else { return all }
         all.append(ProtectedDirectory(directory.path, "the state of the agent"))
         let sources: [SourceRecord]
+        let destinations: [DestinationRecord]
         do throws(SafeBackupError) {
-            sources = try StateReader(in: directory.path).sources()
+            let reader = try StateReader(in: directory.path)
+            (sources, destinations) = (try reader.sources(), try reader.destinations())
         } catch {
             // Another user's agent: what that one saves is not this user's to remove either.
             if error.systemError == EACCES { return all }
@@ -124,6 +126,10 @@ package struct CleanReport: Sendable, Encodable {
             all.append(
                 ProtectedDirectory(
                     FilePath(bytes: source.path), "a source of the agent", coversInside: coversSources))
+        }
+        // Also where its sentinel is lost.
+        for destination in destinations {
+            all.append(ProtectedDirectory(FilePath(bytes: destination.location), "a destination of the agent"))
         }
         return all
     }

@@ -152,8 +152,6 @@ extension DestinationUnit {
             try store.complete(id, completions)
         }
         Faults.reach("completed")
-        countStored(result.bytes)
-        if completions.contains(where: \.foundNoRoom) { foundFull() }
         for emptied in result.emptied {
             guard let path = sources[emptied.source]?.settings.path.bytes else { continue }
             logger.warning(
@@ -167,12 +165,5 @@ extension DestinationUnit {
             }
         }
         if !result.excessVersions.isEmpty || result.hasRemovals { try await finishRemovals() }
-    }
-}
-
-extension Completion {
-    fileprivate var foundNoRoom: Bool {
-        if case .failed(let error, _) = outcome { return error.disposition == .destinationFull }
-        return false
     }
 }

@@ -44,8 +44,6 @@ package final class DestinationUnit: Sendable {
     let holding: Holding
     /// Whether the destination still has what was stored.
     let copyCheck: Locked<CopyCheck>
-    /// Whether there is room, and what is removed to make some.
-    let room = Locked(RoomKeeping())
     let door = DestinationDoor()
     /// Keeps a second agent away also while nothing is open.
     let claimed = Shared<(sentinel: String, claim: NameClaim?)?>(nil)
@@ -186,8 +184,6 @@ package final class DestinationUnit: Sendable {
     private func drain(until isDone: () async throws(SafeBackupError) -> Bool) async throws(SafeBackupError) {
         let id = id
         let limits = limits
-        // Another disk may be there now, or others may have filled it.
-        room.withLock { $0 = RoomKeeping() }
         let problem = await withDiscardingTaskGroup { lanes in
             do throws(SafeBackupError) {
                 while !self.stop.isRequested {
@@ -197,7 +193,6 @@ package final class DestinationUnit: Sendable {
                         await self.wake.wait(atMost: Self.longestWait)
                         continue
                     }
-                    let isMakingRoom = try await self.keepRoom()
                     let now = self.clock.now
                     let batch = try await self.state.durably { (store) throws(SafeBackupError) in
                         try store.due(id, limit: limits.jobs, byteLimit: limits.bytes, now: now)
@@ -220,7 +215,6 @@ package final class DestinationUnit: Sendable {
                         }
                         continue
                     }
-                    if isMakingRoom { continue }
                     if inUse == 0 { try await self.finishPruning() }
                     if inUse == 0 { try await self.removeVacated() }
                     if inUse == 0, try await checkSomeCopies() { continue }

@@ -1,5 +1,5 @@
 package import SafeBackupCore
-package import SafeBackupSystem
+import SafeBackupSystem
 
 /// What must hold after a cleaning. Of several, all must.
 package struct CleaningLimits: Sendable, Hashable {
@@ -83,7 +83,7 @@ package struct DiskUsage: Sendable, Hashable {
         self.available = available
     }
 
-    package init(_ volume: VolumeStatistics) {
+    init(_ volume: VolumeStatistics) {
         self.init(
             total: volume.total, used: ByteCount(volume.total.bytes - volume.free.bytes), available: volume.available)
     }

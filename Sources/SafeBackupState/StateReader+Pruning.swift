@@ -134,21 +134,26 @@ extension Connection {
         }
         let ended = try statement(
             """
-            SELECT n.ended_at, n.end_reason, c.id, c.location, c.size, c.role, c.stored_at, c.fuzzy = 0 AND c.damaged = 0
+            SELECT n.ended_at, n.end_reason, c.id, c.location, c.size, c.role, c.stored_at,
+                c.fuzzy = 0 AND c.damaged = 0, c.removing IS NOT NULL
             FROM name n JOIN copy c ON c.id = n.copy_id
             WHERE n.source_id = ? AND n.destination_id = ? AND n.parent = ? AND n.leaf = ? AND n.ended_at IS NOT NULL
-                AND n.end_reason IN ('replaced', 'deleted') AND c.removing IS NULL
+                AND n.end_reason IN ('replaced', 'deleted')
                 AND c.role IN ('kept', 'lastGood', 'current')
                 AND NOT EXISTS (SELECT 1 FROM name m WHERE m.copy_id = c.id AND m.id > n.id)
             ORDER BY n.id DESC
             """)
         defer { ended.reset() }
         ended.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path)
-        var hasEnded = false
+        var (hasEnded, isNewest) = (false, history.states.isEmpty)
         while try ended.step() {
             let (endedAt, reason) = (ended.timestamp(), ended.textOrNull())
-            if history.states.isEmpty && reason == EndReason.deleted.rawValue { history.deletedAt = endedAt }
-            history.states.append(Self.state(ended, endedAt: endedAt))
+            // The newest state may be on its way out before the older ones, and the path is deleted all the same.
+            if isNewest && reason == EndReason.deleted.rawValue { history.deletedAt = endedAt }
+            isNewest = false
+            let state = Self.state(ended, endedAt: endedAt)
+            if ended.bool() { continue }
+            history.states.append(state)
             hasEnded = true
         }
         return hasEnded ? history : nil

@@ -54,6 +54,14 @@ extension StateStore {
         }
     }
 
+    /// A copy that cannot be removed stays, as if its removal had not been begun.
+    package func keepAfterAll(_ destination: DestinationID, _ copy: Int64) throws(SafeBackupError) {
+        try write { (connection) throws(SafeBackupError) in
+            try connection.statement("UPDATE copy SET removing = NULL WHERE id = ? AND destination_id = ?")
+                .bind(copy).bind(destination.rawValue).run()
+        }
+    }
+
     /// Up to `limit` removals that were begun and not finished; to be done again after a crash, as a file that is
     /// already gone is no error.
     package func removals(_ destination: DestinationID, limit: Int) throws(SafeBackupError) -> [Removal] {

@@ -138,6 +138,12 @@ extension EndToEnd {
                 #expect(program.ending == .exit(2), "\(path): \(program.outputText)")
                 #expect(program.errorText.contains("of the agent"))
             }
+            // Nor is its backup, also where somebody took the sentinel away.
+            let (sentinel, aside) = (bench.backup.appending(".safebackup"), bench.root.appending("aside"))
+            try command(["mv", sentinel, aside])
+            let bare = try await bench.run(["clean", bench.backup, "--max-size", "0B", "--state", bench.state])
+            #expect(bare.ending == .exit(2) && bare.errorText.contains("a destination of the agent"))
+            try command(["mv", aside, sentinel])
             let agreed = try await bench.run([
                 "clean", bench.at("e/f"), "--max-size", "1GiB", "--state", bench.state, "--in-source",
             ])

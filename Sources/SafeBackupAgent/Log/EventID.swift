@@ -90,10 +90,6 @@ package enum EventID: String, CaseIterable, Sendable {
     case catalogueWritten
     /// The catalogue copy was not written; it is tried again.
     case catalogueFailed
-    /// Little is free in the destination; older versions are being removed.
-    case cleaning
-    /// Older versions were removed to make room, or there was none to remove.
-    case cleaned
 
     // Jobs.
     /// A path will be tried again.

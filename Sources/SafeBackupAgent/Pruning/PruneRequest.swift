@@ -1,3 +1,4 @@
+import Glibc
 import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupState
@@ -94,6 +95,40 @@ struct RemovalWork: Sendable {
     let local: LocalDestination
     let state: StateAccess
 
+    /// Removes the copies together; if one of them refuses to go, each alone. What cannot be removed, because somebody
+    /// made it immutable or put a directory there, is kept after all and told: it must not stop the destination.
+    /// - Returns: those that are gone.
+    private func removed(
+        _ copies: [CopyRecord], _ remove: ([CopyRecord]) async throws(SafeBackupError) -> Void
+    ) async throws(SafeBackupError) -> [Int64] {
+        do throws(SafeBackupError) {
+            try await remove(copies)
+            return copies.map(\.id)
+        } catch {
+            if !Self.isOfOneCopy(error) { throw error }
+        }
+        var gone: [Int64] = []
+        for copy in copies {
+            do throws(SafeBackupError) {
+                try await remove([copy])
+                gone.append(copy.id)
+            } catch {
+                if !Self.isOfOneCopy(error) { throw error }
+                let (id, message) = (id, "\(copy.location) cannot be removed, and is kept: \(error.message)")
+                try await state.durably { (store) throws(SafeBackupError) in
+                    try store.keepAfterAll(id, copy.id)
+                    try store.record(level: "warning", event: "removalFailed", message: message, destination: id)
+                }
+            }
+        }
+        return gone
+    }
+
+    private static func isOfOneCopy(_ error: SafeBackupError) -> Bool {
+        guard let code = error.systemError else { return false }
+        return [EPERM, EACCES, EISDIR, ENOTEMPTY, EBUSY].contains(code)
+    }
+
     /// Kept versions, which lie where nothing is stored ever again: at any time.
     func removeVersions() async throws(SafeBackupError) {
         let id = id
@@ -103,9 +138,10 @@ struct RemovalWork: Sendable {
             }
             if copies.isEmpty { return }
             Faults.reach("removing")
-            try await local.remove(versions: copies.map(\.location))
+            let numbers = try await removed(copies) { (copies) throws(SafeBackupError) in
+                try await local.remove(versions: copies.map(\.location))
+            }
             Faults.reach("removed")
-            let numbers = copies.map(\.id)
             try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }
         }
     }
@@ -119,9 +155,10 @@ struct RemovalWork: Sendable {
             }
             if copies.isEmpty { return }
             Faults.reach("removing")
-            try await local.remove(tombstones: copies)
+            let numbers = try await removed(copies) { (copies) throws(SafeBackupError) in
+                try await local.remove(tombstones: copies)
+            }
             Faults.reach("removed")
-            let numbers = copies.map(\.id)
             try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }
         }
     }

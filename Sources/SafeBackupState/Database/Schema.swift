@@ -253,8 +253,6 @@ enum Schema {
         -- whether a file that is found under another path is this one; an inode alone is given again.
         -- The index also holds ended names: a file that was renamed is often known to be gone before it is found again.
         ALTER TABLE name ADD COLUMN born_ns INTEGER;
-        -- The order in which kept versions go when space is needed.
-        CREATE INDEX copy_kept ON copy (destination_id, stored_at) WHERE role = 'kept';
         CREATE INDEX name_inode ON name (source_id, destination_id, inode) WHERE copy_id IS NOT NULL;
 
         -- origin_copy: the copy that a leased move takes to the path; origin_path had it before.
