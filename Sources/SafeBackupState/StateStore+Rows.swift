@@ -125,23 +125,19 @@ extension StateStore {
             return
         }
         // Our own copy, as the catalogue knows it, goes to its version name with its names.
-        // What the destination calls foreign is not ours, however alike it looks: it also compared inodes.
-        if move.reason != .foreign {
-            let relocate = try connection.statement(
-                """
-                UPDATE OR IGNORE copy SET location = ?1, role = ?2, versioned_at = ?3, inode = ?4, mtime_ns = ?5
-                WHERE destination_id = ?6 AND location = ?7 AND kind = ?8 AND size = ?9 AND ifnull(mtime_ns, ?5) = ?5
-                """)
-            try relocate.bind(move.to).bind(text: move.reason.rawValue).bind(now).bind(bits: move.inode).bind(
-                move.mtime
-            )
+        let relocate = try connection.statement(
+            """
+            UPDATE OR IGNORE copy SET location = ?1, role = ?2, versioned_at = ?3, inode = ?4, mtime_ns = ?5
+            WHERE destination_id = ?6 AND location = ?7 AND kind = ?8 AND size = ?9 AND ifnull(mtime_ns, ?5) = ?5
+            """)
+        try relocate.bind(move.to).bind(text: move.reason.rawValue).bind(now).bind(bits: move.inode).bind(move.mtime)
             .bind(pair.destination.rawValue).bind(move.from).bind(text: move.kind.rawValue).bind(move.size).run()
-            if connection.changes == 1 { return }
-        }
+        if connection.changes == 1 { return }
         guard let copy = try connection.copy(in: pair.destination, at: move.from) else {
             try insertDisplaced(move, role: .foreign, pair, now: now, connection)
             return
         }
+        // The destination also compared inodes: what it calls foreign is not ours, however alike it looks.
         let isOurs =
             move.reason != .foreign && copy.kind == move.kind && copy.size == move.size
             && (copy.mtime ?? move.mtime) == move.mtime
