@@ -217,8 +217,10 @@ package final class DestinationUnit: Sendable {
                     }
                     if inUse == 0 { try await self.finishPruning() }
                     if inUse == 0 { try await self.removeVacated() }
+                    // Asked before the copies are looked for, which waits for the walk: it may end in between.
+                    let isLast = inUse == 0 ? try await isDone() : false
                     if inUse == 0, try await checkSomeCopies() { continue }
-                    if inUse == 0, try await isDone() { return nil }
+                    if isLast { return nil }
                     if inUse == 0 { try await self.local.verify() }
                     await self.wake.wait(atMost: self.untilNextOrIdle(batch.nextDue))
                 }

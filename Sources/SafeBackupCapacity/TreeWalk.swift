@@ -192,8 +192,9 @@ struct TreeWalk {
         let work: @Sendable () -> Void = {
             let removed = visitor.isDone ? 0 : visitor.visit(batch, in: directory, descriptor)
             directory.note(removed: removed, kept: batch.entries.count - removed)
-            batches.give(batch)
             Self.leave(directory, visitor)
+            // Last, as the end of the walk waits for this.
+            batches.give(batch)
         }
         if let executor { executor.submit(work) } else { work() }
     }
