@@ -396,6 +396,25 @@ extension EndToEnd {
             #expect(try StateFile(copying: bench.state).lies(about: one) == [])
         }
 
+        @Test("Paths of two sources are refused as that, and not called unknown")
+        func twoSourcesAtOnce() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            #expect(try await bench.run(["run", "--config", file, "--once"]).ending == .exit(0))
+            let program = try await bench.run([
+                "restore", bench.root.appending("a/file"), bench.root.appending("b/file"), "--to",
+                bench.root.appending("back"), "--state", bench.state,
+            ])
+            #expect(program.ending == .exit(2) && program.errorText.contains("one at a time"), "\(program.errorText)")
+        }
+
+        @Test("At the first start too it is told that source and destination share a disk")
+        func sharedDisk() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            let program = try await bench.run(["run", "--config", file, "--once"])
+            #expect(program.ending == .exit(0))
+            #expect(program.errorText.contains("lie on the same file system"), "\(program.errorText)")
+        }
+
         @Test("A relative --state is the same directory when the configuration is read again")
         func relativeState() async throws {
             let (bench, file) = try bench(Self.twoSources)
