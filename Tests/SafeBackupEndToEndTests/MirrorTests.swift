@@ -103,6 +103,8 @@ extension EndToEnd {
             let isBack = try await eventually { try names(bench).contains("deleted") }
             #expect(isBack, "\(agent.errorTail)")
             try await bench.stop(agent)
+            // For the catalogue copy.
+            #expect(try await once(bench).ending == .exit(0))
             try expectWhole(bench)
             #expect(try await restored(bench, ["gone/with/it", "--state", bench.state]) == ["gone/with/it"])
             #expect(try await restored(bench, ["gone/with/it", "--from", bench.backup]) == ["gone/with/it"])
