@@ -74,7 +74,7 @@ struct GroupStore {
         moves = root.gate.moves
         directories = DirectoryCache(root.base)
         flush = try GroupFlush(root)
-        space = SpacePolicy(try VolumeStatistics(root.base.root))
+        space = try root.space()
     }
 
     /// Stores the group. No failure is thrown: each job has its outcome.
