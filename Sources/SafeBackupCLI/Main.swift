@@ -21,6 +21,7 @@ struct SafeBackup: AsyncParsableCommand {
             ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
             PauseCommand.self, ResumeCommand.self, CheckConfigCommand.self, ConfigCommand.self, CleanCommand.self,
+            PlanCommand.self, DoctorCommand.self,
         ])
 }
 
