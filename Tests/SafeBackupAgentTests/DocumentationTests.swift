@@ -44,7 +44,8 @@ struct DocumentationTests {
         #expect(journal.contains("fuzzy"))
         let words = try verdicts() + gaps()
         #expect(words.contains("settling") && words.contains("neverWalked"))
-        let known = Set(codes + journal + words + EventID.allCases.map(\.rawValue) + SkipReason.allCases.map(\.rawValue))
+        let known = Set(
+            codes + journal + words + EventID.allCases.map(\.rawValue) + SkipReason.allCases.map(\.rawValue))
         let missing = known.subtracting(headings).sorted()
         #expect(missing.isEmpty, "say in Troubleshooting.md what these mean, and what to do")
         let unknown = Set(headings).subtracting(known).subtracting(["started", "stopped"]).sorted()
@@ -94,6 +95,8 @@ struct DocumentationTests {
             let rows = try article("Architecture.md").filter { $0.hasPrefix("| `\(target)` | ") }
             #expect(rows.count == 1, "\(target) has no sentence, or several, in Architecture.md")
         }
+        let told = between("| `", "` | ", in: try article("Architecture.md").joined(separator: "\n"))
+        #expect(Set(told).subtracting(targets).isEmpty, "Package.swift has these targets no more")
     }
 
     @Test("Articles refer to articles that there are, and the readme to files that there are")
