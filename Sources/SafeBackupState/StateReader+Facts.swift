@@ -19,6 +19,22 @@ extension StateReader {
         try read { (connection) throws(SafeBackupError) in try PairRecord.all(connection) }
     }
 
+    /// The newest event of the journal with this name about this destination.
+    package func newestEvent(
+        _ event: String, of destination: DestinationID
+    ) throws(SafeBackupError) -> JournalEntry? {
+        try read { (connection) throws(SafeBackupError) in
+            let row = try connection.statement(
+                """
+                SELECT at, level, event, message, source_id, destination_id, path FROM journal
+                WHERE event = ? AND destination_id = ? ORDER BY id DESC LIMIT 1
+                """)
+            defer { row.reset() }
+            row.bind(text: event).bind(destination.rawValue)
+            return try row.step() ? JournalEntry.read(row) : nil
+        }
+    }
+
     /// The last number that was given to anything; all ids and sequences are at most this.
     package func newestNumber() throws(SafeBackupError) -> Int64 {
         try read { (connection) throws(SafeBackupError) in try connection.number("SELECT value FROM counter") ?? 0 }
