@@ -15,6 +15,16 @@ package final class DestinationUnit: Sendable {
         var bytes: Int64 = 64 << 20
         /// Groups in flight at once, each on an I/O thread.
         var lanes = 4
+        /// Recovery takes all leases at once, also those of an agent that had more lanes.
+        static let mostLanes = 64
+
+        init() {}
+
+        init(_ destination: AgentSettings.Destination) {
+            lanes = destination.lanes
+            // What is read slowly is called saved as soon: a group is no more than some seconds of reading.
+            if let bandwidth = destination.bandwidth { bytes = min(bytes, max(1, bandwidth.bytes) * 4) }
+        }
     }
 
     let id: DestinationID
@@ -29,6 +39,10 @@ package final class DestinationUnit: Sendable {
     let backoff: BackoffPolicy
     let limits: GroupLimits
     let requeuesFuzzy: Bool
+    /// What is deleted at the source becomes a version.
+    let mirrorsDeletions: Bool
+    /// What was deleted before is known to be; see `retireDeleted`.
+    let hasNotedTombstones = Shared(false)
     /// After this time without work nothing below the destination stays open.
     let idleTime: Duration
     let logger: Logger
@@ -59,7 +73,8 @@ package final class DestinationUnit: Sendable {
     init(
         id: DestinationID, local: LocalDestination, setup: DestinationSetup, state: StateAccess,
         sources: [SourceID: SourceUnit], io: ThreadExecutor, clock: WallClock, stop: StopSignal,
-        backoff: BackoffPolicy, limits: GroupLimits, requeuesFuzzy: Bool, idleTime: Duration,
+        backoff: BackoffPolicy, limits: GroupLimits, mirrorsDeletions: Bool = false, requeuesFuzzy: Bool,
+        idleTime: Duration,
         logger: Logger, progress: Progress
     ) {
         self.id = id
@@ -73,6 +88,7 @@ package final class DestinationUnit: Sendable {
         self.backoff = backoff
         self.limits = limits
         self.requeuesFuzzy = requeuesFuzzy
+        self.mirrorsDeletions = mirrorsDeletions
         self.idleTime = idleTime
         let period = sources.values.map(\.settings.reconcileInterval).min() ?? .seconds(86_400)
         copyCheck = Locked(CopyCheck(period: period))
@@ -216,13 +232,14 @@ package final class DestinationUnit: Sendable {
                         continue
                     }
                     if inUse == 0 { try await self.finishPruning() }
+                    let nextRetirement = inUse == 0 ? try await self.retireDeleted() : nil
                     if inUse == 0 { try await self.removeVacated() }
                     // Asked before the copies are looked for, which waits for the walk: it may end in between.
                     let isLast = inUse == 0 ? try await isDone() : false
                     if inUse == 0, try await checkSomeCopies() { continue }
                     if isLast { return nil }
                     if inUse == 0 { try await self.local.verify() }
-                    await self.wake.wait(atMost: self.untilNextOrIdle(batch.nextDue))
+                    await self.wake.wait(atMost: self.untilNextOrIdle(earlier(batch.nextDue, nextRetirement)))
                 }
             } catch {
                 return error

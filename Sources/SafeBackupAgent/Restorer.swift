@@ -43,7 +43,7 @@ package struct Restorer {
         package var problems: [(path: RelativePath, reason: String)] = []
     }
 
-    private let backup: ConfinedDirectory
+    let backup: ConfinedDirectory
     private let target: ConfinedDirectory
     private let overwrites: Bool
     private var stored: DirectoryCache

@@ -63,10 +63,10 @@ struct GroupStore {
     /// Opens what the group needs; the descriptors that report failed writes must be older than the first write.
     init(
         in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int,
-        writerProbe: WriterProbe? = nil, clock: WallClock,
+        writerProbe: WriterProbe? = nil, clock: WallClock, throttle: Throttle? = nil,
         isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
-        copier = FileCopier(isInterrupted: isInterrupted)
+        copier = FileCopier(throttle: throttle, isInterrupted: isInterrupted)
         contents = ContentCheck(isInterrupted: isInterrupted)
         self.root = root
         self.tornLimit = tornLimit
@@ -77,7 +77,7 @@ struct GroupStore {
         moves = root.gate.moves
         directories = DirectoryCache(root.base)
         flush = try GroupFlush(root)
-        space = SpacePolicy(try VolumeStatistics(root.base.root))
+        space = try root.space()
     }
 
     /// Stores the group. No failure is thrown: each job has its outcome.

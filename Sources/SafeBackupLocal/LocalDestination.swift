@@ -28,6 +28,8 @@ package final class LocalDestination: Destination {
     let tornLimit: Int
     /// Whether files wait for their writers.
     package let writerProbe: WriterProbe?
+    /// Slows down what reads sources.
+    private let throttle: Throttle?
     private let isStopping = Atomic(false)
     private let attached = Locked<AttachedRoot?>(nil)
     /// Staging, kept open while SQLite writes a catalogue copy by a path through this descriptor: its number must
@@ -36,7 +38,7 @@ package final class LocalDestination: Destination {
 
     package init(
         path: FilePath, io: ThreadExecutor, clock: WallClock = .system, policy: VersionPolicy = VersionPolicy(),
-        tornLimit: Int = BackoffPolicy().tornLimit, writerProbe: WriterProbe? = nil
+        tornLimit: Int = BackoffPolicy().tornLimit, writerProbe: WriterProbe? = nil, bandwidth: ByteCount? = nil
     ) {
         self.path = path
         self.io = io
@@ -44,6 +46,7 @@ package final class LocalDestination: Destination {
         self.policy = policy
         self.tornLimit = tornLimit
         self.writerProbe = writerProbe
+        throttle = bandwidth.map { Throttle($0) }
     }
 
     // MARK: Attaching
@@ -155,6 +158,9 @@ package final class LocalDestination: Destination {
 
     /// Versions have left directories that may be empty now: there is something for `removeEmpty`, also without one of ours.
     package var hasVacatedVersions: Bool { attached.withLock { $0 }?.hasVacated ?? false }
+
+    /// At most one version of a path is kept in this time.
+    package var versionInterval: Duration { policy.interval }
 
     /// Proves that the destination is still there and still ours; throws what holds it. Writes nothing.
     package func verify() async throws(SafeBackupError) {
@@ -277,7 +283,7 @@ package final class LocalDestination: Destination {
             do {
                 store = try GroupStore(
                     in: root, from: sources, tornLimit: tornLimit, writerProbe: writerProbe, clock: clock,
-                    isInterrupted: { self.isStopping.load(ordering: .relaxed) })
+                    throttle: throttle, isInterrupted: { self.isStopping.load(ordering: .relaxed) })
             } catch {
                 throw Failure.destination(error, "open", at: path)
             }

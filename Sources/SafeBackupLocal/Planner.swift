@@ -27,7 +27,7 @@ struct Planner {
         self.tornLimit = tornLimit
         self.now = now
         contents = ContentCheck(isInterrupted: isInterrupted)
-        space = SpacePolicy(try VolumeStatistics(root.base.root))
+        space = try root.space()
         directories = DirectoryCache(root.base)
     }
 
@@ -59,6 +59,7 @@ struct Planner {
             // Found under another spelling, by rules of the file system's own.
             if !isListed, plan.final != .absent { throw Self.collision(job.location) }
         }
+        if root.isKeyed { try checkKeyed(job, &plan) }
         if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
             throw Failure.full(job.location, space.available)
         }
@@ -77,14 +78,41 @@ struct Planner {
         }
     }
 
+    /// What a caller names replaces a file, which is not kept, and nothing else.
+    private func checkKeyed(_ job: DueJob, _ plan: inout LeasePlan) throws(SafeBackupError) {
+        (plan.version, plan.versionReason) = (nil, nil)
+        if let obstruction = plan.obstruction { throw Self.inTheWay(job.location, obstruction, "is no directory") }
+        if case .present(let kind, _, _, _) = plan.final, kind != .file {
+            throw Self.inTheWay(job.location, job.location, "is no file but a \(kind.rawValue)")
+        }
+    }
+
+    private static func inTheWay(_ key: RelativePath, _ path: RelativePath, _ what: String) -> SafeBackupError {
+        SafeBackupError(
+            .nameCollision,
+            "The key \(key) cannot be stored: \(path) \(what) in the backup; remove it there, or give another key",
+            disposition: .permanent)
+    }
+
     private func id(_ job: DueJob) -> String { String(job.sequence, radix: 36) }
 
     private func checkName(_ job: DueJob) throws(SafeBackupError) {
-        if root.layout.isReserved(job.path) || root.layout.isReserved(job.location) {
+        if !root.isKeyed && (root.layout.isReserved(job.path) || root.layout.isReserved(job.location)) {
             throw SafeBackupError(
                 .reservedName,
                 "\(job.path) is not saved: the name .safebackup at the top is safebackup's own; rename it to save it",
                 disposition: .permanent)
+        }
+        if root.isKeyed && Layout.isReservedKey(job.location) {
+            throw SafeBackupError(
+                .reservedName,
+                "The key \(job.location) has a name that safebackup uses itself (.safebackup, .safebackup-session); "
+                    + "give another key",
+                disposition: .permanent)
+        }
+        if root.isKeyed && job.location.isRoot {
+            throw SafeBackupError(
+                .invalidPath, "The key is empty; give the name that the copy gets", disposition: .permanent)
         }
         if job.location.isRoot || job.path.isRoot {
             throw SafeBackupError(

@@ -34,6 +34,7 @@ extension StateStore {
     ) throws(SafeBackupError) {
         try connection.statement("UPDATE name SET ended_at = ?, end_reason = ? WHERE id = ?")
             .bind(now).bind(text: reason.rawValue).bind(name.id).run()
+        if reason == .deleted { try noteRetiring(name.copy, pair, now: now, connection) }
         note(pair) { $0.count(name.kind, size: name.fingerprint.size, isFuzzy: name.isFuzzy, sign: -1) }
     }
 
@@ -67,6 +68,7 @@ extension StateStore {
             }
             if change == Tally() { continue }
             if change.directories != 0 { try noteVacated(in: range, pair, upTo: id, connection) }
+            try noteRetiring(in: range, pair, upTo: id, now: now, connection)
             try connection.statement(
                 """
                 UPDATE name SET ended_at = ?, end_reason = 'deleted' WHERE source_id = ? AND destination_id = ?

@@ -318,6 +318,17 @@ enum Schema {
             PRIMARY KEY (source_id, position)
         ) STRICT, WITHOUT ROWID;
 
+        -- A deleted path's copy that goes to the versions, where a destination mirrors deletions: not before then. version:
+        -- where it is just being moved to, NULL before that; see StateStore+Retirement.
+        CREATE TABLE retiring (
+            copy_id INTEGER NOT NULL PRIMARY KEY,
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            not_before INTEGER NOT NULL,
+            version ANY
+        ) STRICT;
+        CREATE INDEX retiring_due ON retiring (destination_id, source_id, not_before);
+
         -- Few names are fuzzy: to find them without a look at every name.
         CREATE INDEX name_fuzzy ON name (source_id, destination_id) WHERE fuzzy = 1 AND ended_at IS NULL;
         """
