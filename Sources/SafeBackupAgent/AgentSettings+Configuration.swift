@@ -41,7 +41,8 @@ extension AgentSettings {
         for destination in configuration.destinations {
             var read = Destination(
                 path: FilePath(bytes: destination.path), members: [], settle: destination.settle,
-                idleTime: destination.idleTime)
+                idleTime: destination.idleTime, mirrorsDeletions: destination.onDelete == .mirror,
+                lanes: destination.concurrency, bandwidth: destination.bandwidth)
             for (index, source) in configuration.sources.enumerated()
             where source.destinations.contains(destination.name) {
                 do throws(SafeBackupError) {

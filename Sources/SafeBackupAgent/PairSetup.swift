@@ -300,7 +300,7 @@ struct PairSetup: Sendable {
     /// Those that the sentinel does not list yet.
     /// - Throws: `destinationTaken` when a listed source leaves no room for them, `invalidConfiguration` when one is
     ///   listed with another prefix.
-    private static func unlisted(
+    static func unlisted(
         _ entries: [SentinelSource], in listed: [SentinelSource], at path: FilePath
     ) throws(SafeBackupError) -> [SentinelSource] {
         var new: [SentinelSource] = []
@@ -327,7 +327,7 @@ struct PairSetup: Sendable {
         prefix.isRoot ? "at the top" : "under the prefix \(prefix)"
     }
 
-    private static func taken(
+    static func taken(
         by other: SentinelSource, _ entries: [SentinelSource], at path: FilePath
     ) -> SafeBackupError {
         let lies = other.prefix.isRoot ? "" : " under the prefix \(other.prefix)"

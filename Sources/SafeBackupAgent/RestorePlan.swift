@@ -190,6 +190,7 @@ package struct RestorePlan: Sendable {
     ) throws(SafeBackupError) -> Int {
         var cursor: NameCursor?
         var count = 0
+        let versions = PlainLookup(restorer.backup, findsVersions: true)
         repeat {
             let page = try reader.names(
                 choice.source, choice.destination, within: path, scope, after: cursor, limit: 1_000)
@@ -209,10 +210,19 @@ package struct RestorePlan: Sendable {
                     }
                     continue
                 case .missing:
+                    // It may have been deleted since, at a destination that mirrors deletions.
+                    if includesDeleted || entry.path == path, case .displaced(let version) = versions.find(entry) {
+                        location = version
+                        break
+                    }
                     restorer.note(
                         entry.path,
                         "its stored copy was renamed or removed after the catalogue copy was written, or is lost")
                     continue
+                }
+                // A deleted file's copy may just have become a version, and a crash have kept the catalogue from knowing it.
+                if lookup == nil, entry.endedAt != nil, case .displaced(let version) = versions.find(entry) {
+                    location = version
                 }
                 if entry.isUnavailable {
                     restorer.note(entry.path, Self.unavailable(entry, zone))

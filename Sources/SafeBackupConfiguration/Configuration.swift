@@ -31,6 +31,11 @@ package struct Configuration: Sendable, Hashable {
         package var path: [UInt8]
         package var settle: SettlePolicy
         package var idleTime: Duration
+        package var onDelete: DeletePolicy
+        /// Threads that copy at the same time.
+        package var concurrency: Int
+        /// Bytes that are read in a second; `nil`: any number.
+        package var bandwidth: ByteCount?
         /// Where its path stands.
         package var place: ConfigurationPlace
     }
@@ -89,6 +94,9 @@ extension Configuration.Destination {
         self.init(
             name: section.name, path: section[ConfigurationKeys.destinationPath]?.bytes ?? [], settle: settle,
             idleTime: section[ConfigurationKeys.idleTime] ?? .zero,
+            onDelete: section[ConfigurationKeys.onDelete] ?? .keep,
+            concurrency: (section[ConfigurationKeys.concurrency] ?? ThreadCount(4)).count,
+            bandwidth: section[ConfigurationKeys.bandwidth],
             place: section.place(of: ConfigurationKeys.destinationPath))
     }
 }

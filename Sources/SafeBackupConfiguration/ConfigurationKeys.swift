@@ -59,11 +59,27 @@ package enum ConfigurationKeys {
         .destination, "idle-time", standard: .seconds(10), in: .milliseconds(1)...(.seconds(86_400)),
         "After this time without work nothing of it stays open, so that its disk can be unmounted")
 
+    package static let onDelete = ConfigurationKey<DeletePolicy>(
+        .destination, "on-delete", standard: .keep,
+        "What becomes of a file that was deleted at the source: keep leaves its copy in its place, mirror moves it to "
+            + ".safebackup/versions, at most ten minutes later, and never while the source is held, paused or emptied")
+
+    package static let concurrency = ConfigurationKey<ThreadCount>(
+        .destination, "concurrency", standard: ThreadCount(4), in: ThreadCount(1)...ThreadCount(64),
+        "How many threads copy to it at the same time")
+
+    package static let bandwidth = ConfigurationKey<ByteCount>(
+        optional: .destination, "bandwidth", example: "20MiB", in: ByteCount(1 << 10)...ByteCount(1 << 50),
+        absence: "as much as the disks give",
+        "How much is read from the sources in a second, to be copied to it or compared with it, by all threads together"
+    )
+
     /// In the order of the example.
     package static let all: [ConfigurationEntry] = [
         state.entry,
         sourcePath.entry, destination.entry, prefix.entry, exclude.entry, excludeFrom.entry, reconcileInterval.entry,
-        destinationPath.entry, closeDelay.entry, quietTime.entry, settleLimit.entry, idleTime.entry,
+        destinationPath.entry, closeDelay.entry, quietTime.entry, settleLimit.entry, idleTime.entry, onDelete.entry,
+        concurrency.entry, bandwidth.entry,
     ]
 
     static func of(_ section: ConfigurationEntry.Section) -> [ConfigurationEntry] {

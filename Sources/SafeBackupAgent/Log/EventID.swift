@@ -85,6 +85,8 @@ package enum EventID: String, CaseIterable, Sendable {
     case copiesChecked
     /// Stored copies were deleted or changed by somebody else.
     case copiesChanged
+    /// Copies of deleted files became versions, because the destination mirrors deletions.
+    case retired
     /// The destination's catalogue was read.
     case catalogueRead
     /// No finished catalogue is at the destination.
