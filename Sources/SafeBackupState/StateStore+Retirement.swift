@@ -194,7 +194,7 @@ extension StateStore {
                 let pair = PairKey(source: retirement.source, destination: destination)
                 switch outcome {
                 case .moved(let move):
-                    try displace(move, pair, now: now, connection)
+                    try displace(move, at: move.from, pair, now: now, connection)
                     if let path = try newestPath(of: retirement.copy.id, connection) {
                         try noteVacated(above: path, pair, connection)
                         excess += try connection.excessVersions(pair, path, limit: versionLimit)
