@@ -44,8 +44,9 @@ struct ConfiguredRun: Sendable {
     }
 
     /// As it is from any current directory.
-    static func absolutePath(_ file: ArgumentBytes) -> FilePath {
-        let path = FilePath(bytes: file.bytes)
+    static func absolutePath(_ file: ArgumentBytes) -> FilePath { absolutePath(FilePath(bytes: file.bytes)) }
+
+    static func absolutePath(_ path: FilePath) -> FilePath {
         guard path.isRelative, let current = getcwd(nil, 0) else { return path }
         defer { free(current) }
         return FilePath(platformString: current).pushing(path).lexicallyNormalized()

@@ -9,7 +9,7 @@ struct SafeBackup: AsyncParsableCommand {
         commandName: "safebackup",
         abstract: "Keeps a directory saved as plain files, while you work.",
         discussion: """
-            Start with:  safebackup run ~/Photos /mnt/backup/photos
+            Start with:  safebackup init ~/Photos /mnt/backup/photos
             Exit codes: 0 all well, 1 failed, 2 usage or configuration, 3 done but something could not be saved,
             4 held (see 'safebackup status'), 5 another agent has the state, 130 second interrupt.
             """,
@@ -21,7 +21,7 @@ struct SafeBackup: AsyncParsableCommand {
             ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
             PauseCommand.self, ResumeCommand.self, CheckConfigCommand.self, ConfigCommand.self, CleanCommand.self,
-            PlanCommand.self, DoctorCommand.self,
+            InitCommand.self, PlanCommand.self, DoctorCommand.self,
         ])
 }
 

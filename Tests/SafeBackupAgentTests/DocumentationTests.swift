@@ -95,6 +95,8 @@ struct DocumentationTests {
             let rows = try article("Architecture.md").filter { $0.hasPrefix("| `\(target)` | ") }
             #expect(rows.count == 1, "\(target) has no sentence, or several, in Architecture.md")
         }
+        let told = between("| `", "` | ", in: try article("Architecture.md").joined(separator: "\n"))
+        #expect(Set(told).subtracting(targets).isEmpty, "Package.swift has these targets no more")
     }
 
     @Test("Articles refer to articles that there are, and the readme to files that there are")

@@ -2,7 +2,7 @@ import Glibc
 package import SafeBackupCore
 package import SafeBackupState
 import SafeBackupSystem
-import SystemPackage
+package import SystemPackage
 
 /// Brings one stored file back, into a temporary directory that is removed again, and compares it. Blocks.
 package struct RestoreTrial {
@@ -25,6 +25,15 @@ package struct RestoreTrial {
     package init(_ reader: StateReader, _ destination: DestinationRecord) {
         self.reader = reader
         self.destination = destination
+    }
+
+    /// See `run`, for the destination at a path, by the state in a directory; `nil` also if the state does not know it.
+    package static func run(
+        in directory: StateDirectory, at path: FilePath, comparesSource: Bool
+    ) throws(SafeBackupError) -> Result? {
+        let reader = try StateReader(in: directory.path)
+        guard let record = try reader.destinations().first(where: { $0.location == path.bytes }) else { return nil }
+        return try RestoreTrial(reader, record).run(comparesSource: comparesSource)
     }
 
     /// A live name with a copy.
@@ -106,6 +115,7 @@ package struct RestoreTrial {
                 path: name, kind: .file, location: copy.location, digest: copy.digest,
                 mtime: entry.name.fingerprint.mtime, metadata: entry.name.metadata))
         var differences = restorer.finish().problems.map(\.reason)
+        Faults.reach("restoring")
         var isCompared = false
         do throws(Errno) {
             if differences.isEmpty {
