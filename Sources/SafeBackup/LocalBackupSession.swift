@@ -77,7 +77,7 @@ public final class LocalBackupSession: BackupSession {
     /// How often a file is tried that changes while it is read.
     private static let attemptLimit = 6
     /// Cleanings that a save waits for.
-    static let waitLimit = 2
+    static let waitLimit = 4
     /// A cleaning that freed too little is tried again after this time when a save finds no room.
     static let cleaningRest = Duration.seconds(60)
 
@@ -288,8 +288,14 @@ public final class LocalBackupSession: BackupSession {
     }
 
     private func save(_ files: [Found], in store: KeyedStore, attempt: Int) {
-        let admitted = admit(files)
-        if admitted.isEmpty { return }
+        var left = files[...]
+        while !left.isEmpty {
+            let admitted = admit(&left)
+            if !admitted.isEmpty { saveAdmitted(admitted, in: store, attempt: attempt) }
+        }
+    }
+
+    private func saveAdmitted(_ admitted: [Found], in store: KeyedStore, attempt: Int) {
         let results = around(admitted.count) { store.storeNow(admitted.map(\.file)) }
         var again: [Entry] = []
         var pause = false
