@@ -139,6 +139,7 @@ public final class LocalBackupSession: BackupSession {
 
     // MARK: What callers ask for
 
+    /// Copies a file; it is durable when this returns. See `BackupSession`.
     public func save(_ file: FilePath, as key: RelativePath) async throws(BackupSessionError) {
         let answer = Locked<Answer?>(nil)
         await withUnsafeContinuation { continuation in
@@ -162,6 +163,8 @@ public final class LocalBackupSession: BackupSession {
         }
     }
 
+    /// Returns when all that was asked for before is done: saves, and the cleaning that they made necessary. See
+    /// `BackupSession`.
     public func waitForCompletion(timeout: Duration?) async throws(BackupSessionError) {
         let number = state.withLock { state in
             state.lastWaiter += 1
@@ -188,6 +191,8 @@ public final class LocalBackupSession: BackupSession {
         if let failure { throw .cleaningFailed(reason: failure) }
     }
 
+    /// Takes no more saves, waits for those that were asked for and for a cleaning, and lets go of the directory. May be
+    /// called again.
     public func close() async {
         state.withLock { $0.isClosed = true }
         let number = state.withLock { state in
