@@ -157,6 +157,13 @@ final class AgentUnits: Sendable {
         }
     }
 
+    /// See `CatalogueKeeper.exportAtStop`. Each disk has its own time.
+    func exportCatalogues(requestedAt requested: ContinuousClock.Instant) async {
+        await withTaskGroup(of: Void.self) { tasks in
+            for keeper in keepers { tasks.addTask { await keeper.exportAtStop(requestedAt: requested) } }
+        }
+    }
+
     /// Leaves nothing behind for the next round: neither locks nor threads. To be called when no unit runs any more.
     func close() async {
         for destination in destinations { await destination.letGo() }

@@ -296,15 +296,20 @@ package final class DestinationUnit: Sendable {
         stores = try await findOrigins(of: stores, in: batch)
         if !stores.isEmpty {
             // In the order of the walk, so that neighbours share their open directories.
-            var plans = await plan(stores)
-            let isAlone = plans.contains(where: Self.mayMoveWhatOthersUse)
+            var planned = await plan(stores)
+            let isAlone = planned.plans.contains(where: Self.mayMoveWhatOthersUse)
             if isAlone, lanesInUse.load(ordering: .acquiring) > 0 {
                 while lanesInUse.load(ordering: .acquiring) > 0 { await wake.wait(atMost: Self.longestWait) }
                 // Their failure ends the drain; nothing is leased yet.
                 if failure.withLock({ $0 != nil }) { return ([], true) }
                 // They may have moved away what the first plans saw.
-                plans = await plan(stores)
+                planned = await plan(stores)
             }
+            try await noteAbsent(planned.gone.map { stores[$0] })
+            // What waits for a directory to be moved away comes again with the next batch.
+            let members = planned.alone.map { [$0] } ?? Array(stores.indices.filter { !planned.gone.contains($0) })
+            let plans = members.map { planned.plans[$0] }
+            stores = members.map { stores[$0] }
             if isAlone { Self.dropOrigins(of: &stores, below: plans) }
             var leased: [LeasedJob] = []
             for (job, plan) in zip(stores, plans) {
@@ -331,17 +336,17 @@ package final class DestinationUnit: Sendable {
     /// Plans, and where a directory is stored over a directory, as its new mode is, leaves out the version name: without
     /// one nothing is moved, so that such a job need not wait for the others. If the source's directory becomes a file
     /// just then, the job fails and is tried again.
-    private func plan(_ jobs: [DueJob]) async -> [Result<LeasePlan, SafeBackupError>] {
-        var plans = await local.plan(jobs)
-        await replanSpellings(of: jobs, &plans)
+    private func plan(_ jobs: [DueJob]) async -> PlannedJobs {
+        var planned = PlannedJobs(plans: await local.plan(jobs))
+        await replanSpellings(of: jobs, &planned)
         var overDirectories: [(index: Int, root: SourceRoot, path: RelativePath)] = []
-        for (index, plan) in plans.enumerated() {
+        for (index, plan) in planned.plans.enumerated() {
             guard case .success(let plan) = plan, case .present(.directory, _, _, _) = plan.final,
                 let root = sources[jobs[index].source]?.knownRoot
             else { continue }
             overDirectories.append((index, root, jobs[index].path))
         }
-        if overDirectories.isEmpty { return plans }
+        if overDirectories.isEmpty { return planned }
         let asked = overDirectories
         let areDirectories = await io.run {
             asked.map { entry in
@@ -353,11 +358,11 @@ package final class DestinationUnit: Sendable {
             }
         }
         for (entry, isDirectory) in zip(asked, areDirectories) where isDirectory {
-            guard case .success(var plan) = plans[entry.index] else { continue }
+            guard case .success(var plan) = planned.plans[entry.index] else { continue }
             (plan.version, plan.versionReason) = (nil, nil)
-            plans[entry.index] = .success(plan)
+            planned.plans[entry.index] = .success(plan)
         }
-        return plans
+        return planned
     }
 
     /// A directory that goes to its version name takes along what another group has just stored below it, and an entry

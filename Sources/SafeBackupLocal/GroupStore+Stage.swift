@@ -55,6 +55,9 @@ extension GroupStore {
         }
         let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
         Faults.reach("looked")
+        // A rename that came after the lease is stored as any new content: what a lease does not name, recovery cannot tell
+        // from a stranger, and it names what was known before anything was written. The older path ends as deleted, with
+        // its copy.
         if let origin = lease.job.origin, let moved = try stageMove(lease, found, origin) { return moved }
         switch status.kind {
         case .file: return try stageFile(lease, found)

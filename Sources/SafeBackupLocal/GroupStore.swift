@@ -50,6 +50,8 @@ struct GroupStore {
     var flush: GroupFlush
     var space: SpacePolicy
     private var moves: Int
+    /// Tells whose a file in the way is.
+    let contents: ContentCheck
     /// Directories were moved since this group looked at its final names.
     private var mustLookAgain = false
     var leftStages: [[UInt8]] = []
@@ -65,6 +67,7 @@ struct GroupStore {
         isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
         copier = FileCopier(throttle: throttle, isInterrupted: isInterrupted)
+        contents = ContentCheck(isInterrupted: isInterrupted)
         self.root = root
         self.tornLimit = tornLimit
         self.writerProbe = writerProbe
@@ -165,7 +168,7 @@ struct GroupStore {
 
     /// `nil`: the older entry is not kept.
     private static func reason(_ plan: LeasePlan, kind: EntryKind, newer: StoredEntry) -> VersionReason? {
-        if kind != newer.kind { return .inTheWay }
+        if kind != newer.kind { return plan.versionReason == .foreign ? .foreign : .inTheWay }
         switch plan.versionReason {
         case .inTheWay, nil: return nil
         // It stays the last good one only when a copy comes that is not.
@@ -217,6 +220,7 @@ struct GroupStore {
         for index in group.indices {
             if case .finished = progress[index] { continue }
             if group[index].plan.obstruction != nil { isOrdered = true }
+            if spelling(of: group[index]) != nil { movesDirectory = true }
             guard case .moving = older[index] else { continue }
             isOrdered = true
             if case .present(.directory, _, _, _) = group[index].plan.final { movesDirectory = true }
@@ -252,13 +256,19 @@ struct GroupStore {
     /// A directory goes away with all below it: what this group has below it must be looked at again.
     private mutating func failBelowMovedDirectories(_ group: [LeasedJob]) {
         for mover in group.indices {
-            guard case .moving = older[mover], case .present(.directory, _, _, _) = group[mover].plan.final else {
+            let moved: RelativePath
+            if let former = spelling(of: group[mover]) {
+                moved = former
+            } else if case .moving = older[mover], case .present(.directory, _, _, _) = group[mover].plan.final {
+                moved = group[mover].job.location
+            } else {
                 continue
             }
-            let moved = group[mover].job.location
             for index in group.indices where index != mover {
                 let isBelow = group[index].job.location.isWithin(moved)
-                let comesFromBelow = isMove(index) && group[index].job.origin?.copy.location.isWithin(moved) == true
+                // The copy of a file that is moved away itself is told by `takers`.
+                let origin = isMove(index) ? group[index].job.origin?.copy.location : nil
+                let comesFromBelow = origin.map { $0 != moved && $0.isWithin(moved) } ?? false
                 guard isBelow || comesFromBelow else { continue }
                 if case .finished(.failed) = progress[index] { continue }
                 if case .finished(.gone) = progress[index] { continue }
@@ -291,8 +301,8 @@ struct GroupStore {
     private mutating func publishStaged(_ index: Int, _ lease: LeasedJob, _ entry: StoredEntry) throws(Errno) {
         let location = lease.job.location
         var entry = entry
-        let parent = try makeParent(lease, &entry)
         try makeRoomForSpelling(lease, &entry)
+        let parent = try makeParent(lease, &entry)
         let stage = Array(lease.plan.stageName.utf8)
         switch older[index] {
         case .absent:
@@ -316,6 +326,7 @@ struct GroupStore {
     private mutating func publishDirectory(_ index: Int, _ lease: LeasedJob, _ entry: StoredEntry) throws(Errno) {
         let location = lease.job.location
         var entry = entry
+        try makeRoomForSpelling(lease, &entry)
         let parent = try makeParent(lease, &entry)
         if case .moving(let reason) = older[index] {
             entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
@@ -350,18 +361,6 @@ struct GroupStore {
         return parent
     }
 
-    /// What lies under another spelling of the final name goes first, where the file system takes both for one.
-    private mutating func makeRoomForSpelling(_ lease: LeasedJob, _ entry: inout StoredEntry) throws(Errno) {
-        guard let former = lease.plan.obstruction, let version = lease.plan.obstructionVersion,
-            lease.job.location.isSpelled(as: former)
-        else { return }
-        if let taker = takers[former], isMove(taker.index) {
-            try removeTaken(former)
-        } else {
-            entry.displaced.append(try displace(former, to: version))
-        }
-    }
-
     /// Moves what is under the final name to its version name, if it still is what was planned with.
     private mutating func displaceFinal(
         _ index: Int, _ lease: LeasedJob, _ reason: VersionReason, in parent: Descriptor
@@ -379,22 +378,7 @@ struct GroupStore {
         return displacement
     }
 
-    /// Moves an ancestor that is not a directory to its version name.
-    private mutating func displace(_ path: RelativePath, to version: RelativePath) throws(Errno) -> Displacement {
-        let parent = try directories.directory(path.parent)
-        let status = try parent.status(of: path.leaf)
-        if status.kind == .directory { throw .isDirectory }
-        let versions = try makeDirectory(version.parent)
-        try move(path.leaf, from: parent, to: versions, version.leaf)
-        directories.forget(path)
-        try flush.changed(versions, at: version.parent)
-        try flush.changed(parent, at: path.parent)
-        return Displacement(
-            from: path, to: version, reason: .inTheWay, kind: status.kind, inode: status.fingerprint.inode,
-            size: status.size, mtime: status.fingerprint.mtime)
-    }
-
-    private func move(
+    func move(
         _ leaf: [UInt8], from: Descriptor, to: Descriptor, _ newLeaf: [UInt8]
     ) throws(Errno) {
         try from.moveToFreeName(leaf, to: to, newLeaf)
@@ -439,14 +423,6 @@ extension Displacement {
         }
         self.init(
             from: lease.job.location, to: version, reason: reason, kind: kind, inode: inode, size: size, mtime: mtime)
-    }
-}
-
-extension RelativePath {
-    /// Another path that differs only in the case of letters of its last component.
-    func isSpelled(as other: RelativePath) -> Bool {
-        self != other && !isRoot && !other.isRoot && parent == other.parent
-            && Layout.folded(leaf) == Layout.folded(other.leaf)
     }
 }
 

@@ -48,7 +48,7 @@ extension LocalDestination {
             return .notThere
         }
         do throws(Errno) {
-            if let status = try Self.status(of: copy.location, &directories),
+            if let status = try Self.status(of: copy.location, in: root, &directories),
                 FinalState(status).holds(copy, live: nil, root)
             {
                 flush.willMake(version.parent)
@@ -62,7 +62,7 @@ extension LocalDestination {
                 return .moved(Displacement(from: copy.location, to: version, reason: .kept, status: status))
             }
             // Perhaps it was moved before a crash.
-            guard let status = try Self.status(of: version, &directories),
+            guard let status = try Self.status(of: version, in: root, &directories),
                 FinalState(status).holds(copy, live: nil, root)
             else { return .notThere }
             try flush.changed(directories.directory(version.parent), at: version.parent)
@@ -86,10 +86,16 @@ extension LocalDestination {
 
     /// `nil`: nothing is under the name.
     private static func status(
-        of path: RelativePath, _ directories: inout DirectoryCache
+        of path: RelativePath, in root: AttachedRoot, _ directories: inout DirectoryCache
     ) throws(Errno) -> FileStatus? {
         do {
-            return try directories.directory(path.parent).status(of: path.leaf)
+            let parent = try directories.directory(path.parent)
+            let status = try parent.status(of: path.leaf)
+            if !root.layout.foldsCase { return status }
+            // Another name's entry may answer to this one.
+            var isListed = false
+            try parent.forEachEntry { name, _ in if name == path.leaf { isListed = true } }
+            return isListed ? status : nil
         } catch {
             switch error {
             case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return nil

@@ -255,17 +255,23 @@ package final class LocalDestination: Destination {
 
     package func planNow(_ jobs: [DueJob]) -> [Result<LeasePlan, SafeBackupError>] {
         do throws(SafeBackupError) {
-            let root = try attachedRoot()
-            try root.check()
-            var planner: Planner
-            do {
-                planner = try Planner(root, policy: policy, tornLimit: tornLimit, now: clock.now)
-            } catch {
-                throw Failure.destination(error, "look at", at: path)
-            }
+            var planner = try planner()
             return jobs.map { planner.plan($0) }
         } catch {
             return jobs.map { _ in .failure(error) }
+        }
+    }
+
+    /// For one batch: what it has looked at it does not look at again.
+    func planner() throws(SafeBackupError) -> Planner {
+        let root = try attachedRoot()
+        try root.check()
+        do {
+            return try Planner(
+                root, policy: policy, tornLimit: tornLimit, now: clock.now,
+                isInterrupted: { self.isStopping.load(ordering: .relaxed) })
+        } catch {
+            throw Failure.destination(error, "look at", at: path)
         }
     }
 

@@ -148,7 +148,7 @@ extension StateStore {
         defer { jobs.reset() }
         // It may just come back.
         if try jobs.bind(destination.rawValue).bind(pair.source.rawValue).bind(path).step() {
-            return .wait(until: now + .seconds(60))
+            return .wait(until: now + .seconds(600))
         }
         if let newest = try connection.keptVersions(pair, path).newest {
             let distance = newest > now ? newest - now : now - newest
@@ -188,6 +188,8 @@ extension StateStore {
             let postpone = try connection.statement(
                 "UPDATE retiring SET version = NULL, not_before = ? WHERE copy_id = ?")
             var excess: [CopyRecord] = []
+            // What changes the catalogue counts: its copy beside the backups is older now.
+            _ = nextNumber()
             for (retirement, outcome) in results {
                 let pair = PairKey(source: retirement.source, destination: destination)
                 switch outcome {

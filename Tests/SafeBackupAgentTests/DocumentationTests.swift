@@ -42,7 +42,10 @@ struct DocumentationTests {
         // Of the journal, which has names besides those of the log.
         let journal = try sources(below: "Sources").flatMap { between(" event: \"", "\"", in: $0) }
         #expect(journal.contains("fuzzy"))
-        let known = Set(codes + journal + EventID.allCases.map(\.rawValue) + SkipReason.allCases.map(\.rawValue))
+        let words = try verdicts() + gaps()
+        #expect(words.contains("settling") && words.contains("neverWalked"))
+        let known = Set(
+            codes + journal + words + EventID.allCases.map(\.rawValue) + SkipReason.allCases.map(\.rawValue))
         let missing = known.subtracting(headings).sorted()
         #expect(missing.isEmpty, "say in Troubleshooting.md what these mean, and what to do")
         let unknown = Set(headings).subtracting(known).subtracting(["started", "stopped"]).sorted()
@@ -50,6 +53,27 @@ struct DocumentationTests {
         // Each is told in more than its name.
         for (index, line) in lines.enumerated() where line.hasPrefix("### ") {
             #expect(lines[index + 2].count > 20, "\(line) says nothing")
+        }
+    }
+
+    /// What `why` and `exposure` say of a path.
+    private func verdicts() throws -> [String] {
+        let file = try text(Self.top.appendingPathComponent("Sources/SafeBackupAgent/PathVerdict.swift"))
+        let start = try #require(file.range(of: "enum Code: String {"))
+        let end = try #require(file.range(of: "\n    }", range: start.upperBound..<file.endIndex))
+        return file[start.upperBound..<end.lowerBound].split(separator: "\n").compactMap { line in
+            let words = line.split(separator: " ")
+            return words.first == "case" ? String(words[1]) : nil
+        }
+    }
+
+    /// Why the numbers of `exposure` may be too small.
+    private func gaps() throws -> [String] {
+        let file = try text(Self.top.appendingPathComponent("Sources/SafeBackupAgent/ExposureReport.swift"))
+        let start = try #require(file.range(of: "/// `agentNotRunning`"))
+        let end = try #require(file.range(of: "package var", range: start.upperBound..<file.endIndex))
+        return file[start.lowerBound..<end.lowerBound].split(separator: "`").enumerated().compactMap { index, word in
+            index % 2 == 1 ? String(word) : nil
         }
     }
 
@@ -71,6 +95,8 @@ struct DocumentationTests {
             let rows = try article("Architecture.md").filter { $0.hasPrefix("| `\(target)` | ") }
             #expect(rows.count == 1, "\(target) has no sentence, or several, in Architecture.md")
         }
+        let told = between("| `", "` | ", in: try article("Architecture.md").joined(separator: "\n"))
+        #expect(Set(told).subtracting(targets).isEmpty, "Package.swift has these targets no more")
     }
 
     @Test("Articles refer to articles that there are, and the readme to files that there are")

@@ -128,6 +128,9 @@ extension EndToEnd {
             let killed = try await once(bench, fault: "kill=\(step),nth=\(step == "retired" ? 2 : 1)")
             #expect(killed.ending == .signal(SIGKILL), "\(killed.errorTail)")
             try bench.expectCatalogueIsTrue()
+            // Also before anything was recovered, and by a catalogue copy that is older.
+            #expect(try await restored(bench, ["gone/with/it", "--state", bench.state]) == ["gone/with/it"])
+            #expect(try await restored(bench, ["deleted", "--from", bench.backup]) == ["deleted"])
             if changesKey { _ = try configure(bench, "on-delete = keep") }
             try bench.write("deleted", "back\n")
             let next = try await once(bench)
@@ -163,6 +166,37 @@ extension EndToEnd {
             #expect(try await once(bench).ending == .exit(0))
             try expectWhole(bench)
             #expect(try names(bench) == Self.retired)
+        }
+
+        @Test("SIGHUP turns it on for what was deleted before, and off again")
+        func reload() async throws {
+            let bench = try Bench()
+            _ = try configure(bench, "on-delete = keep")
+            try fill(bench)
+            let agent = try await start(bench)
+            #expect(try await eventually { try bench.differences().isEmpty })
+            try command(["rm", bench.at("deleted")])
+            let isGone = try await eventually {
+                let ended = "SELECT 1 FROM name WHERE leaf = 'deleted' AND ended_at IS NOT NULL"
+                return try !StateFile(copying: bench.state).rows(ended).isEmpty
+            }
+            #expect(isGone)
+            #expect(try names(bench).contains("deleted"))
+            _ = try configure(bench)
+            agent.send(SIGHUP)
+            let isMoved = try await eventually { try names(bench).contains(".safebackup/versions/deleted") }
+            #expect(isMoved, "\(agent.errorTail)")
+            #expect(agent.errorText.contains("on-delete: keep → mirror"), "\(agent.errorText)")
+            _ = try configure(bench, "on-delete = keep\nconcurrency = 9\nbandwidth = 1GiB")
+            agent.send(SIGHUP)
+            let isApplied = try await eventually { agent.errorText.contains("concurrency: 4 → 9") }
+            #expect(isApplied, "\(agent.errorTail)")
+            try command(["rm", bench.at("link")])
+            try bench.write("after", "after\n")
+            #expect(try await eventually { try names(bench).contains("after") })
+            try await bench.stop(agent)
+            #expect(try names(bench).contains("link"))
+            try expectWhole(bench)
         }
 
         @Test("Another file at a deleted path's place stays, and so does all of a source that lost every file")

@@ -34,6 +34,8 @@ extension EndToEnd {
                 .agent("run SOURCE DESTINATION --exclude *.tmp --exclude-from RULES --state STATE"),
             "safebackup run SOURCE DESTINATION --once": .verb("run SOURCE DESTINATION --once"),
             "safebackup run --config FILE [--once]": .verb("run --config FILE --once"),
+            "safebackup plan SOURCE DESTINATION [--json]": .verb("plan SOURCE DESTINATION --json", exit: [0, 3]),
+            "safebackup doctor [SOURCE DESTINATION]": .verb("doctor SOURCE DESTINATION", exit: [0, 1, 3, 4]),
             "safebackup check-config [FILE]": .verb("check-config FILE"),
             "safebackup check-config FILE": .verb("check-config FILE"),
             "safebackup config show --effective": .verb("config show --effective --config FILE"),

@@ -252,7 +252,9 @@ enum Schema {
         -- born_ns: birth time of the source's inode, NULL where the file system keeps none. With the inode it tells
         -- whether a file that is found under another path is this one; an inode alone is given again.
         -- The index also holds ended names: a file that was renamed is often known to be gone before it is found again.
+        -- linked: the source's file had other names too, by any of which it can be written without a word of this one.
         ALTER TABLE name ADD COLUMN born_ns INTEGER;
+        ALTER TABLE name ADD COLUMN linked INTEGER NOT NULL DEFAULT 0;
         CREATE INDEX name_inode ON name (source_id, destination_id, inode) WHERE copy_id IS NOT NULL;
 
         -- origin_copy: the copy that a leased move takes to the path; origin_path had it before.
