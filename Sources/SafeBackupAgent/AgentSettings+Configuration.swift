@@ -41,7 +41,8 @@ extension AgentSettings {
         for destination in configuration.destinations {
             var read = Destination(
                 path: FilePath(bytes: destination.path), members: [], settle: destination.settle,
-                idleTime: destination.idleTime)
+                idleTime: destination.idleTime, room: destination.room,
+                retention: RetentionPolicy(destination.retention))
             for (index, source) in configuration.sources.enumerated()
             where source.destinations.contains(destination.name) {
                 do throws(SafeBackupError) {
@@ -154,5 +155,13 @@ extension AgentSettings {
                         + "one lies in the other; give each a directory of its own"))
         }
         return problems
+    }
+}
+
+extension RetentionPolicy {
+    init(_ retention: Configuration.Retention) {
+        self.init()
+        (last, within, daily) = (retention.last, retention.within, retention.daily)
+        (weekly, monthly, yearly) = (retention.weekly, retention.monthly, retention.yearly)
     }
 }

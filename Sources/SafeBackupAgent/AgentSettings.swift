@@ -1,4 +1,4 @@
-import SafeBackupConfiguration
+package import SafeBackupConfiguration
 package import SafeBackupCore
 import SafeBackupSystem
 package import SafeBackupWatch
@@ -31,6 +31,10 @@ package struct AgentSettings: Sendable {
         package var settle: SettlePolicy
         /// After this time without work nothing below the destination stays open, so that it can be unmounted.
         package var idleTime: Duration
+        /// What is kept free there, and what is removed for that.
+        package var room = Configuration.Room()
+        /// Which older versions are kept; without a rule all, as long as there is room.
+        package var retention = RetentionPolicy()
     }
 
     package var sources: [Source]

@@ -109,8 +109,9 @@ final class AgentUnits: Sendable {
                     sources: Dictionary(members.map { ($0.id, $0) }) { first, _ in first },
                     io: threads.isEmpty ? around.io : threads[index], clock: around.clock, stop: around.stop,
                     backoff: settings.backoff, limits: DestinationUnit.GroupLimits(),
-                    requeuesFuzzy: !settings.isOnce, idleTime: setup.destination.idleTime, logger: logger,
-                    progress: around.progress))
+                    requeuesFuzzy: !settings.isOnce, idleTime: setup.destination.idleTime,
+                    room: RoomSettings(limits: setup.destination.room, stateDirectory: settings.state.path),
+                    policy: setup.destination.retention, logger: logger, progress: around.progress))
         }
         drains.set(destinations)
         keepers = destinations.map { unit in

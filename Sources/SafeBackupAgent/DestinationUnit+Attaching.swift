@@ -122,7 +122,7 @@ extension DestinationUnit {
             let isPaused = try await record().pausedAt != nil
             var nextDue: Timestamp?
             if !isPaused {
-                let isAsked = door.isWanted || removalsAreDue.value
+                let isAsked = door.isWanted || removalsAreDue.value || isMakingRoom || isRetentionDue
                 if !isResting.value || isAsked || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
                 let now = clock.now
                 let batch = try await state.durably { (store) throws(SafeBackupError) in

@@ -1,5 +1,5 @@
 package import SafeBackupCore
-import SafeBackupSystem
+package import SafeBackupSystem
 
 /// What must hold after a cleaning. Of several, all must.
 package struct CleaningLimits: Sendable, Hashable {
@@ -36,7 +36,7 @@ package struct CleaningLimits: Sendable, Hashable {
     var needsUsage: Bool { minFree != nil || maxUsagePercent != nil }
 
     /// How much must go, and for which limit; `nil` if all that can be judged hold. What is not known is not judged.
-    func need(usage: DiskUsage?, size: Int64?) -> CleaningNeed? {
+    package func need(usage: DiskUsage?, size: Int64?) -> CleaningNeed? {
         var needs: [CleaningNeed] = []
         if let usage, let minFree {
             needs.append(CleaningNeed(bytes: minFree.bytes - usage.available.bytes, limit: .minFree))
@@ -68,6 +68,11 @@ package enum CleaningLimit: String, Sendable, Hashable {
 package struct CleaningNeed: Sendable, Hashable {
     package var bytes: Int64
     package var limit: CleaningLimit
+
+    package init(bytes: Int64, limit: CleaningLimit) {
+        self.bytes = bytes
+        self.limit = limit
+    }
 }
 
 /// The space on a file system.
@@ -83,7 +88,7 @@ package struct DiskUsage: Sendable, Hashable {
         self.available = available
     }
 
-    init(_ volume: VolumeStatistics) {
+    package init(_ volume: VolumeStatistics) {
         self.init(
             total: volume.total, used: ByteCount(volume.total.bytes - volume.free.bytes), available: volume.available)
     }

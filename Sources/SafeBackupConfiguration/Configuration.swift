@@ -31,8 +31,34 @@ package struct Configuration: Sendable, Hashable {
         package var path: [UInt8]
         package var settle: SettlePolicy
         package var idleTime: Duration
+        package var room: Room
+        package var retention: Retention
         /// Where its path stands.
         package var place: ConfigurationPlace
+    }
+
+    /// What is kept free in a destination; what is not given comes from the size of its disk.
+    package struct Room: Sendable, Hashable {
+        package var threshold: ByteCount?
+        package var target: ByteCount?
+        package var floor: ByteCount?
+        package var checkInterval: ByteCount?
+        package var maxSize: ByteCount?
+        package var maxUsage: Percent?
+
+        package init() {}
+    }
+
+    /// Which older versions are kept; without any of these, all that there is room for.
+    package struct Retention: Sendable, Hashable {
+        package var last: Int?
+        package var within: Duration?
+        package var daily: Int?
+        package var weekly: Int?
+        package var monthly: Int?
+        package var yearly: Int?
+
+        package init() {}
     }
 
     /// The state's directory, if the file names one.
@@ -88,7 +114,30 @@ extension Configuration.Destination {
         settle.limit = section[ConfigurationKeys.settleLimit] ?? settle.limit
         self.init(
             name: section.name, path: section[ConfigurationKeys.destinationPath]?.bytes ?? [], settle: settle,
-            idleTime: section[ConfigurationKeys.idleTime] ?? .zero,
+            idleTime: section[ConfigurationKeys.idleTime] ?? .zero, room: Configuration.Room(section),
+            retention: Configuration.Retention(section),
             place: section.place(of: ConfigurationKeys.destinationPath))
+    }
+}
+
+extension Configuration.Room {
+    fileprivate init(_ section: ConfigurationSection) {
+        threshold = section[ConfigurationKeys.freeSpaceThreshold]
+        target = section[ConfigurationKeys.freeSpaceTarget]
+        floor = section[ConfigurationKeys.freeSpaceFloor]
+        checkInterval = section[ConfigurationKeys.checkInterval]
+        maxSize = section[ConfigurationKeys.maxSize]
+        maxUsage = section[ConfigurationKeys.maxUsage]
+    }
+}
+
+extension Configuration.Retention {
+    fileprivate init(_ section: ConfigurationSection) {
+        last = section[ConfigurationKeys.keepLast]
+        within = section[ConfigurationKeys.keepWithin]
+        daily = section[ConfigurationKeys.keepDaily]
+        weekly = section[ConfigurationKeys.keepWeekly]
+        monthly = section[ConfigurationKeys.keepMonthly]
+        yearly = section[ConfigurationKeys.keepYearly]
     }
 }

@@ -15,7 +15,7 @@ extension LocalDestination {
         let root = try attachedRoot()
         if !root.layout.foldsCase || location.isRoot { return nil }
         do {
-            var planner = try Planner(root, policy: policy, tornLimit: tornLimit, now: clock.now)
+            var planner = try Planner(root, policy: policy, share: share, tornLimit: tornLimit, now: clock.now)
             let others = try planner.spellings(of: location)
             guard others.count == 1, let other = others.first else { return nil }
             let former = location.parent.appending(other)
@@ -40,7 +40,7 @@ extension LocalDestination {
             try root.check()
             var planner: Planner
             do {
-                planner = try Planner(root, policy: policy, tornLimit: tornLimit, now: clock.now)
+                planner = try Planner(root, policy: policy, share: share, tornLimit: tornLimit, now: clock.now)
             } catch {
                 throw Failure.destination(error, "look at", at: path)
             }

@@ -28,6 +28,8 @@ package final class LocalDestination: Destination {
     let tornLimit: Int
     /// Whether files wait for their writers.
     package let writerProbe: WriterProbe?
+    /// What its groups share of its room.
+    package let share = RoomShare()
     private let isStopping = Atomic(false)
     private let attached = Locked<AttachedRoot?>(nil)
     /// Staging, kept open while SQLite writes a catalogue copy by a path through this descriptor: its number must
@@ -253,7 +255,7 @@ package final class LocalDestination: Destination {
             try root.check()
             var planner: Planner
             do {
-                planner = try Planner(root, policy: policy, tornLimit: tornLimit, now: clock.now)
+                planner = try Planner(root, policy: policy, share: share, tornLimit: tornLimit, now: clock.now)
             } catch {
                 throw Failure.destination(error, "look at", at: path)
             }
@@ -270,7 +272,8 @@ package final class LocalDestination: Destination {
             var store: GroupStore
             do {
                 store = try GroupStore(
-                    in: root, from: sources, tornLimit: tornLimit, writerProbe: writerProbe, clock: clock,
+                    in: root, from: sources, share: share, tornLimit: tornLimit, writerProbe: writerProbe,
+                    clock: clock,
                     isInterrupted: { self.isStopping.load(ordering: .relaxed) })
             } catch {
                 throw Failure.destination(error, "open", at: path)

@@ -8,7 +8,7 @@ import Glibc
 struct Planner {
     private let root: AttachedRoot
     private let policy: VersionPolicy
-    private let space: SpacePolicy
+    private let space: RoomBudget
     private let tornLimit: Int
     private let now: Timestamp
     private var directories: DirectoryCache
@@ -17,12 +17,14 @@ struct Planner {
     /// What is listed in a directory, on file systems that fold names.
     private var listings: [RelativePath: Set<[UInt8]>] = [:]
 
-    init(_ root: AttachedRoot, policy: VersionPolicy, tornLimit: Int, now: Timestamp) throws(Errno) {
+    init(
+        _ root: AttachedRoot, policy: VersionPolicy, share: RoomShare, tornLimit: Int, now: Timestamp
+    ) throws(Errno) {
         self.root = root
         self.policy = policy
         self.tornLimit = tornLimit
         self.now = now
-        space = SpacePolicy(try VolumeStatistics(root.base.root))
+        space = share.budget(try VolumeStatistics(root.base.root))
         directories = DirectoryCache(root.base)
     }
 
@@ -59,7 +61,7 @@ struct Planner {
             try checkFolding(job.location, exists: plan.final != .absent)
         }
         if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
-            throw Failure.full(job.location, space.available)
+            throw Failure.full(job.location, ByteCount(space.available))
         }
         return plan
     }
@@ -142,7 +144,7 @@ struct Planner {
         if isGood && job.attempts + 1 >= tornLimit { return .lastGood }
         // What a rename lands on may itself have been renamed, and be looked for a moment later.
         let isKept = job.origin != nil || policy.keeps(newest: job.newestVersionAt, now: now)
-        return space.keepsVersions && isKept ? .kept : .inTheWay
+        return isKept ? .kept : .inTheWay
     }
 
     /// Whether `former` is the one entry that the location folds onto.
