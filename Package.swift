@@ -16,7 +16,8 @@ let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let package = Package(
     name: "safebackup",
     products: [
-        .executable(name: "safebackup", targets: ["SafeBackupCLI"])
+        .executable(name: "safebackup", targets: ["SafeBackupCLI"]),
+        .library(name: "SafeBackup", targets: ["SafeBackup"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -45,6 +46,17 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "SafeBackupLocal", dependencies: ["SafeBackupCore", "SafeBackupSystem", system],
+            swiftSettings: strict),
+        .target(
+            name: "SafeBackup",
+            dependencies: ["SafeBackupCapacity", "SafeBackupCore", "SafeBackupLocal", "SafeBackupSystem", system],
+            swiftSettings: strict),
+        // How a program uses it; run by the end-to-end tests.
+        .executableTarget(
+            name: "ExampleLocalSession", dependencies: ["SafeBackup"], path: "Sources/Examples/LocalSession",
+            swiftSettings: strict),
+        .executableTarget(
+            name: "ExampleCleanDirectory", dependencies: ["SafeBackup"], path: "Sources/Examples/CleanDirectory",
             swiftSettings: strict),
         .target(
             name: "SafeBackupConfiguration",
@@ -96,15 +108,24 @@ let package = Package(
             dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupLocal", system],
             swiftSettings: strict),
         .testTarget(
+            name: "SafeBackupTests",
+            dependencies: [
+                "SafeBackup", "SafeBackupCapacity", "SafeBackupCore", "SafeBackupLocal", "SafeBackupSystem", system,
+            ],
+            swiftSettings: strict),
+        .testTarget(
             name: "SafeBackupAgentTests",
             dependencies: [
-                "SafeBackupAgent", "SafeBackupCore", "SafeBackupState", "SafeBackupSystem", "SafeBackupWatch",
-                "SafeBackupCLI", system, logging,
+                "SafeBackupAgent", "SafeBackupCapacity", "SafeBackupCore", "SafeBackupState", "SafeBackupSystem",
+                "SafeBackupWatch", "SafeBackupCLI", system, logging,
             ],
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupEndToEndTests",
-            dependencies: ["CSafeBackupSQLite", "SafeBackupCLI", "SafeBackupCore", "SafeBackupSystem", system],
+            dependencies: [
+                "CSafeBackupSQLite", "ExampleCleanDirectory", "ExampleLocalSession", "SafeBackupCLI", "SafeBackupCore",
+                "SafeBackupSystem", system,
+            ],
             swiftSettings: strict),
     ]
 )

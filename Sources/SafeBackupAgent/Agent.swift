@@ -25,6 +25,16 @@ package enum AgentResult: Sendable {
     case stopped(Int)
 }
 
+/// What became of settings that a running agent was given.
+package enum ReloadOutcome: Sendable, Hashable {
+    /// The agent works with them.
+    case used
+    /// They cannot be used; the agent goes on with those it had.
+    case refused
+    /// Newer ones came before they were used.
+    case superseded
+}
+
 /// The daemon: opens the state, brings it together with the destination, and keeps watching, walking and draining
 /// until it is told to stop.
 package final class Agent: Sendable {
@@ -44,14 +54,11 @@ package final class Agent: Sendable {
         var former: AgentSettings?
         /// Newer settings came, and the round that has the older ones is to end.
         var isReloading = false
-        /// The settings that came last could not be used.
-        var areRefused = false
+        /// Whom to tell what became of the settings that came last.
+        var outcome: (@Sendable (ReloadOutcome) -> Void)?
         /// Ends the round.
         var stop: StopSignal?
     }
-
-    /// The settings that came last could not be used, and the agent runs with those before them.
-    package var hasRefusedSettings: Bool { wanted.withLock { $0.areRefused } }
 
     private var settings: AgentSettings { wanted.withLock { $0.settings } }
 
@@ -75,16 +82,19 @@ package final class Agent: Sendable {
     /// Goes on with other settings: what is under way ends or is given back, as at a stop, and begins again with them. The
     /// queue stays, and the walk at the beginning finds what changed in between. The state's directory stays too. If the
     /// settings turn out not to be usable, the agent goes on with those that it had.
-    package func reload(_ settings: AgentSettings) {
-        let stop = wanted.withLock { wanted in
+    ///
+    /// - Parameter outcome: called once it is known what became of them; never, if the agent stops before.
+    package func reload(_ settings: AgentSettings, outcome: @escaping @Sendable (ReloadOutcome) -> Void) {
+        let (stop, superseded) = wanted.withLock { wanted in
             wanted.former = wanted.former ?? wanted.settings
             let state = wanted.settings.state
             wanted.settings = settings
             wanted.settings.state = state
             wanted.isReloading = true
-            wanted.areRefused = false
-            return wanted.stop
+            defer { wanted.outcome = outcome }
+            return (wanted.stop, wanted.outcome)
         }
+        superseded?(.superseded)
         stop?.request()
     }
 
@@ -211,16 +221,20 @@ package final class Agent: Sendable {
     /// Whether the round could not begin with the settings that came last; then the former ones are those of the next.
     private func goesOnWithFormer(after failure: SafeBackupError) -> Bool {
         if failure.code == .stateFailed || failure.code == .stateDamaged || stop.isRequested { return false }
-        let isFormer = wanted.withLock { wanted in
-            guard let former = wanted.former else { return false }
-            (wanted.settings, wanted.former, wanted.areRefused) = (former, nil, true)
-            return true
+        let (isFormer, outcome) = wanted.withLock { wanted in
+            guard let former = wanted.former else { return (false, (@Sendable (ReloadOutcome) -> Void)?.none) }
+            // Still newer ones came meanwhile: they are tried first, and their outcome is told then.
+            if wanted.isReloading { return (true, nil) }
+            defer { wanted.outcome = nil }
+            (wanted.settings, wanted.former) = (former, nil)
+            return (true, wanted.outcome)
         }
         if isFormer {
             logger.error(
                 .configurationRefused, "The new configuration cannot be used; the agent goes on with the one it had",
                 metadata: ["error.code": "\(failure.code)", "error": "\(failure.message)"])
         }
+        outcome?(.refused)
         return isFormer
     }
 
@@ -251,16 +265,22 @@ package final class Agent: Sendable {
         _ = try await state.durably { (store) throws(SafeBackupError) in try store.retry() }
         let units: AgentUnits
         do throws(SafeBackupError) {
-            units = try await AgentUnits.make(
-                AgentUnits.Surroundings(
-                    settings: settings, state: state, io: io, clock: clock, stop: stop, logger: logger,
-                    progress: progress))
+            let around = AgentUnits.Surroundings(
+                settings: settings, state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress)
+            units = try await Vitals.loop("start", isAlive: false) { () throws(SafeBackupError) in
+                try await AgentUnits.make(around)
+            }
         } catch {
             guard settings.isOnce, error.isHolding else { throw error }
             return .held(error)
         }
         // They can be used.
-        wanted.withLock { if !$0.isReloading { $0.former = nil } }
+        let outcome = wanted.withLock { wanted in
+            if wanted.isReloading { return (@Sendable (ReloadOutcome) -> Void)?.none }
+            defer { (wanted.former, wanted.outcome) = (nil, nil) }
+            return wanted.outcome
+        }
+        outcome?(.used)
         let result: Result<AgentResult, SafeBackupError>
         do throws(SafeBackupError) {
             if settings.isOnce {
@@ -271,7 +291,13 @@ package final class Agent: Sendable {
         } catch {
             result = .failure(error)
         }
-        await units.close()
+        await Vitals.unfailing("end of a round", isAlive: false) {
+            // The next round keeps the copies by itself.
+            if let requested = self.stop.requestedAt, case .success = result {
+                await units.exportCatalogues(requestedAt: requested)
+            }
+            await units.close()
+        }
         return try result.get()
     }
 

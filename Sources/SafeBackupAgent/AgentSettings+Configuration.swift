@@ -41,7 +41,8 @@ extension AgentSettings {
         for destination in configuration.destinations {
             var read = Destination(
                 path: FilePath(bytes: destination.path), members: [], settle: destination.settle,
-                idleTime: destination.idleTime, room: destination.room,
+                idleTime: destination.idleTime, mirrorsDeletions: destination.onDelete == .mirror,
+                lanes: destination.concurrency, bandwidth: destination.bandwidth, room: destination.room,
                 retention: RetentionPolicy(destination.retention))
             for (index, source) in configuration.sources.enumerated()
             where source.destinations.contains(destination.name) {

@@ -31,6 +31,12 @@ package struct AgentSettings: Sendable {
         package var settle: SettlePolicy
         /// After this time without work nothing below the destination stays open, so that it can be unmounted.
         package var idleTime: Duration
+        /// What is deleted at the source becomes a version.
+        package var mirrorsDeletions = false
+        /// Groups that are stored at the same time.
+        package var lanes = DestinationUnit.GroupLimits().lanes
+        /// Bytes that are read from the sources in a second; `nil`: any number.
+        package var bandwidth: ByteCount?
         /// What is kept free there, and what is removed for that.
         package var room = Configuration.Room()
         /// Which older versions are kept; without a rule all, as long as there is room.

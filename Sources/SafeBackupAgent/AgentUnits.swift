@@ -41,13 +41,15 @@ final class AgentUnits: Sendable {
             for (index, destination) in settings.destinations.enumerated() {
                 // A disk that hangs holds its own threads, and nobody else's.
                 var io = around.io
-                if settings.destinations.count > 1 {
-                    io = try makeThreads(named: "sb.io\(index)")
+                let isOrdinary = destination.lanes <= DestinationUnit.GroupLimits().lanes
+                if settings.destinations.count > 1 || !isOrdinary {
+                    io = try makeThreads(named: "sb.io\(index)", lanes: destination.lanes)
                     threads.append(io)
                 }
                 let local = LocalDestination(
                     path: destination.path, io: io, clock: clock,
-                    writerProbe: WriterProbe(quiet: destination.settle.quiet, limit: destination.settle.limit))
+                    writerProbe: WriterProbe(quiet: destination.settle.quiet, limit: destination.settle.limit),
+                    bandwidth: destination.bandwidth)
                 let setup = DestinationSetup(pairs, destination, seeds, local)
                 setups.append(setup)
                 try await setup.begin()
@@ -60,9 +62,9 @@ final class AgentUnits: Sendable {
     }
 
     /// For a destination's lanes, and for two that look.
-    private static func makeThreads(named name: String) throws(SafeBackupError) -> ThreadExecutor {
+    private static func makeThreads(named name: String, lanes: Int) throws(SafeBackupError) -> ThreadExecutor {
         do throws(Errno) {
-            return try ThreadExecutor(name: name, count: DestinationUnit.GroupLimits().lanes + 2)
+            return try ThreadExecutor(name: name, count: lanes + 2)
         } catch {
             throw .noThread(error)
         }
@@ -108,8 +110,9 @@ final class AgentUnits: Sendable {
                     id: numbers[index], local: setup.local, setup: setup, state: state,
                     sources: Dictionary(members.map { ($0.id, $0) }) { first, _ in first },
                     io: threads.isEmpty ? around.io : threads[index], clock: around.clock, stop: around.stop,
-                    backoff: settings.backoff, limits: DestinationUnit.GroupLimits(),
-                    requeuesFuzzy: !settings.isOnce, idleTime: setup.destination.idleTime,
+                    backoff: settings.backoff, limits: DestinationUnit.GroupLimits(setup.destination),
+                    mirrorsDeletions: setup.destination.mirrorsDeletions, requeuesFuzzy: !settings.isOnce,
+                    idleTime: setup.destination.idleTime,
                     room: RoomSettings(limits: setup.destination.room, stateDirectory: settings.state.path),
                     policy: setup.destination.retention, logger: logger, progress: around.progress))
         }
@@ -145,11 +148,20 @@ final class AgentUnits: Sendable {
                 for member in destination.members { pairs.append((records[member.source].id, number)) }
             }
             try store.activate(pairs: pairs)
+            let mirroring = zip(numbers, settings.destinations).filter(\.1.mirrorsDeletions).map(\.0)
+            try store.setMirroring(Set(mirroring))
             for (record, source) in zip(records, settings.sources) {
                 try store.setExcludeRules(record.id, source.excludes.patterns)
                 try store.markStarted(record.id)
             }
             return (records, numbers)
+        }
+    }
+
+    /// See `CatalogueKeeper.exportAtStop`. Each disk has its own time.
+    func exportCatalogues(requestedAt requested: ContinuousClock.Instant) async {
+        await withTaskGroup(of: Void.self) { tasks in
+            for keeper in keepers { tasks.addTask { await keeper.exportAtStop(requestedAt: requested) } }
         }
     }
 

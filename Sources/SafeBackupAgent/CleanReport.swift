@@ -22,6 +22,8 @@ package struct CleanReport: Sendable, Encodable {
         package var directories: Int
         package var bytes: Int64
         package var linkedElsewhere: Int
+        /// Too many inodes have several names: some of these were not counted, and stay.
+        package var hasUncountedLinks: Bool
         package var protected: Int
         package var mounts: Int
         package var milliseconds: Int64
@@ -45,7 +47,7 @@ package struct CleanReport: Sendable, Encodable {
     package var limit: String?
     /// Bytes that must go, or had to.
     package var need: Int64 = 0
-    /// Of a plan about, and inodes.
+    /// Names; of a plan about so many.
     package var files = 0
     package var bytes: Int64 = 0
     package var blocks: Int64 = 0
@@ -144,7 +146,8 @@ package struct CleanReport: Sendable, Encodable {
         if scan.duration > .zero {
             self.scan = Scan(
                 files: scan.files, directories: scan.directories, bytes: scan.bytes,
-                linkedElsewhere: scan.linkedElsewhere, protected: scan.protected, mounts: scan.mounts,
+                linkedElsewhere: scan.linkedElsewhere, hasUncountedLinks: scan.hasUncountedLinks,
+                protected: scan.protected, mounts: scan.mounts,
                 milliseconds: scan.duration.milliseconds)
         }
         self.problems = problems.first.map {
@@ -179,6 +182,11 @@ package struct CleanReport: Sendable, Encodable {
                 lines.append(
                     "\(ReportText.count(scan.linkedElsewhere, "file")) with another name elsewhere would free nothing: kept"
                 )
+            }
+            if scan?.hasUncountedLinks == true {
+                lines.append(
+                    "More files have several names than are counted at once: of some it is not known whether all lie here; "
+                        + "these are kept")
             }
         }
         return lines

@@ -30,7 +30,7 @@ extension DestinationUnit {
     private func recover() async throws(SafeBackupError) {
         let id = id
         // All at once: where a copy moved may be another lease's matter, and there are no more than the lanes carried.
-        let leaseLimit = 2 * limits.lanes * limits.jobs
+        let leaseLimit = 2 * GroupLimits.mostLanes * limits.jobs
         while true {
             let leases = try await state.durably { (store) throws(SafeBackupError) in
                 try store.leases(id, limit: leaseLimit)
@@ -42,6 +42,7 @@ extension DestinationUnit {
             }
             logger.info(.recovered, "Unfinished work was recovered", metadata: ["jobs": "\(recovered.count)"])
         }
+        try await finishRetirements()
         try await local.emptyStaging()
         try await finishRemovals()
         try await holding.end()
@@ -122,7 +123,9 @@ extension DestinationUnit {
             let isPaused = try await record().pausedAt != nil
             var nextDue: Timestamp?
             if !isPaused {
-                let isAsked = door.isWanted || removalsAreDue.value || isMakingRoom || isRetentionDue
+                let isMirroring = try await isRetirementDue()
+                let isAsked =
+                    door.isWanted || removalsAreDue.value || isMirroring || isMakingRoom || isRetentionDue
                 if !isResting.value || isAsked || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
                 let now = clock.now
                 let batch = try await state.durably { (store) throws(SafeBackupError) in

@@ -144,13 +144,14 @@ extension DestinationUnit {
     static func dropOrigins(of jobs: inout [DueJob], below plans: [Result<LeasePlan, SafeBackupError>]) {
         var leaving: [RelativePath] = []
         for (job, plan) in zip(jobs, plans) {
-            if case .success(let plan) = plan, case .present(.directory, _, _, _) = plan.final, plan.version != nil {
-                leaving.append(job.location)
-            }
+            guard case .success(let plan) = plan else { continue }
+            if case .present(.directory, _, _, _) = plan.final, plan.version != nil { leaving.append(job.location) }
+            // Perhaps a directory under another spelling.
+            if let obstruction = plan.obstruction { leaving.append(obstruction) }
         }
         for index in jobs.indices {
             guard let location = jobs[index].origin?.copy.location else { continue }
-            if leaving.contains(where: { location.isWithin($0) }) {
+            if leaving.contains(where: { location != $0 && location.isWithin($0) }) {
                 jobs[index].origin = nil
                 jobs[index].action = .store
             }

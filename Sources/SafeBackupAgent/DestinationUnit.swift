@@ -15,6 +15,16 @@ package final class DestinationUnit: Sendable {
         var bytes: Int64 = 64 << 20
         /// Groups in flight at once, each on an I/O thread.
         var lanes = 4
+        /// Recovery takes all leases at once, also those of an agent that had more lanes.
+        static let mostLanes = 64
+
+        init() {}
+
+        init(_ destination: AgentSettings.Destination) {
+            lanes = destination.lanes
+            // What is read slowly is called saved as soon: a group is no more than some seconds of reading.
+            if let bandwidth = destination.bandwidth { bytes = min(bytes, max(1, bandwidth.bytes) * 4) }
+        }
     }
 
     let id: DestinationID
@@ -29,6 +39,10 @@ package final class DestinationUnit: Sendable {
     let backoff: BackoffPolicy
     let limits: GroupLimits
     let requeuesFuzzy: Bool
+    /// What is deleted at the source becomes a version.
+    let mirrorsDeletions: Bool
+    /// What was deleted before is known to be; see `retireDeleted`.
+    let hasNotedTombstones = Shared(false)
     /// After this time without work nothing below the destination stays open.
     let idleTime: Duration
     let logger: Logger
@@ -65,8 +79,8 @@ package final class DestinationUnit: Sendable {
     init(
         id: DestinationID, local: LocalDestination, setup: DestinationSetup, state: StateAccess,
         sources: [SourceID: SourceUnit], io: ThreadExecutor, clock: WallClock, stop: StopSignal,
-        backoff: BackoffPolicy, limits: GroupLimits, requeuesFuzzy: Bool, idleTime: Duration,
-        room: RoomSettings, policy: RetentionPolicy, logger: Logger, progress: Progress
+        backoff: BackoffPolicy, limits: GroupLimits, mirrorsDeletions: Bool = false, requeuesFuzzy: Bool,
+        idleTime: Duration, room: RoomSettings, policy: RetentionPolicy, logger: Logger, progress: Progress
     ) {
         self.id = id
         self.local = local
@@ -79,6 +93,7 @@ package final class DestinationUnit: Sendable {
         self.backoff = backoff
         self.limits = limits
         self.requeuesFuzzy = requeuesFuzzy
+        self.mirrorsDeletions = mirrorsDeletions
         self.idleTime = idleTime
         roomSettings = room
         self.policy = policy
@@ -233,6 +248,7 @@ package final class DestinationUnit: Sendable {
                     }
                     if self.isMakingRoom { continue }
                     if inUse == 0 { try await self.finishPruning() }
+                    let nextRetirement = inUse == 0 ? try await self.retireDeleted() : nil
                     if inUse == 0 { try await self.removeVacated() }
                     // Asked before the copies are looked for, which waits for the walk: it may end in between.
                     let isLast = inUse == 0 ? try await isDone() : false
@@ -242,7 +258,7 @@ package final class DestinationUnit: Sendable {
                     if self.isRoomCheckDue { continue }
                     if isLast { return nil }
                     if inUse == 0 { try await self.local.verify() }
-                    await self.wake.wait(atMost: self.untilNextOrIdle(batch.nextDue))
+                    await self.wake.wait(atMost: self.untilNextOrIdle(earlier(batch.nextDue, nextRetirement)))
                 }
             } catch {
                 return error
@@ -299,15 +315,20 @@ package final class DestinationUnit: Sendable {
         stores = try await findOrigins(of: stores, in: batch)
         if !stores.isEmpty {
             // In the order of the walk, so that neighbours share their open directories.
-            var plans = await plan(stores)
-            let isAlone = plans.contains(where: Self.mayMoveWhatOthersUse)
+            var planned = await plan(stores)
+            let isAlone = planned.plans.contains(where: Self.mayMoveWhatOthersUse)
             if isAlone, lanesInUse.load(ordering: .acquiring) > 0 {
                 while lanesInUse.load(ordering: .acquiring) > 0 { await wake.wait(atMost: Self.longestWait) }
                 // Their failure ends the drain; nothing is leased yet.
                 if failure.withLock({ $0 != nil }) { return ([], true) }
                 // They may have moved away what the first plans saw.
-                plans = await plan(stores)
+                planned = await plan(stores)
             }
+            try await noteAbsent(planned.gone.map { stores[$0] })
+            // What waits for a directory to be moved away comes again with the next batch.
+            let members = planned.alone.map { [$0] } ?? Array(stores.indices.filter { !planned.gone.contains($0) })
+            let plans = members.map { planned.plans[$0] }
+            stores = members.map { stores[$0] }
             if isAlone { Self.dropOrigins(of: &stores, below: plans) }
             var leased: [LeasedJob] = []
             for (job, plan) in zip(stores, plans) {
@@ -334,17 +355,17 @@ package final class DestinationUnit: Sendable {
     /// Plans, and where a directory is stored over a directory, as its new mode is, leaves out the version name: without
     /// one nothing is moved, so that such a job need not wait for the others. If the source's directory becomes a file
     /// just then, the job fails and is tried again.
-    private func plan(_ jobs: [DueJob]) async -> [Result<LeasePlan, SafeBackupError>] {
-        var plans = await local.plan(jobs)
-        await replanSpellings(of: jobs, &plans)
+    private func plan(_ jobs: [DueJob]) async -> PlannedJobs {
+        var planned = PlannedJobs(plans: await local.plan(jobs))
+        await replanSpellings(of: jobs, &planned)
         var overDirectories: [(index: Int, root: SourceRoot, path: RelativePath)] = []
-        for (index, plan) in plans.enumerated() {
+        for (index, plan) in planned.plans.enumerated() {
             guard case .success(let plan) = plan, case .present(.directory, _, _, _) = plan.final,
                 let root = sources[jobs[index].source]?.knownRoot
             else { continue }
             overDirectories.append((index, root, jobs[index].path))
         }
-        if overDirectories.isEmpty { return plans }
+        if overDirectories.isEmpty { return planned }
         let asked = overDirectories
         let areDirectories = await io.run {
             asked.map { entry in
@@ -356,11 +377,11 @@ package final class DestinationUnit: Sendable {
             }
         }
         for (entry, isDirectory) in zip(asked, areDirectories) where isDirectory {
-            guard case .success(var plan) = plans[entry.index] else { continue }
+            guard case .success(var plan) = planned.plans[entry.index] else { continue }
             (plan.version, plan.versionReason) = (nil, nil)
-            plans[entry.index] = .success(plan)
+            planned.plans[entry.index] = .success(plan)
         }
-        return plans
+        return planned
     }
 
     /// A directory that goes to its version name takes along what another group has just stored below it, and an entry

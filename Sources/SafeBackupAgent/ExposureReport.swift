@@ -7,7 +7,7 @@ import SystemPackage
 /// What `safebackup exposure` tells: what would be lost if a source's disk died now, and what is not known about that.
 package struct ExposureReport: Sendable, Encodable {
     package struct Part: Sendable, Encodable {
-        /// `saving`, `settling`, `queued`, `failing`, `full`, `stuck`, `held`, `paused`, `fuzzy`, or why entries are not saved.
+        /// `saving`, `settling`, `queued`, `failing`, `stuck`, `held`, `paused`, `fuzzy`, or why entries are not saved.
         package var reason: String
         package var files: Int
         package var directories: Int
@@ -352,7 +352,7 @@ extension ExposureReport.Part {
             isCounted: !holdsNothing.contains(part.reason), oldest: part.oldestAt)
     }
 
-    private static let words = ["saving", "queued", "settling", "full", "failing", "paused", "held", "fuzzy", "stuck"]
+    private static let words = ["saving", "queued", "settling", "failing", "paused", "held", "fuzzy", "stuck"]
 
     /// What goes by soonest first, then the rest by name.
     fileprivate var order: String {

@@ -218,7 +218,13 @@ struct PairSetup: Sendable {
         let shown = destination.path.appending(".safebackup").appending("catalogue")
         Faults.reach("resuming")
         let imported = try await state.durably { (store) throws(SafeBackupError) in
-            try Self.importNewest(of: files, shownIn: shown, into: id, knownAs: aliases, store)
+            let imported = try Self.importNewest(of: files, shownIn: shown, into: id, knownAs: aliases, store)
+            let origin = imported.report?.exportedAt.map { "from the catalogue copy of \($0.iso8601)" }
+            try store.record(
+                level: "warning", event: "catalogueRead",
+                message: "This state was begun anew \(origin ?? "without a catalogue copy"); files that were saved and "
+                    + "deleted after that, and when anything happened since, are not known to it", destination: id)
+            return imported
         }
         for refusal in imported.refused {
             logger.warning(.catalogueUnusable, "A catalogue copy is not usable", metadata: ["error": "\(refusal)"])
@@ -267,7 +273,7 @@ struct PairSetup: Sendable {
     /// Those that the sentinel does not list yet.
     /// - Throws: `destinationTaken` when a listed source leaves no room for them, `invalidConfiguration` when one is
     ///   listed with another prefix.
-    private static func unlisted(
+    static func unlisted(
         _ entries: [SentinelSource], in listed: [SentinelSource], at path: FilePath
     ) throws(SafeBackupError) -> [SentinelSource] {
         var new: [SentinelSource] = []
@@ -294,7 +300,7 @@ struct PairSetup: Sendable {
         prefix.isRoot ? "at the top" : "under the prefix \(prefix)"
     }
 
-    private static func taken(
+    static func taken(
         by other: SentinelSource, _ entries: [SentinelSource], at path: FilePath
     ) -> SafeBackupError {
         let lies = other.prefix.isRoot ? "" : " under the prefix \(other.prefix)"

@@ -59,7 +59,7 @@ package struct Preflight: Sendable {
         left.device == right.device && left.fingerprint.inode == right.fingerprint.inode
     }
 
-    static func refusal(_ message: String) -> SafeBackupError {
+    package static func refusal(_ message: String) -> SafeBackupError {
         SafeBackupError(.invalidConfiguration, message, disposition: .permanent)
     }
 

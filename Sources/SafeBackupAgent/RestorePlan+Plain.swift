@@ -8,10 +8,10 @@ import SystemPackage
 /// What lies in a backup and is not in a catalogue: after the copy of it was written, or where there is none.
 extension RestorePlan {
     /// What lies in the backup and is not in its catalogue copy: stored, or renamed, after that was written.
+    /// - Parameter onlyUnknown: not what differs from what is known of its path.
     func restoreNewer(
         _ choice: CatalogueSelection.Choice, _ start: RelativePath, than reader: any CatalogueReading,
-        in backup: ConfinedDirectory,
-        with restorer: inout Restorer
+        onlyUnknown: Bool = false, in backup: ConfinedDirectory, with restorer: inout Restorer
     ) throws(SafeBackupError) -> Int {
         if choice.prefix.appending(start).components.first == Array(".safebackup".utf8) { return 0 }
         var waiting = [start]
@@ -38,6 +38,7 @@ extension RestorePlan {
             let known = try reader.names(
                 choice.source, choice.destination, within: path, .history, after: nil, limit: 1
             ).entries.filter { $0.path == path }
+            if onlyUnknown && !known.isEmpty { continue }
             if known.contains(where: { PlainLookup.isRecorded($0, status) }) { continue }
             // A live one that differs came back with those of the catalogue.
             if known.contains(where: { $0.endedAt == nil && $0.name.kind != .directory && status.kind != .directory }) {

@@ -119,6 +119,13 @@ package struct RestorePlan: Sendable {
             if includesDeleted || (found == 0 && !path.isRoot) {
                 found += try restore(choice, path, .deleted, from: selection.reader, nil, with: &restorer)
             }
+            if lookup == nil, includesDeleted || found == 0 {
+                // A state that was begun anew may not know all that it saved before.
+                let unlisted = try restoreNewer(
+                    choice, path, than: selection.reader, onlyUnknown: true, in: backup, with: &restorer)
+                if unlisted > 0 { notes.append(Self.unlisted(unlisted, path)) }
+                found += unlisted
+            }
             if found > 0 { known.insert(path) } else { unknown.append(path) }
         }
         // A relative path is looked for in each source, and need not be in all of them.
@@ -126,9 +133,20 @@ package struct RestorePlan: Sendable {
             restorer.note(
                 path,
                 time.map { "nothing in the backup was called so at \(zone.text($0)); 'safebackup versions' tells when" }
-                    ?? "nothing in the backup is called so")
+                    ?? "nothing in the backup is called so, neither in the catalogue nor at its place")
+        }
+        if !unknown.isEmpty, let state = selection.reader as? StateReader {
+            for destination in Set(selection.choices.map(\.destination)) {
+                guard let event = try state.newestEvent("catalogueRead", of: destination) else { continue }
+                notes.append("\(event.message) (\(zone.text(event.at)))")
+            }
         }
         return Result(report: restorer.finish(), notes: notes)
+    }
+
+    private static func unlisted(_ count: Int, _ path: RelativePath) -> String {
+        "The catalogue does not know \(path.isRoot ? "" : "\(path), or ")\(counted(count, "entry", "entries")) of what lies "
+            + "there in the backup: it came back as it lies there, and is compared with no digest"
     }
 
     private func restore(
@@ -137,6 +155,7 @@ package struct RestorePlan: Sendable {
     ) throws(SafeBackupError) -> Int {
         var cursor: NameCursor?
         var count = 0
+        let versions = PlainLookup(restorer.backup, findsVersions: true)
         repeat {
             let page = try reader.names(
                 choice.source, choice.destination, within: path, scope, after: cursor, limit: 1_000)
@@ -156,10 +175,19 @@ package struct RestorePlan: Sendable {
                     }
                     continue
                 case .missing:
+                    // It may have been deleted since, at a destination that mirrors deletions.
+                    if includesDeleted || entry.path == path, case .displaced(let version) = versions.find(entry) {
+                        location = version
+                        break
+                    }
                     restorer.note(
                         entry.path,
                         "its stored copy was renamed or removed after the catalogue copy was written, or is lost")
                     continue
+                }
+                // A deleted file's copy may just have become a version, and a crash have kept the catalogue from knowing it.
+                if lookup == nil, entry.endedAt != nil, case .displaced(let version) = versions.find(entry) {
+                    location = version
                 }
                 if entry.isUnavailable {
                     restorer.note(entry.path, Self.unavailable(entry, zone))

@@ -43,7 +43,7 @@ package struct Restorer {
         package var problems: [(path: RelativePath, reason: String)] = []
     }
 
-    private let backup: ConfinedDirectory
+    let backup: ConfinedDirectory
     private let target: ConfinedDirectory
     private let overwrites: Bool
     private var stored: DirectoryCache
@@ -51,8 +51,7 @@ package struct Restorer {
     private var finishing: [(path: RelativePath, mtime: FileTime?, metadata: FileMetadata?)] = []
     /// Directories that were made only because something lies in them.
     private var implied: [RelativePath: (mtime: FileTime?, metadata: FileMetadata)] = [:]
-    private let hash = SHA256()
-    private let buffer: UnsafeMutableRawBufferPointer
+    private let content = StoredContent()
     package private(set) var report = Report()
 
     /// - Parameters:
@@ -64,7 +63,6 @@ package struct Restorer {
         self.overwrites = overwrites
         stored = DirectoryCache(backup)
         made = DirectoryCache(target)
-        buffer = .allocate(byteCount: 256 << 10, alignment: 4_096)
     }
 
     /// Gets one entry back. What goes wrong with it stands in the report.
@@ -106,7 +104,6 @@ package struct Restorer {
             }
         }
         finishing = []
-        buffer.deallocate()
         return report
     }
 
@@ -228,8 +225,6 @@ package struct Restorer {
             }
             try publish(stage, as: entry.path.leaf, in: directory)
         } catch {
-            // Of what was read before it failed: the next file's digest is of that file alone.
-            _ = hash.finish()
             try directory.remove(stage)
             throw error
         }
@@ -258,39 +253,11 @@ package struct Restorer {
 
     /// Copies content and keeps holes; the digest is of what was read.
     private func copy(from source: Descriptor, size: Int64, to file: Descriptor) throws(Errno) -> Digest {
-        var offset: Int64 = 0
-        while true {
-            let start = try source.nextContent(from: offset) ?? size
-            if start > offset { updateZeros(min(start, size) - offset) }
-            if start >= size { break }
-            let end = try source.nextHole(from: start)
-            offset = start
-            while offset < end {
-                let want = Int(min(Int64(buffer.count), end - offset))
-                let count = try source.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<want]), at: offset)
-                if count == 0 { break }
-                let part = UnsafeRawBufferPointer(rebasing: buffer[..<count])
-                hash.update(part)
-                try file.write(part, at: offset)
-                offset += Int64(count)
-            }
-            if offset < end { break }
+        let digest = try content.read(source, size: size) { (part, offset) throws(Errno) in
+            try file.write(part, at: offset)
         }
         try file.setSize(size)
-        return hash.finish()
-    }
-
-    private static let zeros = [UInt8](repeating: 0, count: 64 << 10)
-
-    private func updateZeros(_ count: Int64) {
-        var left = count
-        Self.zeros.withUnsafeBytes { zeros in
-            while left > 0 {
-                let part = min(Int64(zeros.count), left)
-                hash.update(UnsafeRawBufferPointer(rebasing: zeros[..<Int(part)]))
-                left -= part
-            }
-        }
+        return digest
     }
 
     private mutating func apply(_ metadata: FileMetadata?, mtime: FileTime?, to file: Descriptor, path: RelativePath) {

@@ -31,24 +31,24 @@ package final class SourceUnit: Sendable {
     let state: StateAccess
     let io: ThreadExecutor
     let clock: WallClock
-    private let stop: StopSignal
+    let stop: StopSignal
     let logger: Logger
-    private let progress: Progress
+    let progress: Progress
     /// Called after jobs were queued.
     let queued: @Sendable () -> Void
     private let root = Locked<SourceRoot?>(nil)
     let reconcileWanted = ReconcileCall()
     /// Ends the pause between two looks at the root.
-    private let rootDoubted = TaskSignal()
+    let rootDoubted = TaskSignal()
     /// Ends the pause between two tries.
     private let pausing = TaskSignal()
     /// Every job that the last complete walk knew has a sequence up to this.
-    private let walkedUpTo = Shared<Int64?>(nil)
+    let walkedUpTo = Shared<Int64?>(nil)
     /// Since it is watched, it was compared with the catalogue.
-    private let walkedSince = Shared(false)
-    private let holding: Holding
+    let walkedSince = Shared(false)
+    let holding: Holding
     /// How often somebody asked to look again; a walk that began before does not count as a full one.
-    private let doubts = Locked(0)
+    let doubts = Locked(0)
 
     init(
         record: SourceRecord, destinations: [DestinationID], settings: Settings, state: StateAccess,
@@ -177,7 +177,7 @@ package final class SourceUnit: Sendable {
     }
 
     /// Whether nothing was saved, or one of these leaves at the top was; also what is not saved now keeps its name.
-    private func holdsKnown(_ leaves: [[UInt8]]) async throws(SafeBackupError) -> Bool {
+    func holdsKnown(_ leaves: [[UInt8]]) async throws(SafeBackupError) -> Bool {
         let id = id
         return try await state.durably { (store) throws(SafeBackupError) in
             if try !store.hasLiveNames(id) { return true }
@@ -185,7 +185,7 @@ package final class SourceUnit: Sendable {
         }
     }
 
-    private func emptied() -> SafeBackupError {
+    func emptied() -> SafeBackupError {
         let name = printable(settings.path.bytes)
         return SafeBackupError(
             .rootEmptied,
@@ -209,314 +209,6 @@ package final class SourceUnit: Sendable {
         }
         return TreeFilter(root: root.status, rules: settings.excludes, own: own)
     }
-
-    private func watch(_ root: SourceRoot, ready: @escaping @Sendable () -> Void) async throws(SafeBackupError) {
-        let id = id
-        try await state.durably { (store) throws(SafeBackupError) in store.forgetTold(id) }
-        let watcher = Watcher(filter: filter(for: root)) { () throws(SafeBackupError) in try root.opened() }
-        let report = try await watcher.start()
-        logger.info(
-            .watching, "The source is watched",
-            metadata: ["directories": "\(report.directories)", "watched": "\(report.watched)"])
-        walkedSince.set(false)
-        // The first walk makes up for what was lost before it.
-        _ = reconcileWanted.take()
-        ready()
-        let failure = Shared<SafeBackupError?>(nil)
-        let isOver = Shared(false)
-        let looking = TaskSignal()
-        let finish: @Sendable (SafeBackupError?) -> Void = { [reconcileWanted, rootDoubted] error in
-            if failure.value == nil { failure.set(error) }
-            isOver.set(true)
-            rootDoubted.signal()
-            looking.signal()
-            reconcileWanted.signal()
-        }
-        stop.onRequest { finish(nil) }
-        let name = printable(settings.path.bytes)
-        await withTaskGroup(of: Void.self) { tasks in
-            tasks.addTask {
-                do throws(SafeBackupError) {
-                    try await Vitals.loop("changes of \(name)", waker: { [weak watcher] in watcher?.nudge() }) {
-                        () throws(SafeBackupError) in
-                        try await self.follow(watcher, root)
-                    }
-                    finish(nil)
-                } catch {
-                    finish(error)
-                }
-            }
-            tasks.addTask {
-                do throws(SafeBackupError) {
-                    try await Vitals.loop("walks of \(name)") { () throws(SafeBackupError) in
-                        try await self.reconcileRepeatedly(root, watcher) { isOver.value }
-                    }
-                } catch {
-                    finish(error)
-                }
-            }
-            tasks.addTask {
-                do throws(SafeBackupError) {
-                    try await Vitals.loop("looks at \(name)") { () throws(SafeBackupError) in
-                        try await self.lookRepeatedly(root, watcher, looking) { isOver.value }
-                    }
-                } catch {
-                    finish(error)
-                }
-            }
-            tasks.addTask {
-                do throws(SafeBackupError) {
-                    try await Vitals.loop("root of \(name)") { () throws(SafeBackupError) in
-                        try await self.keepLooking(at: root) { isOver.value }
-                    }
-                } catch {
-                    finish(error)
-                }
-                await watcher.stop()
-            }
-        }
-        if let failure = failure.value { throw failure }
-    }
-
-    /// What no event tells: a file system that is mounted over the root, or over a directory below it.
-    private func keepLooking(
-        at root: SourceRoot, until isOver: @Sendable () -> Bool
-    ) async throws(SafeBackupError) {
-        let (id, path) = (id, settings.path)
-        let mounts = await io.run { MountWatch(below: path) }
-        while true {
-            await rootDoubted.wait(atMost: .seconds(5))
-            if isOver() { return }
-            let isMounted = try await io.run { () throws(SafeBackupError) in
-                try root.verify()
-                return mounts.hasChanged()
-            }
-            guard isMounted else { continue }
-            logger.notice(
-                .mountsChanged, "Something was mounted or unmounted below the source; it is compared with the catalogue"
-            )
-            try await state.durably { (store) throws(SafeBackupError) in try store.markDesynced(id, true) }
-            reconcileWanted.signal()
-        }
-    }
-
-    /// Takes what the watcher saw until it stops.
-    private func follow(_ watcher: Watcher, _ root: SourceRoot) async throws(SafeBackupError) {
-        var lastTold: ContinuousClock.Instant?
-        while let batch = await watcher.next() {
-            if !batch.changes.isEmpty { try await enqueue(batch.changes, batch.renames) }
-            if !batch.notSaved.isEmpty {
-                let (id, entries) = (id, batch.notSaved)
-                try await state.durably { (store) throws(SafeBackupError) in
-                    try store.recordNotSaved(id, entries)
-                }
-            }
-            var crowded: [RelativePath] = []
-            for case .crowded(let directory) in batch.desynced { crowded.append(directory) }
-            if !crowded.isEmpty {
-                await watcher.noteComparison(try await compareEntries(of: crowded, root))
-            }
-            if batch.desynced.count > crowded.count {
-                let id = id
-                // A storm loses events many times a second.
-                let isNew = lastTold.map { ContinuousClock.now - $0 > .seconds(10) } ?? true
-                lastTold = .now
-                logger.log(
-                    .desynced, level: isNew ? .warning : .debug,
-                    "Events were lost; the source is compared with the catalogue",
-                    metadata: ["reason": "\(batch.desynced.map { "\($0)" }.joined(separator: ", "))"])
-                try await state.durably { (store) throws(SafeBackupError) in
-                    try store.markDesynced(id, true)
-                }
-                reconcileWanted.signal()
-            }
-            if let event = batch.rootEvent {
-                // Whether the path still leads to the directory that we know decides.
-                guard let root = knownRoot else { return }
-                try await io.run { () throws(SafeBackupError) in try root.verify() }
-                logger.warning(
-                    .rootChanged, "The root changed and is still the same directory", metadata: ["event": "\(event)"])
-                reconcileWanted.signal()
-            }
-        }
-    }
-
-    private func enqueue(
-        _ changes: [Change], _ renames: [RelativePath: RelativePath]
-    ) async throws(SafeBackupError) {
-        let now = clock.now
-        let id = id
-        let batches = destinations.map { destination in
-            let settle = settle(for: destination)
-            let queued = changes.map { change in
-                QueuedChange(
-                    path: change.path, action: change.kind == .vanished ? .delete : .store,
-                    notBefore: settle.notBefore(for: change.kind, now: now), settleLimit: settle.limit,
-                    isDirectory: change.isDirectory, size: nil, hashFirst: change.kind == .attributes,
-                    origin: change.kind == .vanished || change.isDirectory ? nil : renames[change.path])
-            }
-            return (destination: destination, changes: queued)
-        }
-        try await state.durably { (store) throws(SafeBackupError) in _ = try store.enqueue(batches, source: id) }
-        queued()
-    }
-
-    // MARK: Reconcile
-
-    func comparisonRules(_ root: SourceRoot, drift: DriftRule? = nil) -> ComparisonRules {
-        ComparisonRules(inodesAreStable: root.identity.type.hasStableInodes, hashRacy: true, drift: drift)
-    }
-
-    private func compare(
-        _ listed: [ListedDirectory], _ number: ReconcileID, _ root: SourceRoot, notBefore: Timestamp,
-        drift: DriftRule?
-    ) async throws(SafeBackupError) -> (counts: ReconcileCounts, isComplete: Bool) {
-        let (id, destinations) = (id, destinations)
-        let rules = comparisonRules(root, drift: drift)
-        let counts = try await state.durably { (store) throws(SafeBackupError) in
-            try store.reconcile(number, id, destinations, listed, rules: rules, notBefore: notBefore)
-        }
-        if counts.queued > 0 { queued() }
-        var isComplete = true
-        for directory in listed where directory.isLastPart {
-            if try await queueAbsent(from: directory.path, in: root) == nil { isComplete = false }
-        }
-        return (counts, isComplete)
-    }
-
-    private func reconcileRepeatedly(
-        _ root: SourceRoot, _ watcher: Watcher, until isOver: @Sendable () -> Bool
-    ) async throws(SafeBackupError) {
-        var reason = ReconcileSchedule.Reason.start
-        var schedule = ReconcileSchedule(period: settings.reconcileInterval, now: .now)
-        while !isOver() {
-            let began = ContinuousClock.now
-            schedule.noteBegin()
-            if reason == .desynced {
-                let report = try await watcher.resync()
-                logger.debug(
-                    .watchesPlaced, "The watches were placed again", metadata: ["watched": "\(report.watched)"])
-            }
-            try await reconcile(root, reason)
-            walkedSince.set(true)
-            schedule.noteEnd(at: .now, after: ContinuousClock.now - began)
-            while !isOver() {
-                // Something was lost, perhaps while the walk was under way.
-                if reconcileWanted.take() { schedule.noteLoss(at: .now) }
-                let next = schedule.next
-                let now = ContinuousClock.now
-                if now >= next.at {
-                    reason = next.reason
-                    break
-                }
-                await reconcileWanted.wait(atMost: next.at - now)
-            }
-        }
-    }
-
-    /// Walks the tree, compares it with the catalogue one directory at a time, and queues what differs.
-    /// A periodic walk, with nothing known to be missing, takes a tenth of a core, and of the disk what others leave,
-    /// until another walk is wanted, which must not wait for its slow end; it counts drift.
-    private func reconcile(
-        _ root: SourceRoot, _ reason: ReconcileSchedule.Reason
-    ) async throws(SafeBackupError) {
-        let (id, doubtsBefore) = (id, doubts.withLock { $0 })
-        let isPeriodic = reason == .periodic
-        let background = isPeriodic ? backgroundThread() : nil
-        let io = background ?? io
-        defer { background?.stop() }
-        let filter = filter(for: root)
-        let scan = try await io.run { () throws(SafeBackupError) in
-            SharedScanner(Scanner(root: try root.opened(), filter: filter))
-        }
-        let (number, mayBeEmpty) = try await state.durably { (store) throws(SafeBackupError) in
-            let isAccepted = try store.sources().contains { $0.id == id && $0.accepted == .rootEmptied }
-            let hasLiveNames = try store.hasLiveNames(id)
-            return (try store.beginReconcile(id, reason: reason.rawValue), isAccepted || !hasLiveNames)
-        }
-        progress.scanning(true)
-        defer { progress.scanning(false) }
-        let began = ContinuousClock.now
-        let walkBegan = clock.now
-        let drift = isPeriodic ? DriftRule(walkBegan: walkBegan, quietSince: walkBegan + (.zero - quietTime)) : nil
-        var total = ReconcileCounts()
-        var (isComplete, isFirst) = (true, true)
-        var rest = Duration.zero
-        var ahead = try await scan.next(on: io)
-        while let listed = ahead {
-            if stop.isRequested { return }
-            let partBegan = ContinuousClock.now
-            if isFirst, !mayBeEmpty, let top = listed.first(where: { $0.path.isRoot }), top.isWhole,
-                !top.entries.contains(where: \.isSaved), try await !holdsKnown(top.entries.map(\.leaf))
-            {
-                throw emptied()
-            }
-            if isFirst { try await holding.end() }
-            isFirst = false
-            // The next part is read while this one is compared.
-            let next = Task { [io] () -> Result<[ListedDirectory]?, SafeBackupError> in
-                do throws(SafeBackupError) {
-                    return .success(try await scan.next(on: io))
-                } catch {
-                    return .failure(error)
-                }
-            }
-            let (counts, isWhole) = try await compare(listed, number, root, notBefore: clock.now, drift: drift)
-            total += counts
-            isComplete = isComplete && isWhole
-            progress.scanned(counts.seen)
-            for directory in listed {
-                guard let failure = directory.failure else { continue }
-                isComplete = false
-                logger.error(
-                    .directoryUnreadable, "A directory cannot be read; nothing below it is saved",
-                    metadata: ["path": "\(directory.path)", "error": "\(failure.message)"])
-            }
-            ahead = try await next.value.get()
-            rest += (ContinuousClock.now - partBegan) * 9
-            // Nothing stays open meanwhile; a rest that comes in the middle of a large directory waits for its end.
-            if isPeriodic, ahead != nil, await scan.letGo(on: io) {
-                await reconcileWanted.pause(rest)
-                rest = .zero
-                try await scan.goOn(in: root, on: io)
-            }
-        }
-        // The root could have gone away during the walk: then what it did not find is not known to be absent.
-        try await io.run { () throws(SafeBackupError) in try root.verify() }
-        let (complete, counts) = (isComplete, total)
-        let last = try await state.durably { (store) throws(SafeBackupError) in
-            _ = try store.finishReconcile(
-                number, complete: complete, drift: counts.drift, excluded: counts.excluded)
-            return try store.newestSequence()
-        }
-        if doubts.withLock({ $0 }) == doubtsBefore { walkedUpTo.set(last) }
-        queued()
-        logger.info(
-            .reconciled, "The source was compared with the catalogue",
-            metadata: [
-                "reason": "\(reason)", "seen": "\(total.seen)", "queued": "\(total.queued)",
-                "seconds": "\(secondsText(ContinuousClock.now - began))",
-            ])
-        if total.drift > 0 {
-            logger.warning(
-                .drift, "The walk found changes that no event had told of; they are saved now; please report it",
-                metadata: ["drift": "\(total.drift)"])
-        }
-    }
-
-    /// For a walk that nothing waits for. `nil` where the system gives no thread: it is done as any other.
-    private func backgroundThread() -> ThreadExecutor? {
-        do throws(Errno) {
-            return try ThreadExecutor(name: "sb.walk", isBackground: true)
-        } catch {
-            logger.debug(
-                .walkUnlowered, "No thread for the walk", metadata: ["error": "\(error.explanation)"])
-            return nil
-        }
-    }
-
-    /// What changed longer ago than this was told, or looked at, if it ever will be.
-    private var quietTime: Duration { (destinations.map { settle(for: $0).limit }.max() ?? .zero) * 2 + .seconds(60) }
 
     func settle(for destination: DestinationID) -> SettlePolicy { settings.settle[destination] ?? SettlePolicy() }
 }

@@ -74,15 +74,18 @@ package final class TaskSignal: Sendable {
 
 /// Says to everybody, once, that the agent stops.
 package final class StopSignal: Sendable {
-    private let state = Locked<(isRequested: Bool, actions: [@Sendable () -> Void])>((false, []))
+    private let state = Locked<(requestedAt: ContinuousClock.Instant?, actions: [@Sendable () -> Void])>((nil, []))
 
     package init() {}
 
-    package var isRequested: Bool { state.withLock { $0.isRequested } }
+    package var isRequested: Bool { requestedAt != nil }
+
+    /// When it was requested first.
+    package var requestedAt: ContinuousClock.Instant? { state.withLock { $0.requestedAt } }
 
     package func request() {
         let actions = state.withLock { state in
-            state.isRequested = true
+            state.requestedAt = state.requestedAt ?? .now
             let actions = state.actions
             state.actions = []
             return actions
@@ -93,8 +96,8 @@ package final class StopSignal: Sendable {
     /// Calls `action` when the stop is requested, or at once if it was.
     package func onRequest(_ action: @escaping @Sendable () -> Void) {
         let isRequested = state.withLock { state in
-            if !state.isRequested { state.actions.append(action) }
-            return state.isRequested
+            if state.requestedAt == nil { state.actions.append(action) }
+            return state.requestedAt != nil
         }
         if isRequested { action() }
     }

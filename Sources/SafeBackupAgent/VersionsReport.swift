@@ -2,6 +2,7 @@ package import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupState
 import SafeBackupSystem
+import SystemPackage
 
 /// What `safebackup versions` tells: every state of a path that the backup holds, and where it lies.
 package struct VersionsReport: Sendable, Encodable {
@@ -61,6 +62,9 @@ package struct VersionsReport: Sendable, Encodable {
         /// Newest first.
         package var versions: [Version]
         package var below: Below?
+        /// What lies at the path's place in the destination, its kind, while the catalogue knows nothing of the path: saved
+        /// before the state was lost, or somebody else's.
+        package var unlisted: String?
     }
 
     package var results: [Result] = []
@@ -78,13 +82,33 @@ package struct VersionsReport: Sendable, Encodable {
                 guard let destination = destinations.first(where: { $0.id == pair.destination }) else { continue }
                 let versions = try reader.versions(target, pair, limit: limit)
                 let below = try reader.summary(target.source.id, pair.destination, below: target.path)
-                if versions.isEmpty && below.isEmpty { continue }
+                var unlisted: EntryKind?
+                if versions.isEmpty && below.isEmpty {
+                    unlisted = Self.kind(of: pair.prefix.appending(target.path), at: destination)
+                    if unlisted == nil { continue }
+                }
                 results.append(
                     Result(
                         sourcePath: printable(target.source.path), destination: printable(destination.location),
                         path: target.path.description, pathHex: ReportText.hex(ifNeeded: target.path),
-                        versions: versions.map(Version.init), below: below.isEmpty ? nil : Below(below)))
+                        versions: versions.map(Version.init), below: below.isEmpty ? nil : Below(below),
+                        unlisted: unlisted?.rawValue))
             }
+        }
+    }
+
+    /// What lies there, if the destination is there and ours.
+    private static func kind(of location: RelativePath, at destination: DestinationRecord) -> EntryKind? {
+        if location.isRoot || location.isWithin(Layout.area) { return nil }
+        let root = FilePath(bytes: destination.location)
+        do {
+            guard let sentinel = destination.sentinel, try LocalDestination.inspect(root).sentinel?.id == sentinel
+            else {
+                return nil
+            }
+            return try ConfinedDirectory(opening: root).status(of: location).kind
+        } catch {
+            return nil  // ignored because the answer is then only the catalogue's, as it always was
         }
     }
 
@@ -98,6 +122,11 @@ package struct VersionsReport: Sendable, Encodable {
             if !lines.isEmpty { lines.append("") }
             lines.append("\(result.path) of \(result.sourcePath), at \(result.destination)")
             for version in result.versions { lines += version.lines }
+            if let unlisted = result.unlisted {
+                lines.append(
+                    "  A \(unlisted) lies there, of which the catalogue knows nothing: saved before the state was lost, or "
+                        + "put there by somebody else; 'safebackup restore' brings it back as it lies there")
+            }
             lines += result.below?.lines ?? []
         }
         return lines.joined(separator: "\n")

@@ -5,6 +5,8 @@ import ArgumentParser
 struct ArgumentBytes: ExpressibleByArgument, Sendable {
     let bytes: [UInt8]
 
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+
     /// U+10FF00 + byte; an argument that holds such a scalar itself has it escaped too, so that nothing is ambiguous.
     private static let escapes: ClosedRange<UInt32> = 0x10_FF00...0x10_FFFF
 

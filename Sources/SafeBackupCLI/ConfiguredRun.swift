@@ -1,5 +1,4 @@
 import Glibc
-import Logging
 import SafeBackupAgent
 import SafeBackupConfiguration
 import SafeBackupCore
@@ -17,7 +16,8 @@ struct ConfiguredRun: Sendable {
     /// - Throws: everything that is wrong, in one error.
     init(of file: FilePath, state: StateOption, isOnce: Bool) throws(SafeBackupError) {
         self.file = file
-        self.state = state
+        // It is read again from another current directory.
+        self.state = state.absolute
         var notes = AgentSettings.Notes()
         do throws(ConfigurationFailure) {
             configuration = try ConfigurationFiles.load(file)
@@ -44,46 +44,22 @@ struct ConfiguredRun: Sendable {
     }
 
     /// As it is from any current directory.
-    static func absolutePath(_ file: ArgumentBytes) -> FilePath {
-        let path = FilePath(bytes: file.bytes)
+    static func absolutePath(_ file: ArgumentBytes) -> FilePath { absolutePath(FilePath(bytes: file.bytes)) }
+
+    static func absolutePath(_ path: FilePath) -> FilePath {
         guard path.isRelative, let current = getcwd(nil, 0) else { return path }
         defer { free(current) }
         return FilePath(platformString: current).pushing(path).lexicallyNormalized()
     }
 
-    // MARK: Reading it again
-
-    /// Reads the file again and has the agent go on with what it says now; with mistakes in it the agent goes on as before.
-    /// Returns what holds then.
-    func reloaded(by agent: Agent, _ logger: Logger) -> ConfiguredRun {
-        let new: ConfiguredRun
-        do throws(SafeBackupError) {
-            new = try ConfiguredRun(of: file, state: state, isOnce: false)
-        } catch {
-            logger.error(
-                .configurationRefused,
-                "The configuration has mistakes; the agent goes on with the one it had ('safebackup check-config' shows them)",
-                metadata: ["error": "\(error.message)"])
-            return self
-        }
-        let changes = new.changes(since: self)
-        guard !changes.isEmpty || agent.hasRefusedSettings else {
-            logger.notice(.configurationChanged, "The configuration was read again; nothing has changed")
-            return new
-        }
-        logger.notice(
-            .configurationChanged, "The configuration was read again, and holds from now on",
-            metadata: ["changes": "\(changes.joined(separator: "; "))"])
-        if new.settings.state.path != settings.state.path {
-            logger.warning(
-                .configurationChanged, "The state's directory stays as it is until the agent is started anew",
-                metadata: ["state.path": "\(printable(settings.state.path.bytes))"])
-        }
-        agent.reload(new.settings)
-        return new
+    /// The same file, read again.
+    /// - Throws: everything that is wrong, in one error.
+    func readAgain() throws(SafeBackupError) -> ConfiguredRun {
+        try ConfiguredRun(of: file, state: state, isOnce: settings.isOnce)
     }
 
-    private func changes(since former: ConfiguredRun) -> [String] {
+    /// What is other than in `former`, each in a sentence.
+    func changes(since former: ConfiguredRun) -> [String] {
         var changes = configuration.differences(from: former.configuration)
         let rules = settings.sources.map(\.excludes.patterns.count)
         let isSame =

@@ -2,6 +2,7 @@ import ArgumentParser
 import SafeBackupAgent
 import SafeBackupCore
 import Synchronization
+import SystemPackage
 
 /// The options that leave paths out.
 struct ExcludeOptions: ParsableArguments {
@@ -31,6 +32,16 @@ struct ExcludeOptions: ParsableArguments {
             "Leave out what matches a line of FILE, as of a .gitignore; may be given several times.",
             valueName: "file"))
     var excludeFrom: [Placed] = []
+
+    /// As they stand in a configuration, in the order of the command line; paths are made absolute.
+    func assignments() -> [NewConfiguration.Exclude] {
+        let patterns = exclude.map { ($0.order, NewConfiguration.Exclude.pattern($0.bytes)) }
+        let files = excludeFrom.map { option in
+            let path = ConfiguredRun.absolutePath(FilePath(bytes: option.bytes))
+            return (option.order, NewConfiguration.Exclude.file(path.bytes))
+        }
+        return (patterns + files).sorted { $0.0 < $1.0 }.map(\.1)
+    }
 
     /// All patterns in the order of the command line; `nil` if no option was given.
     func patterns() throws(SafeBackupError) -> [ExcludePattern]? {

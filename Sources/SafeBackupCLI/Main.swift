@@ -9,7 +9,7 @@ struct SafeBackup: AsyncParsableCommand {
         commandName: "safebackup",
         abstract: "Keeps a directory saved as plain files, while you work.",
         discussion: """
-            Start with:  safebackup run ~/Photos /mnt/backup/photos
+            Start with:  safebackup init ~/Photos /mnt/backup/photos
             Exit codes: 0 all well, 1 failed, 2 usage or configuration, 3 done but something could not be saved,
             4 held (see 'safebackup status'), 5 another agent has the state, 130 second interrupt.
             """,
@@ -21,6 +21,7 @@ struct SafeBackup: AsyncParsableCommand {
             ExposureCommand.self,
             QueueCommand.self, WhyCommand.self, VersionsCommand.self, CheckIgnoreCommand.self, AcceptCommand.self,
             PauseCommand.self, ResumeCommand.self, CheckConfigCommand.self, ConfigCommand.self, CleanCommand.self,
+            InitCommand.self, PlanCommand.self, DoctorCommand.self,
         ])
 }
 
@@ -29,6 +30,14 @@ struct StateOption: ParsableArguments {
     @Option(
         name: .customLong("state"), help: "Where the agent keeps its state (default: see safebackup status --help).")
     var state: ArgumentBytes?
+
+    /// The same from any current directory.
+    var absolute: StateOption {
+        guard let state, !state.bytes.isEmpty else { return self }
+        var absolute = self
+        absolute.state = ArgumentBytes(ConfiguredRun.absolutePath(state).bytes)
+        return absolute
+    }
 
     /// - Parameter configured: what a configuration file names, if one is used.
     func directory(configured: [UInt8]? = nil) throws(SafeBackupError) -> StateDirectory {
@@ -52,14 +61,17 @@ enum Main {
             } else {
                 try command.run()
             }
+            await Console.flush()
         } catch let error as SafeBackupError {
             Console.error("safebackup: \(error.message)")
+            await Console.flush()
             exit(exitCode(for: error))
         } catch {
             // 64 is the parser's own code for a usage error; ours is 2.
             let code = SafeBackup.exitCode(for: error).rawValue
             let message = SafeBackup.fullMessage(for: error)
             if code == 0 { Console.print(message) } else if !message.isEmpty { Console.error(message) }
+            await Console.flush()
             exit(code == 64 ? 2 : code)
         }
     }
@@ -71,26 +83,6 @@ enum Main {
         case .stateLocked: 5
         case _ where error.isHolding: 4
         default: 1
-        }
-    }
-}
-
-/// Whole lines to standard output and error. A closed pipe is no reason to stop saving.
-enum Console {
-    static func print(_ text: String) { write(text + "\n", to: 1) }
-
-    static func error(_ text: String) { write(text + "\n", to: 2) }
-
-    static func write(_ text: String, to descriptor: Int32) { write(bytes: Array(text.utf8), to: descriptor) }
-
-    static func write(bytes: [UInt8], to descriptor: Int32) {
-        bytes.withUnsafeBytes { bytes in
-            var done = 0
-            while done < bytes.count {
-                let count = Glibc.write(descriptor, bytes.baseAddress.map { $0 + done }, bytes.count - done)
-                if count <= 0 { return }
-                done += count
-            }
         }
     }
 }

@@ -11,7 +11,7 @@ struct PruneCommand: AsyncParsableCommand {
             Lists what would be removed, and asks. A version stays if one of the rules keeps it; the current copy of a file \
             counts as its newest one. Never removed are the last good copy of a path, what lay in the destination before, \
             and the last state of a deleted file, unless --keep-deleted is given. Each removal is noted in the state (view \
-            v_cleaned). Exit code 3: something is removed only when its disk is there again.
+            v_cleaned). Exit code 3: something is removed only when its disk is there again, or could not be removed.
             """)
 
     @Argument(help: "Absolute, or relative to the source, with all below them; none means all.")
@@ -100,12 +100,19 @@ struct PruneCommand: AsyncParsableCommand {
             Console.print("Nothing was removed.")
             return
         }
-        let totals = try await pruning.run()
+        let totals = try await pruning.run { line throws(SafeBackupError) in
+            Console.error("could not be removed, and is kept: \(line.text)")
+        }
         if !json { Console.print(text(totals, "removed")) }
+        if totals.failed > 0 {
+            Console.error(
+                "\(counted(totals.failed, "older state")) could not be removed: look who has protected the files (lsattr), "
+                    + "and prune once more")
+        }
         for destination in totals.waiting {
             Console.error("\(destination): what is left is removed by the agent as soon as it is there")
         }
-        if !totals.waiting.isEmpty { throw ExitCode(3) }
+        if !totals.waiting.isEmpty || totals.failed > 0 { throw ExitCode(3) }
     }
 
     private func show(_ pruning: Pruning) throws -> Pruning.Totals {

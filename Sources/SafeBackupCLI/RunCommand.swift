@@ -6,7 +6,6 @@ import SafeBackupCore
 import SafeBackupSystem
 import SafeBackupWatch
 import SystemPackage
-import UnixSignals
 
 struct RunCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -68,7 +67,7 @@ struct RunCommand: AsyncParsableCommand {
 
     func run() async throws {
         let isTerminal = isatty(1) == 1
-        let log = StderrLog.sink(format: logFormat, isVerbose: verbose)
+        let log = try StderrLog.sink(format: logFormat, isVerbose: verbose)
         defer { log.finish() }
         let logger = StderrLog.logger(to: log, level: verbose ? .debug : isTerminal ? .warning : .info)
         var configured: ConfiguredRun?
@@ -79,23 +78,9 @@ struct RunCommand: AsyncParsableCommand {
         _ = chdir("/")
         let agent = try Agent(settings: settings, logger: logger, ioThreads: min(4 + 2 * settings.sources.count, 24))
         let service = ServiceReport(to: manager(logger), logger: logger)
-        let signals = Task { [configured] in
-            var (count, current) = (0, configured)
-            let hangUp: [UnixSignal] = configured != nil && !once ? [.sighup] : []
-            for await signal in await UnixSignalsSequence(trapping: [.sigterm, .sigint] + hangUp) {
-                if signal == .sighup {
-                    service?.reloading()
-                    current = current?.reloaded(by: agent, logger)
-                    service?.reloaded()
-                    continue
-                }
-                count += 1
-                // The queue is durable: nothing is lost by leaving at once.
-                if count > 1 { Glibc.exit(130) }
-                service?.stopping()
-                agent.requestStop()
-            }
-        }
+        let desk = SignalDesk(
+            agent: agent, service: service, configured: once ? nil : configured, logger: logger)
+        let signals = Task { await desk.run() }
         defer { signals.cancel() }
         let display = isTerminal ? TerminalProgress(agent: agent) : nil
         display?.start()

@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Logging
 import SafeBackupAgent
+import SafeBackupCore
 import SafeBackupSystem
 
 /// Log lines on standard error.
@@ -21,13 +22,15 @@ struct StderrLog: LogHandler {
         Logger(label: "safebackup") { _ in StderrLog(sink: sink, logLevel: level) }
     }
 
+    /// From now on standard output and error are written by threads of their own; see `Console.detach`.
     /// - Parameter isVerbose: everything is shown, also what repeats.
-    static func sink(format: LogFormat, isVerbose: Bool) -> LogSink {
+    /// - Throws: `exhausted` when the system gives no threads.
+    static func sink(format: LogFormat, isVerbose: Bool) throws(SafeBackupError) -> LogSink {
         // A line on a terminal may stand behind the progress.
         let start = isatty(2) == 1 ? "\r\u{1B}[K" : ""
-        return LogSink(format: format, isJournal: JournalStream.isStandardError, isLimited: !isVerbose) {
-            Console.error(start + $0)
-        }
+        let isJournal = JournalStream.isStandardError
+        try Console.detach { LogSink.droppedLine($0, format: format, isJournal: isJournal) }
+        return LogSink(format: format, isJournal: isJournal, isLimited: !isVerbose) { Console.error(start + $0) }
     }
 }
 

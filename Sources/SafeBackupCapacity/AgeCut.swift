@@ -7,18 +7,44 @@ struct AgeCut: Sendable, Hashable {
     /// the last one of the last stretch. Its oldest go until it is enough.
     var through: AgeKey
     var bytesBefore: Int64
+    /// Names, also of what frees nothing.
     var filesBefore: Int
     /// In the last stretch.
     var bytes: Int64
+    /// Names of what frees something.
     var files: Int
     /// All of it together is enough.
     var isEnough: Bool
 }
 
+/// What lies in a stretch of the order.
+struct AgeAmount: Sendable, Hashable {
+    var bytes: Int64 = 0
+    /// Names of what frees something.
+    var files = 0
+    /// Names of links and empty files.
+    var empty = 0
+
+    init() {}
+
+    init(bytes: Int64, names: Int) {
+        self.bytes = bytes
+        if bytes > 0 { files = names } else { empty = names }
+    }
+
+    var names: Int { files + empty }
+
+    mutating func add(_ other: AgeAmount) {
+        bytes = bytes.addingClamped(other.bytes)
+        files += other.files
+        empty += other.empty
+    }
+}
+
 /// Is told files, and knows where to cut.
 protocol AgeCounting: Sendable {
-    /// A file, or an inode with all its names, that frees `bytes`, more than none.
-    mutating func add(_ key: AgeKey, bytes: Int64)
+    /// A file, or an inode with all its `names`, that frees `bytes`.
+    mutating func add(_ key: AgeKey, bytes: Int64, names: Int)
     /// What is newer cannot be selected any more.
     var bound: AgeKey { get }
     /// Where the oldest end that hold `need` together; `nil` if nothing was found.
@@ -31,8 +57,7 @@ struct AgeHistogram: AgeCounting {
     private struct Bin {
         var first: AgeKey
         var last: AgeKey
-        var bytes: Int64 = 0
-        var files = 0
+        var amount = AgeAmount()
     }
 
     let bound: AgeKey
@@ -53,7 +78,7 @@ struct AgeHistogram: AgeCounting {
         return UInt64(bitPattern: key.time &- first.time)
     }
 
-    mutating func add(_ key: AgeKey, bytes: Int64) {
+    mutating func add(_ key: AgeKey, bytes: Int64, names: Int) {
         if bound < key { return }
         if let before = outer.before, key <= before { return }
         // Older than all of the round before: it came meanwhile.
@@ -62,8 +87,7 @@ struct AgeHistogram: AgeCounting {
         var bin = bins[index] ?? Bin(first: key, last: key)
         bin.first = min(bin.first, key)
         bin.last = max(bin.last, key)
-        bin.bytes = bin.bytes.addingClamped(bytes)
-        bin.files += 1
+        bin.amount.add(AgeAmount(bytes: bytes, names: names))
         bins[index] = bin
     }
 
@@ -71,12 +95,12 @@ struct AgeHistogram: AgeCounting {
         var cut: AgeCut?
         var (bytes, files, before) = (outer.bytesBefore, outer.filesBefore, outer.before)
         for case let bin? in bins {
-            let sum = bytes.addingClamped(bin.bytes)
+            let sum = bytes.addingClamped(bin.amount.bytes)
             cut = AgeCut(
                 before: before, first: bin.first, through: bin.last, bytesBefore: bytes, filesBefore: files,
-                bytes: bin.bytes, files: bin.files, isEnough: sum >= need)
+                bytes: bin.amount.bytes, files: bin.amount.files, isEnough: sum >= need)
             if sum >= need { return cut }
-            (bytes, files, before) = (sum, files + bin.files, bin.last)
+            (bytes, files, before) = (sum, files + bin.amount.names, bin.last)
         }
         return cut
     }

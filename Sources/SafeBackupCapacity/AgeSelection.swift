@@ -8,13 +8,12 @@ struct AgeSelection: AgeCounting {
     private struct Bin {
         var first: AgeKey
         var last: AgeKey
-        var bytes: Int64
-        var files: Int
+        var amount: AgeAmount
     }
 
     private struct Found {
         var key: AgeKey
-        var bytes: Int64
+        var amount: AgeAmount
     }
 
     static let standardCapacity = 1 << 14
@@ -32,7 +31,7 @@ struct AgeSelection: AgeCounting {
 
     /// - Parameters:
     ///   - floor: what is as old or older is left out.
-    ///   - capacity: bins at most, of 48 bytes; at a time up to four times that memory is used.
+    ///   - capacity: bins at most, of 56 bytes; at a time up to four times that memory is used.
     init(need: Int64?, after floor: AgeKey? = nil, capacity: Int = standardCapacity) {
         self.need = need
         self.capacity = capacity
@@ -40,11 +39,10 @@ struct AgeSelection: AgeCounting {
         bound = AgeKey(time: .max, inode: .max)
     }
 
-    /// A file, or an inode with all its names, that frees `bytes`, more than none.
-    mutating func add(_ key: AgeKey, bytes: Int64) {
+    mutating func add(_ key: AgeKey, bytes: Int64, names: Int = 1) {
         if bound < key { return }
         if let floor, key <= floor { return }
-        found.append(Found(key: key, bytes: bytes))
+        found.append(Found(key: key, amount: AgeAmount(bytes: bytes, names: names)))
         if found.count >= max(capacity / 2, 1) { merge() }
     }
 
@@ -53,15 +51,14 @@ struct AgeSelection: AgeCounting {
         merge()
         var (bytes, files, before) = (Int64(0), 0, floor)
         for (index, bin) in bins.enumerated() {
-            let isEnough = bytes.addingClamped(bin.bytes) >= need
+            let isEnough = bytes.addingClamped(bin.amount.bytes) >= need
             if isEnough || index == bins.count - 1 {
                 return AgeCut(
                     before: before, first: bin.first, through: bin.last, bytesBefore: bytes, filesBefore: files,
-                    bytes: bin.bytes,
-                    files: bin.files, isEnough: isEnough)
+                    bytes: bin.amount.bytes, files: bin.amount.files, isEnough: isEnough)
             }
-            bytes = bytes.addingClamped(bin.bytes)
-            files += bin.files
+            bytes = bytes.addingClamped(bin.amount.bytes)
+            files += bin.amount.names
             before = bin.last
         }
         return nil
@@ -76,8 +73,7 @@ struct AgeSelection: AgeCounting {
             var bin = bin
             while next < found.count, found[next].key <= bin.last {
                 if bin.first <= found[next].key {
-                    bin.bytes = bin.bytes.addingClamped(found[next].bytes)
-                    bin.files += 1
+                    bin.amount.add(found[next].amount)
                 } else {
                     append(found[next])
                 }
@@ -94,10 +90,9 @@ struct AgeSelection: AgeCounting {
 
     private mutating func append(_ file: Found) {
         if let last = merged.indices.last, merged[last].last == file.key {
-            merged[last].bytes = merged[last].bytes.addingClamped(file.bytes)
-            merged[last].files += 1
+            merged[last].amount.add(file.amount)
         } else {
-            merged.append(Bin(first: file.key, last: file.key, bytes: file.bytes, files: 1))
+            merged.append(Bin(first: file.key, last: file.key, amount: file.amount))
         }
     }
 
@@ -106,7 +101,7 @@ struct AgeSelection: AgeCounting {
         guard let need else { return }
         var bytes: Int64 = 0
         for (index, bin) in bins.enumerated() {
-            bytes = bytes.addingClamped(bin.bytes)
+            bytes = bytes.addingClamped(bin.amount.bytes)
             if bytes >= need {
                 bound = bin.last
                 bins.removeLast(bins.count - index - 1)
@@ -117,14 +112,13 @@ struct AgeSelection: AgeCounting {
 
     /// Joins neighbours until at most half of the bins are left, each holding about as much.
     private mutating func compress() {
-        let total = bins.reduce(Int64(0)) { $0.addingClamped($1.bytes) }
+        let total = bins.reduce(Int64(0)) { $0.addingClamped($1.amount.bytes) }
         // Two neighbours together hold more than this: there are at most twice as many bins as it goes into the total.
         let share = max(1, total / Int64(max(1, capacity / 4)))
         var count = 0
         for bin in bins {
-            if count > 0, bins[count - 1].bytes.addingClamped(bin.bytes) <= share {
-                bins[count - 1].bytes += bin.bytes
-                bins[count - 1].files += bin.files
+            if count > 0, bins[count - 1].amount.bytes.addingClamped(bin.amount.bytes) <= share {
+                bins[count - 1].amount.add(bin.amount)
                 bins[count - 1].last = bin.last
             } else {
                 bins[count] = bin

@@ -1,17 +1,17 @@
 import Glibc
-package import SafeBackupCore
+public import SafeBackupCore
 import SafeBackupSystem
-package import SystemPackage
+public import SystemPackage
 
 /// Frees space in a directory of backups without a catalogue: removes the oldest files until the limits are kept, and
-/// no more. Blocks: for a thread of its own.
+/// no more. Blocks: for a thread of its own; in `async` code `import SafeBackup` brings `cleanInBackground()`, which does not.
 ///
 /// It plans first, on a walk that removes nothing, then removes what is older than the cut on a second walk, each file
 /// after another look. It removes neither the directory itself nor anything above or outside of it, follows no link and
 /// enters no mount, and refuses a directory that holds an agent's backup or lies in one. Whenever it is killed, what it
 /// removed is gone and everything else is whole; the next cleaning plans anew. Memory does not grow with the number of
 /// files.
-package struct BackupCleaner: Sendable {
+public struct BackupCleaner: Sendable {
     /// Plans in one cleaning, at most.
     private static let roundLimit = 8
 
@@ -22,7 +22,7 @@ package struct BackupCleaner: Sendable {
 
     /// Throws `invalidConfiguration` for limits or a directory that cannot be, `destinationTaken` for a directory that
     /// holds an agent's backup or lies in one, and `destinationForbidden`, `destinationReadOnly` or `destinationFailed`.
-    package init(_ directory: FilePath, _ configuration: CleaningConfiguration) throws(SafeBackupError) {
+    public init(_ directory: FilePath, _ configuration: CleaningConfiguration) throws(SafeBackupError) {
         try configuration.limits.validate()
         if configuration.concurrency < 1 {
             throw CleaningLimits.invalid(
@@ -39,8 +39,8 @@ package struct BackupCleaner: Sendable {
         }
     }
 
-    /// Plans and does it. What went wrong on the way is in the report; throws only as long as nothing was removed.
-    package func clean() throws(SafeBackupError) -> CleaningReport {
+    /// Plans and does it, on the calling thread. What went wrong on the way is in the report; throws only as long as nothing was removed.
+    public func clean() throws(SafeBackupError) -> CleaningReport {
         report(.started)
         let plan = try plan()
         return execute(plan)
@@ -50,7 +50,7 @@ package struct BackupCleaner: Sendable {
 
     /// Looks at everything and decides what would go. Removes nothing. Throws `destinationTaken` also for an agent's
     /// backup below the directory, and what `init` throws.
-    package func plan() throws(SafeBackupError) -> CleaningPlan { try plan(after: nil, usage: try usage()) }
+    public func plan() throws(SafeBackupError) -> CleaningPlan { try plan(after: nil, usage: try usage()) }
 
     private func plan(after floor: AgeKey?, usage: DiskUsage?) throws(SafeBackupError) -> CleaningPlan {
         let limits = configuration.limits
@@ -124,7 +124,7 @@ package struct BackupCleaner: Sendable {
     // MARK: Execute
 
     /// Tells what the plan would remove, as events, and removes nothing.
-    package func rehearse(_ plan: CleaningPlan) -> CleaningReport {
+    public func rehearse(_ plan: CleaningPlan) -> CleaningReport {
         var result = CleaningReport(need: plan.need, before: plan.usage, scan: plan.scan)
         if let need = plan.need { _ = run(plan, need, isRehearsal: true, &result) }
         return result
@@ -132,7 +132,7 @@ package struct BackupCleaner: Sendable {
 
     /// Removes what the plan selected. When that did not free enough, because files went or others wrote meanwhile, it
     /// plans again, from the cut on.
-    package func execute(_ plan: CleaningPlan) -> CleaningReport {
+    public func execute(_ plan: CleaningPlan) -> CleaningReport {
         var result = CleaningReport(need: plan.need, before: plan.usage, after: plan.usage, scan: plan.scan)
         result.problems = plan.problems
         if plan.need != nil {
@@ -247,7 +247,7 @@ extension CleaningPlan {
         files = cut.filesBefore + cut.files
         bytes = cut.bytesBefore.addingClamped(cut.bytes)
         // Of the last stretch only a part is needed, in files of its mean size.
-        if let need, isEnough, cut.files > 1, cut.bytes > 0 {
+        if let need, isEnough, cut.first < cut.through, cut.files > 1, cut.bytes > 0 {
             let rest = need.bytes - cut.bytesBefore
             let mean = max(1, cut.bytes / Int64(cut.files))
             let last = min(Int64(cut.files), (rest + mean - 1) / mean)

@@ -1,16 +1,17 @@
-package import SafeBackupCore
+public import SafeBackupCore
 package import SafeBackupSystem
 
 /// What must hold after a cleaning. Of several, all must.
-package struct CleaningLimits: Sendable, Hashable {
+public struct CleaningLimits: Sendable, Hashable {
     /// So much must be free for a user without privileges.
-    package var minFree: ByteCount?
+    public var minFree: ByteCount?
     /// Of the space that such a user may have, at most so much may be used, in percent as df(1) counts it.
-    package var maxUsagePercent: Double?
+    public var maxUsagePercent: Double?
     /// The directory's files may hold at most so much; also where the disk cannot be asked.
-    package var maxSize: ByteCount?
+    public var maxSize: ByteCount?
 
-    package init(minFree: ByteCount? = nil, maxUsagePercent: Double? = nil, maxSize: ByteCount? = nil) {
+    /// At least one must be given.
+    public init(minFree: ByteCount? = nil, maxUsagePercent: Double? = nil, maxSize: ByteCount? = nil) {
         self.minFree = minFree
         self.maxUsagePercent = maxUsagePercent
         self.maxSize = maxSize
@@ -60,14 +61,21 @@ package struct CleaningLimits: Sendable, Hashable {
 }
 
 /// One of `CleaningLimits`, by its name in `--json`.
-package enum CleaningLimit: String, Sendable, Hashable {
-    case minFree, maxUsage, maxSize
+public enum CleaningLimit: String, Sendable, Hashable {
+    /// `CleaningLimits.minFree`.
+    case minFree
+    /// `CleaningLimits.maxUsagePercent`.
+    case maxUsage
+    /// `CleaningLimits.maxSize`.
+    case maxSize
 }
 
 /// What must be freed, and why.
-package struct CleaningNeed: Sendable, Hashable {
-    package var bytes: Int64
-    package var limit: CleaningLimit
+public struct CleaningNeed: Sendable, Hashable {
+    /// More than none.
+    public var bytes: Int64
+    /// The one that asks for the most.
+    public var limit: CleaningLimit
 
     package init(bytes: Int64, limit: CleaningLimit) {
         self.bytes = bytes
@@ -76,13 +84,16 @@ package struct CleaningNeed: Sendable, Hashable {
 }
 
 /// The space on a file system.
-package struct DiskUsage: Sendable, Hashable {
-    package var total: ByteCount
-    package var used: ByteCount
+public struct DiskUsage: Sendable, Hashable {
+    /// The size of the file system.
+    public var total: ByteCount
+    /// What is taken.
+    public var used: ByteCount
     /// What a user without privileges may still take.
-    package var available: ByteCount
+    public var available: ByteCount
 
-    package init(total: ByteCount, used: ByteCount, available: ByteCount) {
+    /// As a quota or another machine may tell it.
+    public init(total: ByteCount, used: ByteCount, available: ByteCount) {
         self.total = total
         self.used = used
         self.available = available

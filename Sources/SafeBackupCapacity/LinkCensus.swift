@@ -109,21 +109,3 @@ func digest(_ inode: UInt64) -> UInt64 {
     value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
     return value ^ (value >> 31)
 }
-
-/// Remembers inodes that may be removed, so that the walk that removes need not look at all others again. May take
-/// one for another, never miss one. 1 MiB. Pure.
-struct InodeFilter: Sendable {
-    private var words = [UInt64](repeating: 0, count: 1 << 17)
-
-    mutating func insert(_ inode: UInt64) {
-        let value = digest(inode)
-        words[Int(value & 0x1FFFF)] |= 1 << (value >> 58)
-        words[Int((value >> 17) & 0x1FFFF)] |= 1 << ((value >> 52) & 63)
-    }
-
-    func mayContain(_ inode: UInt64) -> Bool {
-        let value = digest(inode)
-        return words[Int(value & 0x1FFFF)] & (1 << (value >> 58)) != 0
-            && words[Int((value >> 17) & 0x1FFFF)] & (1 << ((value >> 52) & 63)) != 0
-    }
-}

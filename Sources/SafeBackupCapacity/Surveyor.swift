@@ -8,7 +8,7 @@ final class Surveyor<Selection: AgeCounting>: TreeVisitor {
         var scan = CleaningScan()
         var selection: Selection
         var census = LinkCensus()
-        var filter: InodeFilter?
+        var filter: AgeFilter?
         var problems = CleaningProblems()
 
         mutating func note(_ file: Seen, isProtected: Bool) {
@@ -22,14 +22,14 @@ final class Surveyor<Selection: AgeCounting>: TreeVisitor {
                 switch census.see(file.key.inode, links: file.links) {
                 case .first: scan.bytes = scan.bytes.addingClamped(file.bytes)
                 case .another: break
-                case .complete: if file.bytes > 0 { selection.add(file.key, bytes: file.bytes) }
+                case .complete: selection.add(file.key, bytes: file.bytes, names: Int(file.links))
                 case .ignored: scan.bytes = scan.bytes.addingClamped(share)
                 }
             } else {
                 scan.bytes = scan.bytes.addingClamped(file.bytes)
-                if file.bytes > 0 { selection.add(file.key, bytes: file.bytes) }
+                selection.add(file.key, bytes: file.bytes, names: 1)
             }
-            if file.key <= selection.bound { filter?.insert(file.listedInode) }
+            if file.key <= selection.bound { filter?.insert(file.listedInode, time: file.key.time) }
         }
     }
 
@@ -52,7 +52,7 @@ final class Surveyor<Selection: AgeCounting>: TreeVisitor {
     ) {
         self.rules = rules
         self.report = report
-        state = Locked(State(selection: selection, filter: keepsFilter ? InodeFilter() : nil))
+        state = Locked(State(selection: selection, filter: keepsFilter ? AgeFilter() : nil))
     }
 
     let isDone = false
@@ -120,9 +120,11 @@ final class Surveyor<Selection: AgeCounting>: TreeVisitor {
             state.scan.hasUncountedLinks = state.census.isPartial
             var plan = CleaningPlan(
                 need: need(state.scan.bytes), scan: state.scan, problems: state.problems)
-            (plan.census, plan.filter) = (state.census, state.filter)
+            plan.census = state.census
             guard let need = plan.need else { return plan }
             plan.cut = state.selection.cut(need: need.bytes)
+            plan.filter = state.filter
+            if let cut = plan.cut { plan.filter?.select(through: cut.through.time) }
             plan.isEnough = plan.cut?.isEnough ?? false
             return plan
         }

@@ -177,6 +177,11 @@ struct TreeWalk {
             }
             guard kind == .directory else { return false }
             if batch.isNamed(entry, ".safebackup") { sentinel = entry }
+            if batch.isNamed(entry, ".safebackup-session") {
+                // What a session has not finished is no backup yet, and has the age of what it is copied from.
+                directory.note(removed: 0, kept: 1)
+                return true
+            }
             frames[top].waiting += batch.name(of: entry)
             frames[top].waiting.append(0)
             return true

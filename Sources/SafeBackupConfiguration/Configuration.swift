@@ -31,6 +31,11 @@ package struct Configuration: Sendable, Hashable {
         package var path: [UInt8]
         package var settle: SettlePolicy
         package var idleTime: Duration
+        package var onDelete: DeletePolicy
+        /// Threads that copy at the same time.
+        package var concurrency: Int
+        /// Bytes that are read in a second; `nil`: any number.
+        package var bandwidth: ByteCount?
         package var room: Room
         package var retention: Retention
         /// Where its path stands.
@@ -114,7 +119,10 @@ extension Configuration.Destination {
         settle.limit = section[ConfigurationKeys.settleLimit] ?? settle.limit
         self.init(
             name: section.name, path: section[ConfigurationKeys.destinationPath]?.bytes ?? [], settle: settle,
-            idleTime: section[ConfigurationKeys.idleTime] ?? .zero, room: Configuration.Room(section),
+            idleTime: section[ConfigurationKeys.idleTime] ?? .zero,
+            onDelete: section[ConfigurationKeys.onDelete] ?? .keep,
+            concurrency: (section[ConfigurationKeys.concurrency] ?? ThreadCount(4)).count,
+            bandwidth: section[ConfigurationKeys.bandwidth], room: Configuration.Room(section),
             retention: Configuration.Retention(section),
             place: section.place(of: ConfigurationKeys.destinationPath))
     }

@@ -22,10 +22,14 @@ package enum ConfigurationFiles {
 
     /// The configuration of the file at `path` and of `path.d/*.conf`, in the order of their names.
     /// Throws all that is wrong, also with files that cannot be read.
-    package static func load(_ path: FilePath) throws(ConfigurationFailure) -> Configuration {
+    /// - Parameter adding: a file that is not there yet, as if it were the last one.
+    package static func load(
+        _ path: FilePath, adding: (path: FilePath, content: [UInt8])? = nil
+    ) throws(ConfigurationFailure) -> Configuration {
         var problems: [ConfigurationProblem] = []
         var files: [(path: [UInt8], content: [UInt8])] = []
-        for file in [path] + (try dropIns(of: path)) {
+        let existing = adding?.path == path ? [] : [path]
+        for file in existing + (try dropIns(of: path)) {
             do throws(ConfigurationFault) {
                 files.append((bytes(of: file), try content(of: file)))
             } catch {
@@ -33,6 +37,7 @@ package enum ConfigurationFiles {
             }
         }
         if !problems.isEmpty { throw ConfigurationFailure(problems) }
+        if let adding { files.append((bytes(of: adding.path), adding.content)) }
         return try Configuration(files)
     }
 

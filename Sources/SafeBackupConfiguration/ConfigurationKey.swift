@@ -73,10 +73,20 @@ package struct ConfigurationKey<Value: ConfigurationValue>: Sendable {
         ) { _ in nil }
     }
 
-    /// A key that may be left out, with a value in a range.
+    /// A key with a default that is one of some words.
     init(
-        optional section: ConfigurationEntry.Section, _ name: String, example: String, absence: String,
-        _ summary: String, in range: ClosedRange<Value>
+        _ section: ConfigurationEntry.Section, _ name: String, standard: Value, _ summary: String
+    ) {
+        self.init(
+            section, name, standard: standard, .standard(standard.written), example: standard.written, isList: false,
+            summary
+        ) { _ in nil }
+    }
+
+    /// A key that may be left out, with bounds; `absence` says what holds then.
+    init(
+        optional section: ConfigurationEntry.Section, _ name: String, example: String, in range: ClosedRange<Value>,
+        absence: String, _ summary: String
     ) where Value: Comparable {
         self.init(
             section, name, standard: nil, .absent(absence), example: Array(example.utf8), isList: false, summary

@@ -59,6 +59,21 @@ package enum ConfigurationKeys {
         .destination, "idle-time", standard: .seconds(10), in: .milliseconds(1)...(.seconds(86_400)),
         "After this time without work nothing of it stays open, so that its disk can be unmounted")
 
+    package static let onDelete = ConfigurationKey<DeletePolicy>(
+        .destination, "on-delete", standard: .keep,
+        "What becomes of a file that was deleted at the source: keep leaves its copy in its place, mirror moves it to "
+            + ".safebackup/versions, at most ten minutes later, and never while the source is held, paused or emptied")
+
+    package static let concurrency = ConfigurationKey<ThreadCount>(
+        .destination, "concurrency", standard: ThreadCount(4), in: ThreadCount(1)...ThreadCount(64),
+        "How many threads copy to it at the same time")
+
+    package static let bandwidth = ConfigurationKey<ByteCount>(
+        optional: .destination, "bandwidth", example: "20MiB", in: ByteCount(1 << 10)...ByteCount(1 << 50),
+        absence: "as much as the disks give",
+        "How much is read from the sources in a second, to be copied to it or compared with it, by all threads together"
+    )
+
     // MARK: Its room
 
     package static let freeSpaceThreshold = ConfigurationKey<ByteCount>(
@@ -85,37 +100,36 @@ package enum ConfigurationKeys {
         "When its copies hold more, the same ones are removed until they do not; what must stay may hold more")
 
     package static let maxUsage = ConfigurationKey<Percent>(
-        optional: .destination, "max-usage", example: "90%", absence: "the free space alone counts",
-        "When more of its disk is used, by whatever it is, the same ones are removed until it is not",
-        in: Percent(hundredths: 1)...Percent(hundredths: 9_999))
+        optional: .destination, "max-usage", example: "90%", in: Percent(hundredths: 1)...Percent(hundredths: 9_999),
+        absence: "the free space alone counts",
+        "When more of its disk is used, by whatever it is, the same ones are removed until it is not")
 
     // MARK: Its older versions
 
     package static let keepLast = ConfigurationKey<Int>(
-        optional: .destination, "keep-last", example: "10", absence: keepAbsence,
+        optional: .destination, "keep-last", example: "10", in: 0...1_000_000, absence: keepAbsence,
         "Keep the newest so many versions of each file, the current copy among them, and remove the others once a day; a "
-            + "version stays if one of the keep- keys keeps it", in: 0...1_000_000)
+            + "version stays if one of the keep- keys keeps it")
 
     package static let keepWithin = ConfigurationKey<Duration>(
         optional: .destination, "keep-within", example: "30d", absence: keepAbsence,
         "Keep every version that was the current one in this time")
 
     package static let keepDaily = ConfigurationKey<Int>(
-        optional: .destination, "keep-daily", example: "14", absence: keepAbsence,
-        "Keep the newest version of each of the last so many days that have one", in: 0...1_000_000)
+        optional: .destination, "keep-daily", example: "14", in: 0...1_000_000, absence: keepAbsence,
+        "Keep the newest version of each of the last so many days that have one")
 
     package static let keepWeekly = ConfigurationKey<Int>(
-        optional: .destination, "keep-weekly", example: "8", absence: keepAbsence,
-        "The same by weeks, which begin on Monday",
-        in: 0...1_000_000)
+        optional: .destination, "keep-weekly", example: "8", in: 0...1_000_000, absence: keepAbsence,
+        "The same by weeks, which begin on Monday")
 
     package static let keepMonthly = ConfigurationKey<Int>(
-        optional: .destination, "keep-monthly", example: "12", absence: keepAbsence, "The same by months",
-        in: 0...1_000_000)
+        optional: .destination, "keep-monthly", example: "12", in: 0...1_000_000, absence: keepAbsence,
+        "The same by months")
 
     package static let keepYearly = ConfigurationKey<Int>(
-        optional: .destination, "keep-yearly", example: "5", absence: keepAbsence, "The same by years",
-        in: 0...1_000_000)
+        optional: .destination, "keep-yearly", example: "5", in: 0...1_000_000, absence: keepAbsence,
+        "The same by years")
 
     private static let keepAbsence = "it keeps no version; without any keep- key all stay as long as there is room"
 
@@ -123,7 +137,8 @@ package enum ConfigurationKeys {
     package static let all: [ConfigurationEntry] = [
         state.entry,
         sourcePath.entry, destination.entry, prefix.entry, exclude.entry, excludeFrom.entry, reconcileInterval.entry,
-        destinationPath.entry, closeDelay.entry, quietTime.entry, settleLimit.entry, idleTime.entry,
+        destinationPath.entry, closeDelay.entry, quietTime.entry, settleLimit.entry, idleTime.entry, onDelete.entry,
+        concurrency.entry, bandwidth.entry,
         freeSpaceThreshold.entry, freeSpaceTarget.entry, freeSpaceFloor.entry, checkInterval.entry, maxSize.entry,
         maxUsage.entry, keepLast.entry, keepWithin.entry, keepDaily.entry, keepWeekly.entry, keepMonthly.entry,
         keepYearly.entry,

@@ -180,27 +180,24 @@ struct ConfigurationMerge {
     }
 
     private mutating func checkPaths(_ configuration: Configuration) {
+        reportRepeated(
+            configuration.sources.map { ($0.path, $0.place) }, "source", "one source may have several destinations")
+        reportRepeated(
+            configuration.destinations.map { ($0.path, $0.place) }, "destination",
+            "several sources may share one, each with a prefix")
+    }
+
+    /// Two sections of one path; `what` they are, and what to do instead.
+    private mutating func reportRepeated(
+        _ paths: [(path: [UInt8], place: ConfigurationPlace)], _ what: String, _ advice: String
+    ) {
         var known: [[UInt8]: ConfigurationPlace] = [:]
-        for source in configuration.sources where !source.path.isEmpty {
-            let path = Self.plain(source.path)
+        for (path, place) in paths where !path.isEmpty {
+            let path = Self.plain(path)
             if let first = known[path] {
-                report(
-                    source.place,
-                    "path: \(printable(path)) is a source already, at \(first); one source may have "
-                        + "several destinations")
+                report(place, "path: \(printable(path)) is a \(what) already, at \(first); \(advice)")
             }
-            known[path] = known[path] ?? source.place
-        }
-        known = [:]
-        for destination in configuration.destinations where !destination.path.isEmpty {
-            let path = Self.plain(destination.path)
-            if let first = known[path] {
-                report(
-                    destination.place,
-                    "path: \(printable(path)) is a destination already, at \(first); several "
-                        + "sources may share one, each with a prefix")
-            }
-            known[path] = known[path] ?? destination.place
+            known[path] = known[path] ?? place
         }
     }
 

@@ -152,7 +152,8 @@ package struct DueJob: Sendable, Hashable {
 package enum VersionReason: String, Sendable, Hashable {
     /// By the version policy.
     case kept
-    /// It was in the destination before us, or somebody changed it there. Never a candidate for cleaning.
+    /// It was in the destination before us, or somebody changed it there: a file that is not the one we stored, by its
+    /// inode, has not the content either. Never a candidate for cleaning, and never a state of the path.
     case foreign
     /// It stood where a live path needs another kind of entry.
     case inTheWay
@@ -211,10 +212,13 @@ package struct Displacement: Sendable, Hashable {
     package var inode: UInt64
     package var size: Int64
     package var mtime: FileTime
+    /// Of what was moved, where nobody had compared it with the catalogue before; `nil` where it was compared, or the
+    /// file system keeps no inodes that tell one file from another.
+    package var digest: Digest?
 
     package init(
         from: RelativePath, to: RelativePath, reason: VersionReason, kind: EntryKind, inode: UInt64, size: Int64,
-        mtime: FileTime
+        mtime: FileTime, digest: Digest? = nil
     ) {
         self.from = from
         self.to = to
@@ -223,6 +227,7 @@ package struct Displacement: Sendable, Hashable {
         self.inode = inode
         self.size = size
         self.mtime = mtime
+        self.digest = digest
     }
 }
 

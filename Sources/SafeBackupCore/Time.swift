@@ -1,8 +1,10 @@
 /// A file system's time stamp: nanoseconds since 1970, saturating in the years 1677 and 2262.
-package struct FileTime: Sendable, Hashable, Comparable {
-    package var nanoseconds: Int64
+public struct FileTime: Sendable, Hashable, Comparable {
+    /// Since the beginning of 1970 in UTC.
+    public var nanoseconds: Int64
 
-    package init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
+    /// A time of so many nanoseconds since 1970.
+    public init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
 
     package init(seconds: Int64, nanoseconds: Int64) {
         let (product, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
@@ -21,7 +23,8 @@ package struct FileTime: Sendable, Hashable, Comparable {
         return rest < 0 ? rest + 1_000_000_000 : rest
     }
 
-    package static func < (left: FileTime, right: FileTime) -> Bool { left.nanoseconds < right.nanoseconds }
+    /// Earlier.
+    public static func < (left: FileTime, right: FileTime) -> Bool { left.nanoseconds < right.nanoseconds }
 }
 
 /// Wall-clock time of an event of ours: microseconds since 1970, as the columns `…_at` of the state hold it.

@@ -20,6 +20,8 @@ final class AttachedRoot: Sendable {
     let capabilities: Capabilities
     let layout: Layout
     let honoursSyncFileSystem: Bool
+    /// The callers name the copies: there is no sentinel, no catalogue and no version. See `KeyedStore`.
+    let isKeyed: Bool
     let gate = MoveGate()
 
     /// Directories below `versions/` that something was just removed from, or moved out of.
@@ -57,7 +59,53 @@ final class AttachedRoot: Sendable {
         // Before 5.8 syncfs reports no write errors. See: man 2 syncfs.
         honoursSyncFileSystem = type.honoursSyncFileSystem && Kernel.isAtLeast(5, 8)
         known = Locked(Known(sentinel: sentinel, bytes: bytes))
+        isKeyed = false
         lock = try Self.lock(area, path)
+    }
+
+    /// Opens a directory whose copies the callers name, makes its area, locks it and finds out what its file system can
+    /// do. Throws `destinationTaken` for one that an agent, or another program by such a store, writes to.
+    init(keyed path: FilePath) throws(SafeBackupError) {
+        self.path = path
+        let root = try Self.open(path)
+        try Self.refuseSentinel(in: root, path)
+        do throws(Errno) {
+            let statistics = try VolumeStatistics(root)
+            if statistics.isReadOnly { throw Errno.readOnlyFileSystem }
+            let status = try root.status()
+            (device, inode) = (status.device, status.fingerprint.inode)
+            type = statistics.type
+            base = ConfinedDirectory(root: root)
+            area = try LocalDestination.ownDirectory(Layout.keyedArea.bytes, in: root)
+        } catch {
+            throw Failure.destination(error, "make \(Layout.keyedArea) in", at: path)
+        }
+        isKeyed = true
+        do throws(SafeBackupError) {
+            lock = try Self.lock(area, path)
+        } catch {
+            guard error.code == .destinationTaken else { throw error }
+            throw SafeBackupError(
+                .destinationTaken,
+                "Another session writes to \(printable(path.bytes)); end it, or share one session",
+                disposition: .permanent)
+        }
+        do throws(Errno) {
+            staging = try LocalDestination.ownDirectory(Layout.stagingLeaf, in: area)
+            catalogue = area
+            // Only now: before the lock was taken they could be another session's.
+            try Removal.empty(staging)
+            capabilities = try Probe.run(in: staging)
+            honoursSyncFileSystem = type.honoursSyncFileSystem && Kernel.isAtLeast(5, 8)
+            // What earlier processes made is durable too, such as directories that copies are promised in later.
+            if honoursSyncFileSystem { try root.syncFileSystem() }
+            try area.sync()
+            try root.sync()
+        } catch {
+            throw Failure.destination(error, "prepare", at: path)
+        }
+        layout = Layout(nameLimit: capabilities.nameLimit, foldsCase: capabilities.foldsCase)
+        known = Locked(Known(sentinel: Sentinel(id: "", sources: [], capabilities: capabilities), bytes: []))
     }
 
     deinit { ProcessLock.unlock(lock) }
@@ -86,8 +134,9 @@ final class AttachedRoot: Sendable {
             }
         } catch {
             if error != .noSuchFileOrDirectory { throw Failure.destination(error, "look at", at: path) }
-            throw Self.sentinelMissing(path)
+            throw isKeyed ? Self.replaced(path) : Self.sentinelMissing(path)
         }
+        if isKeyed { return try Self.refuseSentinel(in: base.root, path) }
         guard let bytes = try Self.readBytes(in: base.root) else { throw Self.sentinelMissing(path) }
         let (knownID, isSame) = known.withLock { ($0.sentinel.id, $0.bytes == bytes) }
         if isSame { return }
@@ -218,6 +267,28 @@ final class AttachedRoot: Sendable {
             .destinationTaken,
             "Another agent writes to \(printable(path.bytes)); stop it, or add the pair to its configuration; "
                 + "an agent that waits for it goes on by itself then",
+            disposition: .destinationUnavailable)
+    }
+
+    private static func refuseSentinel(in root: Descriptor, _ path: FilePath) throws(SafeBackupError) {
+        do throws(Errno) {
+            _ = try root.status(of: Layout.area.bytes)
+        } catch {
+            if error == .noSuchFileOrDirectory { return }
+            throw Failure.destination(error, "look at", at: path)
+        }
+        throw SafeBackupError(
+            .destinationTaken,
+            "\(printable(path.bytes)) holds the backup of an agent (.safebackup), which alone writes there; give another "
+                + "directory",
+            disposition: .permanent)
+    }
+
+    private static func replaced(_ path: FilePath) -> SafeBackupError {
+        SafeBackupError(
+            .destinationMissing,
+            "Another directory is at \(printable(path.bytes)) now, or its disk was unmounted; nothing is written there "
+                + "by this session: open a new one",
             disposition: .destinationUnavailable)
     }
 

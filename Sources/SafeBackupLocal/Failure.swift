@@ -82,6 +82,13 @@ enum Failure {
             disposition: .destinationFull)
     }
 
+    /// Only files are copied under names that callers give.
+    static func notRegular(_ path: RelativePath, _ kind: EntryKind) -> SafeBackupError {
+        SafeBackupError(
+            .specialFile, "\(path) is a \(kind.rawValue), and only files can be saved; give a file",
+            disposition: .permanent)
+    }
+
     static func interrupted(_ path: RelativePath) -> SafeBackupError {
         SafeBackupError(
             .interrupted, "\(path) was not copied to its end, because the agent stops; it is copied at the next start",

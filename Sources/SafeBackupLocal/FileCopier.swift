@@ -31,7 +31,11 @@ final class FileCopier {
     /// Asked before each buffer, so that a stop need not wait for a large file.
     private let isInterrupted: @Sendable () -> Bool
 
-    init(isInterrupted: @escaping @Sendable () -> Bool = { false }) {
+    /// What all copiers of a destination may read in a second.
+    private let throttle: Throttle?
+
+    init(throttle: Throttle? = nil, isInterrupted: @escaping @Sendable () -> Bool = { false }) {
+        self.throttle = throttle
         self.isInterrupted = isInterrupted
         buffer = .allocate(byteCount: Self.bufferSize, alignment: Self.alignment)
     }
@@ -60,6 +64,7 @@ final class FileCopier {
             let step = Int64(isDirect ? Self.bufferSize : Self.cachedStep)
             let count = try read(source, Int(min(step, contentEnd - offset)), at: offset)
             if count == 0 { break }
+            if throttle?.take(count, isInterrupted: isInterrupted) == false { throw abandon(.interrupted) }
             let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
             hash.update(bytes)
             do {
@@ -111,6 +116,7 @@ final class FileCopier {
                 if isInterrupted() { throw Errno.canceled }
                 Pulse.current?.mark()
                 count = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted]), at: offset)
+                if throttle?.take(count, isInterrupted: isInterrupted) == false { throw Errno.canceled }
             } catch {
                 _ = hash.finish()
                 throw error

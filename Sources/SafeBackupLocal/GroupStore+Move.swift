@@ -12,7 +12,9 @@ extension GroupStore {
         let (job, copy) = (lease.job, origin.copy)
         guard root.capabilities.hardLinks, root.type.hasStableInodes, copy.inode != nil,
             found.status.kind == copy.kind, Self.isSame(found.status.fingerprint, origin.name.fingerprint),
-            takers[copy.location] == nil, !isOrigin(lease.plan.final, copy)
+            takers[copy.location] == nil, !isOrigin(lease.plan.final, copy),
+            // It goes away with the directory that makes room for this path.
+            spelling(of: lease).map({ copy.location != $0 && copy.location.isWithin($0) }) != true
         else { return nil }
         var entry: StoredEntry
         switch copy.kind {

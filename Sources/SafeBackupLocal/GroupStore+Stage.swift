@@ -47,9 +47,17 @@ extension GroupStore {
             if error == .noSuchFileOrDirectory || error == .notDirectory { return .finished(.gone) }
             throw Failure.source(error, path)
         }
-        if status.isMountRoot { throw .otherFileSystem(path) }
+        if root.isKeyed {
+            // The caller named this file, wherever it lies.
+            if status.kind != .file { throw Failure.notRegular(path, status.kind) }
+        } else if status.isMountRoot {
+            throw .otherFileSystem(path)
+        }
         let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
         Faults.reach("looked")
+        // A rename that came after the lease is stored as any new content: what a lease does not name, recovery cannot tell
+        // from a stranger, and it names what was known before anything was written. The older path ends as deleted, with
+        // its copy.
         if let origin = lease.job.origin, let moved = try stageMove(lease, found, origin) { return moved }
         switch status.kind {
         case .file: return try stageFile(lease, found)
@@ -92,7 +100,7 @@ extension GroupStore {
         {
             return kept
         }
-        if !isOurs, case .present(.file, _, now.size, _) = lease.plan.final,
+        if !isOurs, !root.isKeyed, case .present(.file, _, now.size, _) = lease.plan.final,
             let adopted = try adopt(lease, source, found)
         {
             return adopted

@@ -53,6 +53,8 @@ struct GroupStore {
     /// Jobs whose older copy is not kept as a version, because otherwise the newer one would not have room.
     var unkept: Set<Int64> = []
     private var moves: Int
+    /// Tells whose a file in the way is.
+    let contents: ContentCheck
     /// Directories were moved since this group looked at its final names.
     private var mustLookAgain = false
     var leftStages: [[UInt8]] = []
@@ -64,10 +66,11 @@ struct GroupStore {
     /// Opens what the group needs; the descriptors that report failed writes must be older than the first write.
     init(
         in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], share: RoomShare, tornLimit: Int,
-        writerProbe: WriterProbe? = nil, clock: WallClock,
+        writerProbe: WriterProbe? = nil, clock: WallClock, throttle: Throttle? = nil,
         isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
-        copier = FileCopier(isInterrupted: isInterrupted)
+        copier = FileCopier(throttle: throttle, isInterrupted: isInterrupted)
+        contents = ContentCheck(isInterrupted: isInterrupted)
         self.root = root
         self.tornLimit = tornLimit
         self.writerProbe = writerProbe
@@ -78,7 +81,7 @@ struct GroupStore {
         directories = DirectoryCache(root.base)
         flush = try GroupFlush(root)
         self.share = share
-        space = share.budget(try VolumeStatistics(root.base.root))
+        space = try share.budget(root)
     }
 
     /// Stores the group. No failure is thrown: each job has its outcome.
@@ -169,7 +172,7 @@ struct GroupStore {
 
     /// `nil`: the older entry is not kept.
     private func reason(_ lease: LeasedJob, kind: EntryKind, newer: StoredEntry) -> VersionReason? {
-        if kind != newer.kind { return .inTheWay }
+        if kind != newer.kind { return lease.plan.versionReason == .foreign ? .foreign : .inTheWay }
         switch lease.plan.versionReason {
         case .inTheWay, nil: return nil
         // It stays the last good one only when a copy comes that is not.
@@ -223,6 +226,7 @@ struct GroupStore {
         for index in group.indices {
             if case .finished = progress[index] { continue }
             if group[index].plan.obstruction != nil { isOrdered = true }
+            if spelling(of: group[index]) != nil { movesDirectory = true }
             guard case .moving = older[index] else { continue }
             isOrdered = true
             if case .present(.directory, _, _, _) = group[index].plan.final { movesDirectory = true }
@@ -258,13 +262,19 @@ struct GroupStore {
     /// A directory goes away with all below it: what this group has below it must be looked at again.
     private mutating func failBelowMovedDirectories(_ group: [LeasedJob]) {
         for mover in group.indices {
-            guard case .moving = older[mover], case .present(.directory, _, _, _) = group[mover].plan.final else {
+            let moved: RelativePath
+            if let former = spelling(of: group[mover]) {
+                moved = former
+            } else if case .moving = older[mover], case .present(.directory, _, _, _) = group[mover].plan.final {
+                moved = group[mover].job.location
+            } else {
                 continue
             }
-            let moved = group[mover].job.location
             for index in group.indices where index != mover {
                 let isBelow = group[index].job.location.isWithin(moved)
-                let comesFromBelow = isMove(index) && group[index].job.origin?.copy.location.isWithin(moved) == true
+                // The copy of a file that is moved away itself is told by `takers`.
+                let origin = isMove(index) ? group[index].job.origin?.copy.location : nil
+                let comesFromBelow = origin.map { $0 != moved && $0.isWithin(moved) } ?? false
                 guard isBelow || comesFromBelow else { continue }
                 if case .finished(.failed) = progress[index] { continue }
                 if case .finished(.gone) = progress[index] { continue }
@@ -297,8 +307,8 @@ struct GroupStore {
     private mutating func publishStaged(_ index: Int, _ lease: LeasedJob, _ entry: StoredEntry) throws(Errno) {
         let location = lease.job.location
         var entry = entry
-        let parent = try makeParent(lease, &entry)
         try makeRoomForSpelling(lease, &entry)
+        let parent = try makeParent(lease, &entry)
         let stage = Array(lease.plan.stageName.utf8)
         switch older[index] {
         case .absent:
@@ -322,6 +332,7 @@ struct GroupStore {
     private mutating func publishDirectory(_ index: Int, _ lease: LeasedJob, _ entry: StoredEntry) throws(Errno) {
         let location = lease.job.location
         var entry = entry
+        try makeRoomForSpelling(lease, &entry)
         let parent = try makeParent(lease, &entry)
         if case .moving(let reason) = older[index] {
             entry.displaced.append(try displaceFinal(index, lease, reason, in: parent))
@@ -356,18 +367,6 @@ struct GroupStore {
         return parent
     }
 
-    /// What lies under another spelling of the final name goes first, where the file system takes both for one.
-    private mutating func makeRoomForSpelling(_ lease: LeasedJob, _ entry: inout StoredEntry) throws(Errno) {
-        guard let former = lease.plan.obstruction, let version = lease.plan.obstructionVersion,
-            lease.job.location.isSpelled(as: former)
-        else { return }
-        if let taker = takers[former], isMove(taker.index) {
-            try removeTaken(former)
-        } else {
-            entry.displaced.append(try displace(former, to: version))
-        }
-    }
-
     /// Moves what is under the final name to its version name, if it still is what was planned with.
     private mutating func displaceFinal(
         _ index: Int, _ lease: LeasedJob, _ reason: VersionReason, in parent: Descriptor
@@ -385,22 +384,7 @@ struct GroupStore {
         return displacement
     }
 
-    /// Moves an ancestor that is not a directory to its version name.
-    private mutating func displace(_ path: RelativePath, to version: RelativePath) throws(Errno) -> Displacement {
-        let parent = try directories.directory(path.parent)
-        let status = try parent.status(of: path.leaf)
-        if status.kind == .directory { throw .isDirectory }
-        let versions = try makeDirectory(version.parent)
-        try move(path.leaf, from: parent, to: versions, version.leaf)
-        directories.forget(path)
-        try flush.changed(versions, at: version.parent)
-        try flush.changed(parent, at: path.parent)
-        return Displacement(
-            from: path, to: version, reason: .inTheWay, kind: status.kind, inode: status.fingerprint.inode,
-            size: status.size, mtime: status.fingerprint.mtime)
-    }
-
-    private func move(
+    func move(
         _ leaf: [UInt8], from: Descriptor, to: Descriptor, _ newLeaf: [UInt8]
     ) throws(Errno) {
         try from.moveToFreeName(leaf, to: to, newLeaf)
@@ -445,14 +429,6 @@ extension Displacement {
         }
         self.init(
             from: lease.job.location, to: version, reason: reason, kind: kind, inode: inode, size: size, mtime: mtime)
-    }
-}
-
-extension RelativePath {
-    /// Another path that differs only in the case of letters of its last component.
-    func isSpelled(as other: RelativePath) -> Bool {
-        self != other && !isRoot && !other.isRoot && parent == other.parent
-            && Layout.folded(leaf) == Layout.folded(other.leaf)
     }
 }
 

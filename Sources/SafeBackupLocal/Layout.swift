@@ -15,6 +15,8 @@ package struct Layout: Sendable, Hashable {
     package static let staging = area.appending("staging".utf8)
     package static let versions = area.appending("versions".utf8)
     package static let catalogue = area.appending("catalogue".utf8)
+    /// Everything of ours in a directory whose copies the callers name.
+    package static let keyedArea = RelativePath(unchecked: Array(".safebackup-session".utf8))
     static let stagingLeaf = Array("staging".utf8)
     static let versionsLeaf = Array("versions".utf8)
     static let catalogueLeaf = Array("catalogue".utf8)
@@ -34,6 +36,15 @@ package struct Layout: Sendable, Hashable {
     package func isReserved(_ path: RelativePath) -> Bool {
         let first = path.bytes.prefix { $0 != UInt8(ascii: "/") }
         return foldsCase ? Self.folded(first) == Self.area.bytes : first.elementsEqual(Self.area.bytes)
+    }
+
+    /// Whether any component is a name that we, or the cleaner, treat in a way of their own, in capitals or not: what
+    /// lay below `.safebackup` would be taken for an agent's, and nothing below `.safebackup-session` is ever cleaned.
+    package static func isReservedKey(_ key: RelativePath) -> Bool {
+        key.components.contains { component in
+            let folded = folded(component)
+            return folded == area.bytes || folded == keyedArea.bytes
+        }
     }
 
     /// The first component that this file system cannot hold.

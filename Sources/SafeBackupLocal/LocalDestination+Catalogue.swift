@@ -27,6 +27,17 @@ extension LocalDestination {
     /// No catalogue copy is being written any more, whether it was finished or not: its path is not valid from now on.
     package func endCatalogueExport() { exporting.withLock { $0 = nil } }
 
+    /// Removes an unfinished copy. What cannot be removed now is, before the next one, or with all of staging at a start.
+    package func abandonCatalogueNow() {
+        guard let staging = exporting.withLock({ $0 }) else { return }
+        endCatalogueExport()
+        do throws(Errno) {
+            try staging.remove(Self.stage)
+        } catch {
+            // Ignored: see above.
+        }
+    }
+
     /// Makes the finished file in staging the newest catalogue copy; it survives a power cut when this returns, and
     /// the other copy stays as it is.
     package func installCatalogueNow() throws(SafeBackupError) {

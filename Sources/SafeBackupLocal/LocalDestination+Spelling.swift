@@ -2,48 +2,58 @@ package import SafeBackupCore
 import SafeBackupSystem
 import SystemPackage
 
-/// Names that differ only in case, where the file system takes them for one: a file that was renamed so at the source.
-/// Directories are not: what lies below them would have to follow; their new spelling stays a collision.
+/// Names that differ only in case, where the file system takes them for one: a file, or a directory, that was renamed so
+/// at the source. A directory goes to its version name with all that lies below it, and what lies below the new spelling
+/// is moved there path by path.
 extension LocalDestination {
-    /// The one entry, no directory, that a location folds onto under another spelling; `nil` if there is none, or
-    /// the location is there as it is spelled.
-    package func otherSpelling(of location: RelativePath) async throws(SafeBackupError) -> RelativePath? {
-        try await io.run { () throws(SafeBackupError) in try self.otherSpellingNow(of: location) }
+    /// An entry that a location folds onto.
+    package struct Spelling: Sendable, Hashable {
+        /// The location's own, or that of a directory on the way to it.
+        package var location: RelativePath
+        /// All that lies below it goes with it: nothing else may be done at the same time.
+        package var isDirectory: Bool
     }
 
-    package func otherSpellingNow(of location: RelativePath) throws(SafeBackupError) -> RelativePath? {
-        let root = try attachedRoot()
-        if !root.layout.foldsCase || location.isRoot { return nil }
-        do {
-            var planner = try Planner(root, policy: policy, share: share, tornLimit: tornLimit, now: clock.now)
-            let others = try planner.spellings(of: location)
-            guard others.count == 1, let other = others.first else { return nil }
-            let former = location.parent.appending(other)
-            return try root.base.status(of: former).kind == .directory ? nil : former
-        } catch let error as SafeBackupError {
-            throw error
-        } catch let error as Errno {
-            throw Failure.destination(error, "look at", location)
+    /// For each location the one entry that it folds onto under another spelling, or that the first directory on the way to
+    /// it does which is not there as it is spelled; `nil` if there is none, or several, or they cannot be looked at.
+    package func otherSpellings(of locations: [RelativePath]) async -> [Spelling?] {
+        await io.run { self.otherSpellingsNow(of: locations) }
+    }
+
+    package func otherSpellingsNow(of locations: [RelativePath]) -> [Spelling?] {
+        do throws(SafeBackupError) {
+            let root = try attachedRoot()
+            if !root.layout.foldsCase { return locations.map { _ in nil } }
+            var planner = try planner()
+            var found: [Spelling?] = []
+            for location in locations { found.append(try Self.otherSpelling(of: location, &planner, root)) }
+            return found
         } catch {
-            return nil
+            return locations.map { _ in nil }  // ignored because the collision stands, and is told
         }
     }
 
-    /// Plans a job whose copy, or another one, lies under `former`, which the source has no more.
+    private static func otherSpelling(
+        of location: RelativePath, _ planner: inout Planner, _ root: AttachedRoot
+    ) throws(SafeBackupError) -> Spelling? {
+        guard let former = try planner.otherSpelling(of: location) else { return nil }
+        do {
+            return Spelling(location: former, isDirectory: try root.base.status(of: former).kind == .directory)
+        } catch {
+            if error == .noSuchFileOrDirectory { return nil }
+            throw Failure.destination(error, "look at", former)
+        }
+    }
+
+    /// Plans a job that replaces what lies under `former`, another spelling of its location or of a directory on the way,
+    /// which the source has no more.
     package func plan(_ job: DueJob, replacing former: RelativePath) async -> Result<LeasePlan, SafeBackupError> {
         await io.run { self.planNow(job, replacing: former) }
     }
 
     package func planNow(_ job: DueJob, replacing former: RelativePath) -> Result<LeasePlan, SafeBackupError> {
         do throws(SafeBackupError) {
-            let root = try attachedRoot()
-            try root.check()
-            var planner: Planner
-            do {
-                planner = try Planner(root, policy: policy, share: share, tornLimit: tornLimit, now: clock.now)
-            } catch {
-                throw Failure.destination(error, "look at", at: path)
-            }
+            var planner = try planner()
             return planner.plan(job, replacing: former)
         } catch {
             return .failure(error)

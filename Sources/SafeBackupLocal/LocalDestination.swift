@@ -28,6 +28,8 @@ package final class LocalDestination: Destination {
     let tornLimit: Int
     /// Whether files wait for their writers.
     package let writerProbe: WriterProbe?
+    /// Slows down what reads sources.
+    private let throttle: Throttle?
     /// What its groups share of its room.
     package let share = RoomShare()
     private let isStopping = Atomic(false)
@@ -38,7 +40,7 @@ package final class LocalDestination: Destination {
 
     package init(
         path: FilePath, io: ThreadExecutor, clock: WallClock = .system, policy: VersionPolicy = VersionPolicy(),
-        tornLimit: Int = BackoffPolicy().tornLimit, writerProbe: WriterProbe? = nil
+        tornLimit: Int = BackoffPolicy().tornLimit, writerProbe: WriterProbe? = nil, bandwidth: ByteCount? = nil
     ) {
         self.path = path
         self.io = io
@@ -46,6 +48,7 @@ package final class LocalDestination: Destination {
         self.policy = policy
         self.tornLimit = tornLimit
         self.writerProbe = writerProbe
+        throttle = bandwidth.map { Throttle($0) }
     }
 
     // MARK: Attaching
@@ -158,6 +161,9 @@ package final class LocalDestination: Destination {
     /// Versions have left directories that may be empty now: there is something for `removeEmpty`, also without one of ours.
     package var hasVacatedVersions: Bool { attached.withLock { $0 }?.hasVacated ?? false }
 
+    /// At most one version of a path is kept in this time.
+    package var versionInterval: Duration { policy.interval }
+
     /// Proves that the destination is still there and still ours; throws what holds it. Writes nothing.
     package func verify() async throws(SafeBackupError) {
         try await io.run { () throws(SafeBackupError) in try self.attachedRoot().check() }
@@ -251,17 +257,23 @@ package final class LocalDestination: Destination {
 
     package func planNow(_ jobs: [DueJob]) -> [Result<LeasePlan, SafeBackupError>] {
         do throws(SafeBackupError) {
-            let root = try attachedRoot()
-            try root.check()
-            var planner: Planner
-            do {
-                planner = try Planner(root, policy: policy, share: share, tornLimit: tornLimit, now: clock.now)
-            } catch {
-                throw Failure.destination(error, "look at", at: path)
-            }
+            var planner = try planner()
             return jobs.map { planner.plan($0) }
         } catch {
             return jobs.map { _ in .failure(error) }
+        }
+    }
+
+    /// For one batch: what it has looked at it does not look at again.
+    func planner() throws(SafeBackupError) -> Planner {
+        let root = try attachedRoot()
+        try root.check()
+        do {
+            return try Planner(
+                root, policy: policy, share: share, tornLimit: tornLimit, now: clock.now,
+                isInterrupted: { self.isStopping.load(ordering: .relaxed) })
+        } catch {
+            throw Failure.destination(error, "look at", at: path)
         }
     }
 
@@ -273,8 +285,7 @@ package final class LocalDestination: Destination {
             do {
                 store = try GroupStore(
                     in: root, from: sources, share: share, tornLimit: tornLimit, writerProbe: writerProbe,
-                    clock: clock,
-                    isInterrupted: { self.isStopping.load(ordering: .relaxed) })
+                    clock: clock, throttle: throttle, isInterrupted: { self.isStopping.load(ordering: .relaxed) })
             } catch {
                 throw Failure.destination(error, "open", at: path)
             }

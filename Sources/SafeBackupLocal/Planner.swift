@@ -16,15 +16,18 @@ struct Planner {
     private var absent: Set<RelativePath> = []
     /// What is listed in a directory, on file systems that fold names.
     private var listings: [RelativePath: Set<[UInt8]>] = [:]
+    private let contents: ContentCheck
 
     init(
-        _ root: AttachedRoot, policy: VersionPolicy, share: RoomShare, tornLimit: Int, now: Timestamp
+        _ root: AttachedRoot, policy: VersionPolicy, share: RoomShare, tornLimit: Int, now: Timestamp,
+        isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
         self.root = root
         self.policy = policy
         self.tornLimit = tornLimit
         self.now = now
-        space = share.budget(try VolumeStatistics(root.base.root))
+        contents = ContentCheck(isInterrupted: isInterrupted)
+        space = try share.budget(root)
         directories = DirectoryCache(root.base)
     }
 
@@ -43,37 +46,73 @@ struct Planner {
         try checkName(job)
         var plan = LeasePlan(
             stageName: Layout.stageName(sequence: job.sequence, generation: job.generation), final: .absent)
-        do throws(Errno) {
-            if let status = try look(at: job.location, &plan, job) {
-                plan.final = FinalState(status)
-                plan.version = root.layout.version(of: job.location, at: now, id: id(job))
-                plan.versionReason = reason(job, plan.final)
-            }
-        } catch {
-            throw Failure.destination(error, "look at", job.location)
-        }
         if let former, try isOnlySpelling(former, of: job.location) {
             // It goes first, as what stands in the way of the path; under the new spelling is nothing then.
-            (plan.final, plan.version, plan.versionReason) = (.absent, nil, nil)
             plan.obstruction = former
             plan.obstructionVersion = root.layout.version(of: former, at: now, id: id(job) + "o")
-        } else if root.layout.foldsCase {
-            try checkFolding(job.location, exists: plan.final != .absent)
+        } else {
+            // By what is listed, and before anything is looked at under a name that is not: some file systems go on
+            // finding by that what has been moved away.
+            var isListed = true
+            if root.layout.foldsCase { isListed = try checkFolding(job.location) }
+            try lookAtFinal(job, &plan)
+            // Found under another spelling, by rules of the file system's own.
+            if !isListed, plan.final != .absent { throw Self.collision(job.location) }
         }
+        if root.isKeyed { try checkKeyed(job, &plan) }
         if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
             throw Failure.full(job.location, ByteCount(space.available))
         }
         return plan
     }
 
+    private mutating func lookAtFinal(_ job: DueJob, _ plan: inout LeasePlan) throws(SafeBackupError) {
+        do throws(Errno) {
+            guard let status = try look(at: job.location, &plan, job) else { return }
+            plan.final = FinalState(status)
+            plan.version = root.layout.version(of: job.location, at: now, id: id(job))
+            plan.versionReason = try reason(job, plan.final)
+        } catch {
+            if error == .canceled { throw Failure.interrupted(job.path) }
+            throw Failure.destination(error, "look at", job.location)
+        }
+    }
+
+    /// What a caller names replaces a file, which is not kept, and nothing else.
+    private func checkKeyed(_ job: DueJob, _ plan: inout LeasePlan) throws(SafeBackupError) {
+        (plan.version, plan.versionReason) = (nil, nil)
+        if let obstruction = plan.obstruction { throw Self.inTheWay(job.location, obstruction, "is no directory") }
+        if case .present(let kind, _, _, _) = plan.final, kind != .file {
+            throw Self.inTheWay(job.location, job.location, "is no file but a \(kind.rawValue)")
+        }
+    }
+
+    private static func inTheWay(_ key: RelativePath, _ path: RelativePath, _ what: String) -> SafeBackupError {
+        SafeBackupError(
+            .nameCollision,
+            "The key \(key) cannot be stored: \(path) \(what) in the backup; remove it there, or give another key",
+            disposition: .permanent)
+    }
+
     private func id(_ job: DueJob) -> String { String(job.sequence, radix: 36) }
 
     private func checkName(_ job: DueJob) throws(SafeBackupError) {
-        if root.layout.isReserved(job.path) || root.layout.isReserved(job.location) {
+        if !root.isKeyed && (root.layout.isReserved(job.path) || root.layout.isReserved(job.location)) {
             throw SafeBackupError(
                 .reservedName,
                 "\(job.path) is not saved: the name .safebackup at the top is safebackup's own; rename it to save it",
                 disposition: .permanent)
+        }
+        if root.isKeyed && Layout.isReservedKey(job.location) {
+            throw SafeBackupError(
+                .reservedName,
+                "The key \(job.location) has a name that safebackup uses itself (.safebackup, .safebackup-session); "
+                    + "give another key",
+                disposition: .permanent)
+        }
+        if root.isKeyed && job.location.isRoot {
+            throw SafeBackupError(
+                .invalidPath, "The key is empty; give the name that the copy gets", disposition: .permanent)
         }
         if job.location.isRoot || job.path.isRoot {
             throw SafeBackupError(
@@ -111,7 +150,7 @@ struct Planner {
             default: throw error
             }
         }
-        return try Self.status(of: location.leaf, in: directory)
+        return try directory.statusIfThere(of: location.leaf)
     }
 
     /// The outermost ancestor that is not a directory.
@@ -127,19 +166,18 @@ struct Planner {
         return nil
     }
 
-    private static func status(of leaf: [UInt8], in directory: Descriptor) throws(Errno) -> FileStatus? {
-        do {
-            return try directory.status(of: leaf)
-        } catch {
-            if error == .noSuchFileOrDirectory { return nil }
-            throw error
-        }
-    }
-
     /// Why what is there is kept when an entry of its own kind replaces it; `inTheWay`: only when another kind does.
-    private func reason(_ job: DueJob, _ final: FinalState) -> VersionReason {
+    private mutating func reason(_ job: DueJob, _ final: FinalState) throws(Errno) -> VersionReason {
         guard case .present(let kind, _, _, _) = final, kind != .directory else { return .inTheWay }
-        guard let occupant = job.occupant, final.holds(occupant, live: job.live, root) else { return .foreign }
+        guard let occupant = job.occupant, final.resembles(occupant, live: job.live, root) else { return .foreign }
+        // Under another inode: a copy on a disk that was restored, or somebody else's file in its place, of the same size
+        // and time. Only its content tells; what a read cannot prove to be ours is not.
+        if !final.holds(occupant, live: job.live, root) {
+            let parent = try directories.directory(job.location.parent)
+            guard try contents.digest(of: job.location.leaf, in: parent, final) == occupant.digest,
+                occupant.digest != nil
+            else { return .foreign }
+        }
         let isGood = !occupant.isFuzzy && !occupant.isDamaged
         if isGood && job.attempts + 1 >= tornLimit { return .lastGood }
         // What a rename lands on may itself have been renamed, and be looked for a moment later.
@@ -147,50 +185,66 @@ struct Planner {
         return isKept ? .kept : .inTheWay
     }
 
-    /// Whether `former` is the one entry that the location folds onto.
+    /// Whether `former` is the one entry that the location, or the first directory on the way to it that is not there as
+    /// it is spelled, folds onto.
     private mutating func isOnlySpelling(
         _ former: RelativePath, of location: RelativePath
     ) throws(SafeBackupError) -> Bool {
-        if former.parent != location.parent { return false }
-        // Its directories are spelled as they are there.
-        if !location.parent.isRoot { try checkFolding(location.parent, exists: false) }
-        let others = try spellings(of: location)
-        return others == [former.leaf]
+        guard let path = location.part(spelledAs: former) else { return false }
+        if !path.parent.isRoot { try checkFolding(path.parent) }
+        return try spellings(of: path) == [former.leaf]
     }
 
-    /// The entries beside the location that it folds onto, by ASCII letters; without the location itself.
-    mutating func spellings(of location: RelativePath) throws(SafeBackupError) -> [[UInt8]] {
+    /// The one entry that the location, or else the first directory on the way to it that is not there as it is spelled,
+    /// folds onto; `nil` if there is none, or more than one.
+    mutating func otherSpelling(of location: RelativePath) throws(SafeBackupError) -> RelativePath? {
+        for path in location.ancestors + [location] {
+            if try isListed(path) { continue }
+            let others = try spellings(of: path)
+            return others.count == 1 ? path.parent.appending(others[0]) : nil
+        }
+        return nil
+    }
+
+    private mutating func isListed(_ path: RelativePath) throws(SafeBackupError) -> Bool {
         do {
-            let folded = Layout.folded(location.leaf)
-            return try listing(location.parent).filter { $0 != location.leaf && Layout.folded($0) == folded }
+            return try listing(path.parent).contains(path.leaf)
         } catch {
-            throw Failure.destination(error, "list", location.parent)
+            throw Failure.destination(error, "list", path.parent)
         }
     }
 
-    /// Refuses a name that folds onto another entry's: storing it would replace that entry.
-    private mutating func checkFolding(_ location: RelativePath, exists: Bool) throws(SafeBackupError) {
-        for path in location.ancestors + [location] {
-            let names: Set<[UInt8]>
-            do {
-                names = try listing(path.parent)
-            } catch {
-                throw Failure.destination(error, "list", path.parent)
-            }
-            if names.contains(path.leaf) { continue }
+    /// The entries beside the path that it folds onto, by ASCII letters; without the path itself.
+    private mutating func spellings(of path: RelativePath) throws(SafeBackupError) -> [[UInt8]] {
+        do {
             let folded = Layout.folded(path.leaf)
-            // What is found but not listed was found under another spelling, by rules of the file system's own.
-            let isFoundElsewhere = path == location && exists
-            if isFoundElsewhere || names.contains(where: { Layout.folded($0) == folded }) {
-                throw SafeBackupError(
-                    .nameCollision,
-                    "\(location) is not saved: another name differs from it only in case, and the destination "
-                        + "takes them for one; rename one of them",
-                    disposition: .permanent)
-            }
+            return try listing(path.parent).filter { $0 != path.leaf && Layout.folded($0) == folded }
+        } catch {
+            throw Failure.destination(error, "list", path.parent)
+        }
+    }
+
+    /// Refuses a name that folds onto another entry's: storing it would replace that entry. Whether the location is there
+    /// as it is spelled.
+    @discardableResult
+    private mutating func checkFolding(_ location: RelativePath) throws(SafeBackupError) -> Bool {
+        var isThere = true
+        for path in location.ancestors + [location] {
+            if try isListed(path) { continue }
+            isThere = false
+            if try !spellings(of: path).isEmpty { throw Self.collision(location) }
             // The next job of the group must not fold onto this one.
             listings[path.parent]?.insert(path.leaf)
         }
+        return isThere
+    }
+
+    private static func collision(_ location: RelativePath) -> SafeBackupError {
+        SafeBackupError(
+            .nameCollision,
+            "\(location) is not saved: another name differs from it only in case, and the destination takes them for one; "
+                + "rename one of them",
+            disposition: .permanent)
     }
 
     private mutating func listing(_ path: RelativePath) throws(Errno) -> Set<[UInt8]> {
@@ -233,9 +287,14 @@ extension FinalState {
     /// Whether the copy that the catalogue has at this place is what is there. Its mtime may also be the live name's:
     /// a save that found equal content set it without making a new copy.
     func holds(_ occupant: CopyRecord, live: NameRecord?, _ root: AttachedRoot) -> Bool {
-        guard case .present(let kind, let inode, let size, let mtime) = self else { return false }
+        guard resembles(occupant, live: live, root), case .present(_, let inode, _, _) = self else { return false }
+        return !root.type.hasStableInodes || occupant.inode.map { $0 == inode } ?? true
+    }
+
+    /// As `holds`, whatever the inode.
+    func resembles(_ occupant: CopyRecord, live: NameRecord?, _ root: AttachedRoot) -> Bool {
+        guard case .present(let kind, _, let size, let mtime) = self else { return false }
         guard kind == occupant.kind, size == occupant.size else { return false }
-        if root.type.hasStableInodes, let known = occupant.inode, known != inode { return false }
         if let known = occupant.mtime, root.capabilities.isSame(known, mtime) { return true }
         if let live, live.copy == occupant.id, root.capabilities.isSame(live.fingerprint.mtime, mtime) { return true }
         return false

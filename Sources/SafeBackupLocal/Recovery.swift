@@ -24,6 +24,7 @@ import SystemPackage
 struct Recovery {
     private let root: AttachedRoot
     private let copier = FileCopier()
+    private let contents = ContentCheck()
     private var directories: DirectoryCache
     private var flush: GroupFlush
     private let now: Timestamp
@@ -60,14 +61,16 @@ struct Recovery {
 
     private mutating func recover(_ lease: LeasedJob) throws(Errno) -> RecoveredLease {
         let stage = Array(lease.plan.stageName.utf8)
-        let stageStatus = try Self.status(of: stage, in: root.staging)
+        let stageStatus = try root.staging.statusIfThere(of: stage)
         let hasStage = stageStatus != nil
         var displaced: [Displacement] = []
         if let obstruction = lease.plan.obstruction, let version = lease.plan.obstructionVersion,
             let status = try look(at: version)
         {
             try flushParents(of: obstruction, version)
-            displaced.append(Displacement(from: obstruction, to: version, reason: .inTheWay, status: status))
+            let digest = try contents.digest(
+                ofObstruction: version.leaf, in: directories.directory(version.parent), status, root)
+            displaced.append(Displacement(from: obstruction, obstructing: status, to: version, digest: digest))
         }
         if let copy = lease.job.origin?.copy, copy.inode != nil,
             try findMove(lease, copy, stage: stageStatus, &displaced)
@@ -161,8 +164,9 @@ struct Recovery {
             if let final {
                 guard final.kind != .directory, lease.plan.final.isStill(final, root) else { throw Errno.fileExists }
                 try keep(final, of: lease, in: parent)
-                try tellVersion(lease, final, &displaced)
                 try root.staging.rename(stage, to: parent, location.leaf)
+                // Not before: where the rename fails, what was under the final name is still there.
+                try tellVersion(lease, final, &displaced)
             } else {
                 try tellVersion(lease, nil, &displaced)
                 try root.staging.moveToFreeName(stage, to: parent, location.leaf)
@@ -233,7 +237,7 @@ struct Recovery {
     }
 
     private func reason(_ lease: LeasedJob, _ version: FileStatus, _ final: FileStatus?) -> VersionReason {
-        if !lease.plan.final.isStill(version, root) { return .foreign }
+        if !lease.plan.final.isStill(version, root) || lease.plan.versionReason == .foreign { return .foreign }
         if version.kind != final?.kind { return .inTheWay }
         return lease.plan.versionReason ?? .kept
     }
@@ -308,28 +312,14 @@ struct Recovery {
     private mutating func look(at path: RelativePath) throws(Errno) -> FileStatus? {
         do {
             let parent = try directories.directory(path.parent)
-            guard let status = try Self.status(of: path.leaf, in: parent) else { return nil }
             // Another name's entry may answer to this one, where the file system folds names; it is not this job's.
-            if root.layout.foldsCase {
-                var isListed = false
-                try parent.forEachEntry { name, _ in if name == path.leaf { isListed = true } }
-                if !isListed { return nil }
-            }
-            return status
+            if root.layout.foldsCase, try !parent.lists(path.leaf) { return nil }
+            return try parent.statusIfThere(of: path.leaf)
         } catch {
             // The way there is no way of directories: nothing of ours is under this name.
             if error == .noSuchFileOrDirectory || error == .notDirectory || error == .tooManySymbolicLinkLevels {
                 return nil
             }
-            throw error
-        }
-    }
-
-    private static func status(of leaf: [UInt8], in directory: Descriptor) throws(Errno) -> FileStatus? {
-        do {
-            return try directory.status(of: leaf)
-        } catch {
-            if error == .noSuchFileOrDirectory { return nil }
             throw error
         }
     }

@@ -89,6 +89,8 @@ enum Removal {
             var directories = DirectoryCache(root.base)
             for path in paths where !path.isRoot && !path.isWithin(Layout.area) {
                 guard let parent = try existing(path.parent, &directories) else { continue }
+                // Under another spelling it is another directory, which is not to go.
+                if root.layout.foldsCase, try !parent.lists(path.leaf) { continue }
                 do {
                     try parent.remove(path.leaf, isDirectory: true)
                 } catch {

@@ -1,5 +1,6 @@
 package import SafeBackupCore
 import SafeBackupSystem
+import SystemPackage
 
 /// What may still be written by one group. Whether room is to be made is the capacity guard's matter; here it is seen to
 /// that saving never takes the floor, as other groups write at the same time. Pure.
@@ -47,9 +48,16 @@ package final class RoomShare: Sendable {
     /// What jobs that grow the backup leave free; `nil`: 1 % of the disk, but at most 1 GiB.
     package func set(floor: ByteCount?) { state.withLock { $0.floor = floor } }
 
-    func budget(_ statistics: VolumeStatistics) -> RoomBudget {
-        let usual = ByteCount(min(statistics.total.bytes / 100, ByteCount.gibibytes(1).bytes))
+    /// Of a directory that a library session keeps, nothing is kept free.
+    func budget(_ root: AttachedRoot) throws(Errno) -> RoomBudget {
+        let statistics = try VolumeStatistics(root.base.root)
+        let usual = root.isKeyed ? ByteCount(0) : Self.usualFloor(statistics.total)
         return RoomBudget(floor: state.withLock { $0.floor } ?? usual, available: statistics.available)
+    }
+
+    /// 1 % of the disk, but at most 1 GiB.
+    package static func usualFloor(_ total: ByteCount) -> ByteCount {
+        ByteCount(min(total.bytes / 100, ByteCount.gibibytes(1).bytes))
     }
 
     /// Of what is free now, what others have not been promised.

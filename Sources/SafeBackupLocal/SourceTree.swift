@@ -4,6 +4,7 @@ import SystemPackage
 
 /// A source as one group reads it. Not shared between threads.
 final class SourceTree {
+    private let root: Descriptor
     private var directories: DirectoryCache
     /// Whether an inode number stays a file's own; `true` where the file system cannot be asked, as most have it.
     private let hasStableInodes: Bool
@@ -11,6 +12,7 @@ final class SourceTree {
     let hasLeases: Bool
 
     init(_ root: ConfinedDirectory) {
+        self.root = root.root
         directories = DirectoryCache(root)
         do {
             let type = try VolumeStatistics(root.root).type
@@ -24,6 +26,8 @@ final class SourceTree {
     /// The directory of an entry, or `nil` when the path does not exist as directories: a part of it is missing, or
     /// is a file or a link, which is never followed.
     func directory(_ path: RelativePath) throws(SafeBackupError) -> Descriptor? {
+        // Not opened again: a directory that may be passed, but not be listed, serves too.
+        if path.isRoot { return root }
         do {
             return try directories.directory(path)
         } catch {

@@ -76,9 +76,11 @@ package enum CatalogueFile {
     /// Writes the destination's rows from the state in `directory` to a new file at `path`, which must not exist. Works
     /// beside the agent's own connection, in short reads. Nothing is flushed: the caller flushes the file and renames
     /// it. When this throws, the file is to be removed.
+    ///
+    /// - Parameter isWanted: asked every few thousand rows; once it says no, this throws `interrupted`.
     package static func write(
         from directory: FilePath, _ destination: DestinationID, to path: FilePath, release: String,
-        clock: WallClock = .system
+        clock: WallClock = .system, while isWanted: () -> Bool = { true }
     ) throws(SafeBackupError) -> CatalogueHeader {
         do throws(Errno) {
             _ = try Descriptor.open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW)
@@ -108,7 +110,7 @@ package enum CatalogueFile {
         sentinel.reset()
         try copySources(state, destination, file)
         header.copies = try copyRows(
-            state, destination, header.sequenceTo, file, columns: 14,
+            state, destination, header.sequenceTo, file, columns: 14, while: isWanted,
             select: """
                 SELECT id, source_id, location, kind, digest, size, stored_at, inode, mtime_ns, role, versioned_at, adopted,
                     fuzzy, damaged
@@ -116,7 +118,7 @@ package enum CatalogueFile {
                 """,
             insert: "INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         header.names = try copyRows(
-            state, destination, header.sequenceTo, file, columns: 21,
+            state, destination, header.sequenceTo, file, columns: 21, while: isWanted,
             select: """
                 SELECT id, source_id, 0, parent, leaf, copy_id, kind, inode, size, mtime_ns, ctime_ns, mode, uid, gid,
                     xattrs, link_target, fuzzy, racy, began_at, ended_at, end_reason
@@ -152,12 +154,17 @@ package enum CatalogueFile {
     /// How many rows. `select` reads by id (NOT INDEXED): an index on the destination would be sorted for each chunk.
     private static func copyRows(
         _ state: Connection, _ destination: DestinationID, _ last: Int64, _ file: Connection, columns: Int,
-        select: String, insert: String
+        while isWanted: () -> Bool, select: String, insert: String
     ) throws(SafeBackupError) -> Int64 {
         let select = try state.prepare(select)
         let insert = try file.prepare(insert)
         var (after, rows): (Int64, Int64) = (0, 0)
         while true {
+            if !isWanted() {
+                throw SafeBackupError(
+                    .interrupted, "The catalogue copy was not written to its end: it would take too long now",
+                    disposition: .transient)
+            }
             var found: Int64 = 0
             select.bind(destination.rawValue).bind(after).bind(last).bind(chunk)
             while try select.step() {

@@ -123,7 +123,7 @@ extension Connection {
             guard sources?.contains(pair.source) ?? true, !history.isAlive, try !isAwaited(pair, path) else {
                 return nil
             }
-            guard ["kept", "current"].contains(history.states[index].role) else { return nil }
+            guard ["kept", "current"].contains(history.states[index].role), try !isRetiring(copy) else { return nil }
             // The last good one goes last.
             if newestGood == index {
                 return history.states.count == 1 ? CleaningCandidate(copy: found, keeper: nil) : nil
@@ -138,6 +138,13 @@ extension Connection {
             return nil
         }
         return CleaningCandidate(copy: found, keeper: keeper)
+    }
+
+    /// Whether it is just being moved to the versions.
+    private func isRetiring(_ copy: Int64) throws(SafeBackupError) -> Bool {
+        let select = try statement("SELECT 1 FROM retiring WHERE copy_id = ? AND version IS NOT NULL")
+        defer { select.reset() }
+        return try select.bind(copy).step()
     }
 
     /// The path that has the copy, or had it last; `nil` for one that no path ever had.

@@ -4,7 +4,7 @@ package import SafeBackupCore
 package struct ExposurePart: Sendable, Hashable {
     package var source: SourceID
     package var destination: DestinationID
-    /// A phase of jobs (`saving`, `settling`, `queued`, `failing`, `full`, `stuck`, `held`, `paused`), `fuzzy`, or a `SkipReason`.
+    /// A phase of jobs (`saving`, `settling`, `queued`, `failing`, `stuck`, `held`, `paused`), `fuzzy`, or a `SkipReason`.
     package var reason: String
     /// Entries that are no directories.
     package var files: Int
@@ -33,7 +33,6 @@ enum ExposureQuery {
             WHEN s.held_reason IS NOT NULL OR d.held_reason IS NOT NULL THEN 'held'
             WHEN s.paused_at IS NOT NULL OR d.paused_at IS NOT NULL THEN 'paused'
             WHEN j.state = 'leased' THEN 'saving'
-            WHEN j.last_error_code = 'destinationFull' THEN 'full'
             WHEN j.last_error_code IS NOT NULL THEN CASE WHEN (j.source_id, j.destination_id, j.path) IN
                 (SELECT n.source_id, n.destination_id, \(namePath) FROM name n WHERE n.fuzzy = 1 AND n.ended_at IS NULL)
                 THEN 'fuzzy' ELSE 'failing' END

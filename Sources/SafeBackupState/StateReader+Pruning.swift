@@ -115,6 +115,16 @@ extension StateReader {
             return try statement.bind(destination.rawValue).step() ? Int(statement.int()) : 0
         }
     }
+
+    /// The number of the newest event that tells of a copy that could not be removed; 0 if there is none.
+    package func newestFailedRemoval(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                "SELECT ifnull(max(id), 0) FROM journal WHERE event = 'removalFailed' AND destination_id = ?")
+            defer { statement.reset() }
+            return try statement.bind(destination.rawValue).step() ? statement.int() : 0
+        }
+    }
 }
 
 extension Connection {
@@ -134,7 +144,7 @@ extension Connection {
         }
         let ended = try statement(
             """
-            SELECT n.ended_at, n.end_reason, c.id, c.location, c.size, c.role, c.stored_at,
+            SELECT n.ended_at, c.id, c.location, c.size, c.role, c.stored_at,
                 c.fuzzy = 0 AND c.damaged = 0, c.removing IS NOT NULL
             FROM name n JOIN copy c ON c.id = n.copy_id
             WHERE n.source_id = ? AND n.destination_id = ? AND n.parent = ? AND n.leaf = ? AND n.ended_at IS NOT NULL
@@ -145,18 +155,30 @@ extension Connection {
             """)
         defer { ended.reset() }
         ended.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path)
-        var (hasEnded, isNewest) = (false, history.states.isEmpty)
+        var hasEnded = false
         while try ended.step() {
-            let (endedAt, reason) = (ended.timestamp(), ended.textOrNull())
-            // The newest state may be on its way out before the older ones, and the path is deleted all the same.
-            if isNewest && reason == EndReason.deleted.rawValue { history.deletedAt = endedAt }
-            isNewest = false
+            let endedAt = ended.timestamp()
             let state = Self.state(ended, endedAt: endedAt)
             if ended.bool() { continue }
             history.states.append(state)
             hasEnded = true
         }
+        if live == nil { history.deletedAt = try deletion(pair, path) }
         return hasEnded ? history : nil
+    }
+
+    /// When a path without a live name was deleted, by its newest name, whether or not its content is still there: what the
+    /// newest state had may be removed before the older ones, or long since. `nil`: it ended in another way.
+    private func deletion(_ pair: PairKey, _ path: RelativePath) throws(SafeBackupError) -> Timestamp? {
+        let newest = try statement(
+            """
+            SELECT end_reason = 'deleted', ended_at FROM name WHERE source_id = ? AND destination_id = ? AND parent = ?
+                AND leaf = ? AND ended_at IS NOT NULL ORDER BY id DESC LIMIT 1
+            """)
+        defer { newest.reset() }
+        newest.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path)
+        guard try newest.step(), newest.bool() else { return nil }
+        return newest.timestamp()
     }
 
     private static func state(_ row: Statement, endedAt: Timestamp?) -> PathState {

@@ -121,6 +121,23 @@ extension StateReader {
         }
     }
 
+    /// Where the copy's destination has a sound copy of the same content, as far as is known, rather a current one.
+    /// Looks at every copy's row.
+    package func sameContent(as copy: CopyRecord) throws(SafeBackupError) -> RelativePath? {
+        guard let digest = copy.digest else { return nil }
+        return try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.prepare(
+                """
+                SELECT c.location FROM copy c NOT INDEXED
+                WHERE c.destination_id = (SELECT destination_id FROM copy WHERE id = ?1) AND c.id <> ?1 AND c.digest = ?2
+                    AND c.kind = ?3 AND c.fuzzy = 0 AND c.damaged = 0 AND c.removing IS NULL
+                ORDER BY c.role <> 'current', c.id LIMIT 1
+                """)
+            statement.bind(copy.id).bind(blob: digest.bytes).bind(text: copy.kind.rawValue)
+            return try statement.step() ? statement.path() : nil
+        }
+    }
+
     private static func byNumber(
         _ destination: DestinationID, _ cursor: CopyCursor, _ limit: Int, _ connection: Connection
     ) throws(SafeBackupError) -> CopyPage {

@@ -114,6 +114,18 @@ package final class StateReader: CatalogueReading {
     /// See `Connection.work`.
     var work: Int { connection.work }
 
+    func comparison(_ pair: PairKey) -> CatalogueComparison {
+        CatalogueComparison(connection, pair, findsInodes: true)
+    }
+
+    /// Reads the whole database, and throws `stateDamaged` if SQLite finds it inconsistent. Takes a while for a large one.
+    package func check() throws(SafeBackupError) {
+        let verdict = try connection.string("PRAGMA quick_check(1)")
+        if verdict == "ok" { return }
+        throw SafeBackupError(
+            .stateDamaged, "The state database is damaged: \(verdict ?? "no answer")", disposition: .permanent)
+    }
+
     /// Runs `body` on one view of the database, which is given up when this returns.
     func read<R>(_ body: (Connection) throws(SafeBackupError) -> R) throws(SafeBackupError) -> R {
         try connection.statement("BEGIN").run()

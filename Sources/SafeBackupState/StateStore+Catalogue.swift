@@ -129,7 +129,7 @@ extension StateStore {
             _ = try finish(completion, pair, now: now, &result, connection)
         case .stored(let entry):
             let ended = try finish(completion, pair, now: now, &result, connection)
-            for move in entry.displaced { try displace(move, pair, now: now, connection) }
+            for move in entry.displaced { try displace(move, at: job.location, pair, now: now, connection) }
             let isTrue = try store(entry, job, pair, ended, now: now, &result, connection)
             if !isTrue { try requeue(job, pair, now: now, connection) }
             if entry.hasOtherLinks { try queueOtherLinks(of: entry, job, pair, now: now, connection) }
@@ -424,7 +424,7 @@ extension StateStore {
             for found in findings {
                 let job = found.lease.job
                 let pair = PairKey(source: job.source, destination: destination)
-                for move in found.displaced { try displace(move, pair, now: now, connection) }
+                for move in found.displaced { try displace(move, at: job.location, pair, now: now, connection) }
                 var hashFirst = false
                 switch found.finding {
                 case .unchanged: break

@@ -7,6 +7,8 @@ package struct ImportReport: Sendable, Hashable {
     package var names = 0
     /// Names without a copy, and rows of sources that could not be taken over.
     package var ignored = 0
+    /// Of when the file is.
+    package var exportedAt: Timestamp?
 }
 
 extension StateStore {
@@ -33,7 +35,7 @@ extension StateStore {
             // Numbers keep their order, and their distance: those that are given here so far stay below them.
             let offset = lastNumber
             let sources = try importSources(file.connection, destination, aliases, connection)
-            var report = ImportReport()
+            var report = ImportReport(exportedAt: file.header.exportedAt)
             try importCopies(file.connection, destination, sources, offset, &report, connection)
             try importNames(file.connection, destination, sources, offset, &report, connection)
             raiseCounter(to: offset + file.header.sequenceTo)

@@ -17,7 +17,7 @@ package struct JournalEntry: Sendable, Hashable {
     package var at: Timestamp
     package var level: Level
     /// A stable word: `started`, `stopped`, `held`, `released`, `paused`, `resumed`, `accepted`, `desynced`, `reconciled`,
-    /// `stateRebuilt`, `emptied`, `failing`, `stuck`, `fuzzy`, `copiesChanged`, or a request's verb.
+    /// `stateRebuilt`, `catalogueRead`, `emptied`, `failing`, `stuck`, `fuzzy`, `copiesChanged`, or a request's verb.
     package var event: String
     /// A sentence.
     package var message: String

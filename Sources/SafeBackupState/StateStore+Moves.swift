@@ -65,15 +65,15 @@ extension StateStore {
             SELECT n.parent, n.leaf, n.born_ns, n.id, n.copy_id, n.kind, n.inode, n.size, n.mtime_ns, n.ctime_ns, n.mode,
                 n.uid, n.gid, n.xattrs, n.link_target, n.fuzzy, n.racy,
                 c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged,
-                c.role = 'current', n.ended_at IS NULL
+                c.role = 'current', n.ended_at IS NULL, n.linked
             FROM name n INDEXED BY name_inode CROSS JOIN copy c ON c.id = n.copy_id
             WHERE n.source_id = ?1 AND n.destination_id = ?2 AND n.inode = ?3 AND n.copy_id IS NOT NULL
                 AND n.size = ?4 AND n.mtime_ns = ?5 AND n.kind = ?6 AND n.fuzzy = 0
                 AND c.kind = n.kind AND c.removing IS NULL AND c.fuzzy = 0 AND c.damaged = 0
                 AND c.inode IS NOT NULL AND c.digest IS NOT NULL
-                AND (n.ended_at IS NULL AND c.role = 'current'
-                    OR n.ended_at >= ?7 AND (n.end_reason = 'deleted' AND c.role = 'current'
-                            OR n.end_reason = 'replaced' AND c.role = 'kept')
+                AND (n.ended_at IS NULL AND c.role IN ('current', 'inTheWay')
+                    OR n.ended_at >= ?7 AND (n.end_reason = 'deleted' AND c.role IN ('current', 'inTheWay')
+                            OR n.end_reason = 'replaced' AND c.role IN ('kept', 'inTheWay'))
                         AND NOT EXISTS (SELECT 1 FROM name m WHERE m.copy_id = n.copy_id AND m.id > n.id))
             ORDER BY n.ended_at IS NOT NULL, n.id DESC LIMIT 8
             """)
@@ -91,13 +91,16 @@ extension StateStore {
                     path: path, name: NameRecord.read(select), copy: CopyRecord.read(select), isProven: false)
                 let isInPlace = select.bool()
                 let isLive = select.bool()
+                // Events tell of the name that a file was written by, and of no other: a write by a name that has gone
+                // since, or that lies outside the source, was told of no path that still has the file.
+                let wasLinked = select.bool() || status.linkCount > 1
                 if isInPlace && (path == question.path || origin.copy.location != prefix.appending(path)) { continue }
                 var candidate = MoveCandidate(origin: origin, isBusy: false)
                 if let born, let now = status.birthTime {
                     // The inode was given to another file since.
                     if born != now { continue }
                     // A write whose mtime was put back leaves the size and the time as they were saved.
-                    candidate.origin.isProven = !origin.name.isRacy && isLive && path == saved
+                    candidate.origin.isProven = !origin.name.isRacy && !wasLinked && isLive && path == saved
                 }
                 found.append(candidate)
             }
@@ -152,6 +155,33 @@ extension StateStore {
     package func holdsCopy(_ destination: DestinationID, at location: RelativePath) throws(SafeBackupError) -> Bool {
         try read { (connection) throws(SafeBackupError) in
             try connection.copy(in: destination, at: location) != nil
+        }
+    }
+
+    /// Whether a directory at the destination is one of the source's, now or before, or holds copies.
+    package func knowsDirectory(
+        _ destination: DestinationID, _ source: SourceID, _ path: RelativePath, at location: RelativePath
+    ) throws(SafeBackupError) -> Bool {
+        try read { (connection) throws(SafeBackupError) in
+            let names = try connection.statement(
+                """
+                SELECT 1 FROM name WHERE source_id = ?1 AND destination_id = ?2 AND parent = ?3 AND leaf = ?4
+                    AND ended_at IS NULL AND kind = 'directory'
+                UNION ALL SELECT 1 FROM name WHERE source_id = ?1 AND destination_id = ?2 AND parent = ?3 AND leaf = ?4
+                    AND ended_at IS NOT NULL AND kind = 'directory'
+                """)
+            defer { names.reset() }
+            names.bind(source.rawValue).bind(destination.rawValue).bind(split: path)
+            if try names.step() { return true }
+            let copies = try connection.statement(
+                "SELECT 1 FROM copy WHERE destination_id = ? AND location >= ? AND location < ? LIMIT 1")
+            defer { copies.reset() }
+            for range in PathRange.below(location) {
+                copies.bind(destination.rawValue).bind(range.lower).bind(range.upper)
+                if try copies.step() { return true }
+                copies.reset()
+            }
+            return false
         }
     }
 

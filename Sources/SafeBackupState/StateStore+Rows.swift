@@ -13,8 +13,8 @@ extension StateStore {
         try connection.statement(
             """
             INSERT INTO name (id, source_id, destination_id, parent, leaf, copy_id, kind, inode, size, mtime_ns, ctime_ns,
-                mode, uid, gid, xattrs, link_target, fuzzy, racy, began_at, born_ns)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                mode, uid, gid, xattrs, link_target, fuzzy, racy, began_at, born_ns, linked)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (source_id, destination_id, parent, leaf) WHERE ended_at IS NULL DO NOTHING
             """
         ).bind(nextNumber()).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).bind(copy)
@@ -22,7 +22,8 @@ extension StateStore {
             .bind(fingerprint.mtime).bind(isRecovered ? nil : fingerprint.ctime).bind(Int64(entry.metadata.mode))
             .bind(Int64(entry.metadata.uid)).bind(Int64(entry.metadata.gid))
             .bind(blob: ExtendedAttribute.encode(entry.metadata.xattrs)).bind(path: entry.linkTarget)
-            .bind(entry.isFuzzy).bind(entry.isRacy).bind(now).bind(isRecovered ? nil : entry.birthTime).run()
+            .bind(entry.isFuzzy).bind(entry.isRacy).bind(now).bind(isRecovered ? nil : entry.birthTime)
+            .bind(entry.hasOtherLinks).run()
         if connection.changes == 0 { return false }
         note(pair) { $0.count(entry.kind, size: fingerprint.size, isFuzzy: entry.isFuzzy, sign: 1) }
         return true
@@ -33,6 +34,7 @@ extension StateStore {
     ) throws(SafeBackupError) {
         try connection.statement("UPDATE name SET ended_at = ?, end_reason = ? WHERE id = ?")
             .bind(now).bind(text: reason.rawValue).bind(name.id).run()
+        if reason == .deleted { try noteRetiring(name.copy, pair, now: now, connection) }
         note(pair) { $0.count(name.kind, size: name.fingerprint.size, isFuzzy: name.isFuzzy, sign: -1) }
     }
 
@@ -66,6 +68,7 @@ extension StateStore {
             }
             if change == Tally() { continue }
             if change.directories != 0 { try noteVacated(in: range, pair, upTo: id, connection) }
+            try noteRetiring(in: range, pair, upTo: id, now: now, connection)
             try connection.statement(
                 """
                 UPDATE name SET ended_at = ?, end_reason = 'deleted' WHERE source_id = ? AND destination_id = ?
@@ -79,6 +82,29 @@ extension StateStore {
                 $0.bytes += change.bytes
                 $0.fuzzy += change.fuzzy
             }
+        }
+    }
+
+    /// Ends the live names of directories at and below a location: the backup has them there no more.
+    private func endDirectories(
+        within location: RelativePath, _ pair: PairKey, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) {
+        let prefix = try prefix(pair, connection).bytes
+        let path = RelativePath(unchecked: Array(location.bytes.dropFirst(prefix.isEmpty ? 0 : prefix.count + 1)))
+        if path.isRoot || !location.isWithin(RelativePath(unchecked: prefix)) { return }
+        if let name = try connection.liveName(pair, path), name.kind == .directory {
+            try end(name, pair, .deleted, now: now, connection)
+        }
+        let update = try connection.statement(
+            """
+            UPDATE name SET ended_at = ?, end_reason = 'deleted' WHERE source_id = ? AND destination_id = ?
+                AND parent >= ? AND parent < ? AND ended_at IS NULL AND kind = 'directory'
+            """)
+        for range in [PathRange.only(path)] + PathRange.below(path) {
+            try update.bind(now).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(range.lower)
+                .bind(range.upper).run()
+            let count = Int64(connection.changes)
+            note(pair) { $0.directories -= count }
         }
     }
 
@@ -115,39 +141,47 @@ extension StateStore {
     // MARK: - Displacements
 
     /// Follows what the destination moved to `versions/`.
+    /// - Parameter location: of the job. What the catalogue has there is the concern of the job's outcome: the same
+    ///   content may be stored there again.
     func displace(
-        _ move: Displacement, _ pair: PairKey, now: Timestamp, _ connection: Connection
+        _ move: Displacement, at location: RelativePath, _ pair: PairKey, now: Timestamp, _ connection: Connection
     ) throws(SafeBackupError) {
         if move.kind == .directory {
             try relocate(below: move.from, to: move.to, move.reason, pair, now: now, connection)
-            // For the directory itself, whatever foreign files it holds besides.
-            try insertDisplaced(move, role: move.reason, pair, now: now, connection)
+            // For the directory itself, whatever foreign files it holds besides. One that only made room for another
+            // spelling is empty soon.
+            if move.from == location {
+                try insertDisplaced(move, role: move.reason, pair, now: now, connection)
+            } else {
+                try endDirectories(within: move.from, pair, now: now, connection)
+            }
             return
         }
-        // Our own copy, as the catalogue knows it, goes to its version name with its names.
-        let relocate = try connection.statement(
-            """
-            UPDATE OR IGNORE copy SET location = ?1, role = ?2, versioned_at = ?3, inode = ?4, mtime_ns = ?5
-            WHERE destination_id = ?6 AND location = ?7 AND kind = ?8 AND size = ?9 AND ifnull(mtime_ns, ?5) = ?5
-            """)
-        try relocate.bind(move.to).bind(text: move.reason.rawValue).bind(now).bind(bits: move.inode).bind(move.mtime)
-            .bind(pair.destination.rawValue).bind(move.from).bind(text: move.kind.rawValue).bind(move.size).run()
-        if connection.changes == 1 { return }
-        guard let copy = try connection.copy(in: pair.destination, at: move.from) else {
-            try insertDisplaced(move, role: .foreign, pair, now: now, connection)
-            return
-        }
-        // The destination also compared inodes: what it calls foreign is not ours, however alike it looks.
-        let isOurs =
-            move.reason != .foreign && copy.kind == move.kind && copy.size == move.size
-            && (copy.mtime ?? move.mtime) == move.mtime
-        if isOurs || move.reason == .kept || move.reason == .lastGood {
-            try self.relocate(copy.id, to: move.to, move.reason, pair.destination, now: now, connection)
-        } else {
+        if let copy = try connection.copy(in: pair.destination, at: move.from) {
+            if isOurs(copy, move) {
+                // Our own copy, as the catalogue knows it, goes to its version name with its names.
+                return try relocate(copy.id, move, pair.destination, now: now, connection)
+            }
             // Where a catalogued copy should be, somebody put another file: ours is no more, the other one is kept.
-            try removeCopy(copy.id, now: now, connection)
-            try insertDisplaced(move, role: .foreign, pair, now: now, connection)
+            if move.from != location { try removeCopy(copy.id, now: now, connection) }
         }
+        try insertDisplaced(move, role: .foreign, pair, now: now, connection)
+    }
+
+    /// Whether what was moved is the copy that the catalogue has there. The destination has compared what it calls kept
+    /// or foreign, by content where the inode is another one, as on a disk that was restored; what stood in the way, only
+    /// if it has a digest.
+    private func isOurs(_ copy: CopyRecord, _ move: Displacement) -> Bool {
+        switch move.reason {
+        case .foreign: return false
+        case .kept, .lastGood: return true
+        case .inTheWay: break
+        }
+        guard copy.kind == move.kind, copy.size == move.size, (copy.mtime ?? move.mtime) == move.mtime else {
+            return false
+        }
+        if move.digest == nil || copy.inode == nil || copy.inode == move.inode { return true }
+        return move.digest == copy.digest
     }
 
     private func insertDisplaced(
@@ -164,6 +198,14 @@ extension StateStore {
         ).bind(nextNumber()).bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(move.to)
             .bind(text: move.kind.rawValue).bind(move.size).bind(now).bind(bits: move.inode).bind(move.mtime)
             .bind(text: role.rawValue).bind(now).run()
+    }
+
+    private func relocate(
+        _ id: Int64, _ move: Displacement, _ destination: DestinationID, now: Timestamp, _ connection: Connection
+    ) throws(SafeBackupError) {
+        try relocate(id, to: move.to, move.reason, destination, now: now, connection)
+        try connection.statement("UPDATE copy SET inode = ?, mtime_ns = ? WHERE id = ?")
+            .bind(bits: move.inode).bind(move.mtime).bind(id).run()
     }
 
     private func relocate(

@@ -58,7 +58,7 @@ extension StateStore {
         return (suspect, .marked)
     }
 
-    /// Whether a lease may move, or replace, what lies there.
+    /// Whether a lease, or a retirement, may move or replace what lies there.
     private func isInWork(
         _ copy: CopyRecord, _ pair: PairKey, _ connection: Connection
     ) throws(SafeBackupError) -> Bool {
@@ -77,7 +77,9 @@ extension StateStore {
             let place = try prefix(PairKey(source: source, destination: pair.destination), connection).appending(path)
             if copy.location.isWithin(place) || place.isWithin(copy.location) { return true }
         }
-        return false
+        let retiring = try connection.statement("SELECT 1 FROM retiring WHERE copy_id = ? AND version IS NOT NULL")
+        defer { retiring.reset() }
+        return try retiring.bind(copy.id).step()
     }
 
     /// Marks a copy as damaged, if it is still what was found so; `storesAgain`: its path is queued, to be stored anew.

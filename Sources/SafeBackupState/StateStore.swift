@@ -28,6 +28,8 @@ package actor StateStore {
     var emptying = EmptyingSources()
     /// The counter at the end of the walk since which no event of a source was lost; none while one may have been.
     var allToldSince: [SourceID: Int64] = [:]
+    /// Destinations whose deleted paths' copies become versions; see `setMirroring`.
+    var mirroring: Set<DestinationID> = []
     /// What may still be told of single paths.
     var journalBudget = JournalBudget()
     /// The registry's pairs; read again after every change and every failure.

@@ -27,6 +27,39 @@ package enum AtomicFile {
         try directory.sync()
     }
 
+    /// Writes `content` to `leaf`, which must not be there yet: `EEXIST`, and nothing is changed. When this returns, the
+    /// file survives a power cut; after a crash the whole file is there, or none.
+    package static func create(
+        _ content: [UInt8], at leaf: [UInt8], in directory: Descriptor, mode: mode_t = 0o600
+    ) throws(Errno) {
+        let stage = Array(".".utf8) + leaf + Array(".new".utf8)
+        do {
+            try directory.remove(stage)
+        } catch {
+            if error != .noSuchFileOrDirectory { throw error }
+        }
+        let file = try directory.open(stage, O_WRONLY | O_CREAT | O_EXCL, mode: mode)
+        do throws(Errno) {
+            try file.writeAll(content)
+            // Whatever the umask leaves of it.
+            try file.setMode(UInt32(mode))
+            try file.sync()
+            Faults.reach("creating")
+            // A link refuses a name that is taken, on every file system that has links.
+            do throws(Errno) {
+                try directory.renameWithoutReplacing(stage, to: directory, leaf)
+            } catch {
+                guard error == .invalidArgument || error == .noFunction else { throw error }
+                try directory.link(stage, to: directory, leaf)
+                try directory.remove(stage)
+            }
+        } catch {
+            discard(stage, in: directory)
+            throw error
+        }
+        try directory.sync()
+    }
+
     private static func discard(_ stage: [UInt8], in directory: Descriptor) {
         do {
             try directory.remove(stage)

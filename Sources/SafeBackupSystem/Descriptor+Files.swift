@@ -3,6 +3,12 @@ package import SystemPackage
 import Glibc
 
 extension Descriptor {
+    /// Opens a directory of the machine, following links, only as the place of the files in it: it may be passed, and
+    /// need not be readable. The corresponding C function is `open` (`O_PATH`).
+    package static func openPath(_ path: FilePath) throws(Errno) -> Descriptor {
+        try open(path, sb_o_path | O_DIRECTORY)
+    }
+
     /// Opens an entry of this directory for reading: never through a link, never waiting for a FIFO's writer, and
     /// without changing its access time where that is permitted (owner or CAP_FOWNER, else EPERM; see man 2 open).
     package func openForReading(_ leaf: [UInt8]) throws(Errno) -> Descriptor {

@@ -38,6 +38,16 @@ package final class Descriptor: Sendable {
         return FileStatus(status)
     }
 
+    /// As `status(of:)`; `nil` if nothing has the name.
+    package func statusIfThere(of leaf: [UInt8]) throws(Errno) -> FileStatus? {
+        do {
+            return try status(of: leaf)
+        } catch {
+            if error == .noSuchFileOrDirectory { return nil }
+            throw error
+        }
+    }
+
     /// Looks at a path of the machine without opening it, and never through a link at its end. The corresponding C
     /// function is `statx`.
     package static func status(of path: FilePath) throws(Errno) -> FileStatus {

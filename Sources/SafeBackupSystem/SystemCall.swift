@@ -19,6 +19,18 @@ package func systemCall<R: BinaryInteger>(_ name: StaticString, _ body: () -> R)
     }
 }
 
+/// As `systemCall`, but the fault seam neither sees nor fails it: for the log, which is no part of what a test disturbs.
+@inline(__always)
+@discardableResult
+func undisturbedSystemCall<R: BinaryInteger>(_ body: () -> R) throws(Errno) -> R {
+    while true {
+        let result = body()
+        if result != -1 { return result }
+        let error = Errno(rawValue: errno)
+        if error != .interrupted { throw error }
+    }
+}
+
 /// Calls `body` with `bytes` as a C string. The bytes hold no NUL, as those of a path never do.
 @inline(__always)
 package func withCString<R>(_ bytes: [UInt8], _ body: (UnsafePointer<CChar>) -> R) -> R {

@@ -154,3 +154,16 @@ package final class Watcher: Sendable {
         stopped.tree.stop()
     }
 }
+
+extension Watcher {
+    /// Whether the system gives an inotify instance now. Throws `exhausted`, naming the limit, if it does not.
+    package static func checkInstance() throws(SafeBackupError) {
+        do throws(Errno) {
+            _ = try Inotify()
+        } catch {
+            throw SafeBackupError(
+                .exhausted, "The system gives no inotify instance: \(error.explanation)", disposition: .transient,
+                systemError: error.rawValue)
+        }
+    }
+}

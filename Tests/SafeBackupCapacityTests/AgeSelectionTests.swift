@@ -65,7 +65,7 @@ struct AgeSelectionTests {
                 var rounds = 1
                 while cut.files > 8 && rounds < 20 {
                     var finer = AgeHistogram(refining: cut, bins: capacity)
-                    for file in files { finer.add(file.key, bytes: file.bytes) }
+                    for file in files { finer.add(file.key, bytes: file.bytes, names: 1) }
                     let next = finer.cut(need: need)
                     cut = try #require(next)
                     rounds += 1

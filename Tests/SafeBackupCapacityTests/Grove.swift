@@ -55,6 +55,12 @@ final class Grove: Sendable {
         try file.setModified(FileTime(seconds: 1_700_000_000 + Int64(seconds), nanoseconds: 0))
     }
 
+    /// The time of a symbolic link itself.
+    func touchLink(_ name: String, age seconds: Int) throws {
+        let parent = try Descriptor.open(FilePath(path), O_RDONLY | O_DIRECTORY)
+        try parent.setModified(FileTime(seconds: 1_700_000_000 + Int64(seconds), nanoseconds: 0), of: Array(name.utf8))
+    }
+
     func link(_ old: String, _ new: String) throws { try Self.check(Glibc.link(absolute(old), absolute(new)), new) }
 
     func symlink(_ target: String, _ name: String) throws {

@@ -373,4 +373,23 @@ struct ConfigurationValueTests {
         #expect(throws: ConfigurationFault.self) { try ConfigurationPattern.read(Array("x\\".utf8)) }
         #expect(try ConfigurationPattern.read(Array("\\#x\\\\".utf8)).bytes == Array("\\#x\\\\".utf8))
     }
+
+    @Test("What becomes of deletions, threads and bandwidth are read, and nonsense is told with its place")
+    func destinationKeys() throws {
+        let plain = try configuration(small).destinations[0]
+        #expect(plain.onDelete == .keep && plain.concurrency == 4 && plain.bandwidth == nil)
+        let full = try configuration(small + "\non-delete = mirror\nconcurrency = 16\nbandwidth = 1.5MiB").destinations[
+            0]
+        #expect(full.onDelete == .mirror && full.concurrency == 16 && full.bandwidth == ByteCount(1_572_864))
+        for (key, message) in [
+            ("on-delete = remove", "is neither keep nor mirror"), ("concurrency = 0", "is not from 1 to 64"),
+            ("concurrency = 65", "is not from 1 to 64"), ("concurrency = -1", "is no number"),
+            ("concurrency = 99999999999999999999", "is no number"), ("concurrency = 4 threads", "is no number"),
+            ("bandwidth = 0B", "is not from 1KiB to 1PiB"), ("bandwidth = 100", "has no unit"),
+            ("bandwidth = 20MiB/s", "is no size"),
+        ] {
+            let found = problems(small + "\n" + key)
+            #expect(found.count == 1 && found[0].hasPrefix("6:") && found[0].contains(message), "\(key): \(found)")
+        }
+    }
 }

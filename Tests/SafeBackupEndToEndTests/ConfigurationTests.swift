@@ -354,6 +354,13 @@ extension EndToEnd {
             agent.send(SIGHUP)
             let isTold = try await eventually { agent.errorText.contains("cannot be used; the agent goes on") }
             #expect(isTold, "\(agent.errorTail)")
+            #expect(!agent.errorText.contains("holds from now on"), "told before it was used:\n\(agent.errorText)")
+            // Back to the one that is used: nothing has changed, as the other one never held.
+            try bench.write(file, Array(content.utf8))
+            agent.send(SIGHUP)
+            let isSame = try await eventually { agent.errorText.contains("nothing has changed") }
+            #expect(isSame, "\(agent.errorTail)")
+            try bench.write(file, Array(third.utf8))
             try bench.write(bench.root.appending("a/kept on"), Array("by the former\n".utf8))
             #expect(try await eventually { isThere(one.appending("from/a/kept on"), "by the former\n") })
             // Now it is there, and the file is as before.
@@ -361,6 +368,8 @@ extension EndToEnd {
             try bench.write(bench.root.appending("c/file"), Array("of c\n".utf8))
             agent.send(SIGHUP)
             #expect(try await eventually { isThere(one.appending("from/c/file"), "of c\n") }, "\(agent.errorTail)")
+            let holds = try await eventually { agent.errorText.contains("holds from now on") }
+            #expect(holds && !agent.errorText.contains("state's directory"), "\(agent.errorText)")
             // One goes, and another rule comes; changes go on meanwhile.
             let last = content.split(separator: "\n").map { $0 == "exclude = *.tmp" ? "exclude = *.log" : String($0) }
             try bench.write(file, Array(last.joined(separator: "\n").utf8))
@@ -385,6 +394,24 @@ extension EndToEnd {
             try await bench.stop(agent)
             #expect(agent.outputText == "ready\n")
             #expect(try StateFile(copying: bench.state).lies(about: one) == [])
+        }
+
+        @Test("A relative --state is the same directory when the configuration is read again")
+        func relativeState() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            let content = String(decoding: try read(file), as: UTF8.self)
+            let lines = content.split(separator: "\n").filter { !$0.hasPrefix("state") }.joined(separator: "\n") + "\n"
+            try bench.write(file, Array(lines.utf8))
+            let script = "cd \(bench.root) && exec \(Bench.program) run --config \(file) --state here"
+            let agent = try Program(
+                ["bash", "-c", FilePath(script)], output: bench.root.appending("out"),
+                errors: bench.root.appending("err"))
+            #expect(try await eventually { agent.outputText.contains("ready\n") || agent.poll() != nil })
+            try bench.write(file, Array(lines.replacing("*.tmp", with: "*.log").utf8))
+            agent.send(SIGHUP)
+            let holds = try await eventually { agent.errorText.contains("holds from now on") }
+            try await bench.stop(agent)
+            #expect(holds && !agent.errorText.contains("state's directory"), "\(agent.errorText)")
         }
 
         @Test("config example can be checked and shown, and says the same as its effective form")

@@ -233,6 +233,53 @@ extension EndToEnd {
             try await bench.stop(agent)
         }
 
+        @Test(
+            "A source that is unmounted in a rest of the periodic walk is held, nothing of it ends, and it goes on when it is back",
+            .needsLoopDevice, .timeLimit(.minutes(4)))
+        func unmountedInRest() async throws {
+            let bench = try Bench()
+            let disk = try bench.makeDisk("disk", mebibytes: 64)
+            bench.source = disk.mountPoint.appending("source")
+            // Two parts, and so a rest of nine times the first one's work.
+            let script =
+                #"mkdir "$0" && cd "$0" && for d in a b c d e f g h i j; do mkdir $d; for n in $(seq 460); do : >$d/$n; done; done"#
+            try command(["bash", "-c", FilePath(script), bench.source])
+            try await bench.saveOnce()
+            let agent = try await bench.startAgent(["--reconcile-every-seconds", "1", "--idle-milliseconds", "100"])
+            func walk() throws -> String? {
+                try StateFile(copying: bench.state).rows(
+                    "SELECT max(id) FROM reconcile WHERE reason = 'periodic' AND ended_at IS NULL"
+                ).first?.first?.text
+            }
+            let isUnmounted = try await eventually(within: .seconds(120)) {
+                guard let before = try walk(), !before.isEmpty else { return false }
+                do {
+                    try disk.unmount()
+                } catch is CommandFailure {
+                    return false  // the walk is at work
+                }
+                // It may have ended just before.
+                if try walk() == before { return true }
+                try disk.mount()
+                return false
+            }
+            try #require(isUnmounted && agent.poll() == nil, "\(agent.errorTail)")
+            let isHeld = try await eventually {
+                try await bench.status().sources.first?.held?.reason == "rootMissing"
+            }
+            #expect(isHeld && agent.poll() == nil, "\(agent.errorTail)")
+            let names = "SELECT count(*), count(ended_at) FROM name"
+            #expect(try StateFile(copying: bench.state).rows(names)[0].map(\.text) == ["4610", "0"])
+            try disk.mount()
+            try bench.write("a/new", "new\n")
+            try await bench.expectInSync(agent, within: .seconds(90))
+            let goesOn = try await eventually { try await bench.status().sources.first?.held == nil }
+            #expect(goesOn)
+            try await bench.stop(agent)
+            try bench.expectSaved()
+            #expect(try StateFile(copying: bench.state).rows(names)[0].map(\.text) == ["4611", "0"])
+        }
+
         @Test("The periodic walk finds nothing in a source that is watched, however busy, and counts what is excluded")
         func periodic() async throws {
             let bench = try Bench()

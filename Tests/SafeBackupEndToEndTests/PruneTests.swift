@@ -121,6 +121,39 @@ extension EndToEnd {
             try expectWhole(bench)
         }
 
+        @Test(
+            "What cannot be removed is named and not counted, and keeps nothing else from going",
+            .timeLimit(.minutes(2)), arguments: [true, false])
+        func removalFails(besideAgent: Bool) async throws {
+            let bench = try await prepare()
+            for number in 3...5 {
+                try bench.write("d/f", "state \(number), of another length \(String(repeating: "x", count: number))\n")
+                try await bench.saveOnce()
+            }
+            let rows = try StateFile(copying: bench.state).rows(
+                "SELECT location FROM copy WHERE role = 'kept' ORDER BY 1")
+            let versions = rows.map { bench.backup.appending($0[0].text) }
+            try #require(!versions.isEmpty)
+            // Somebody put a directory in the place of one.
+            try command(["rm", versions[0]])
+            try command(["mkdir", "-p", versions[0].appending("inside")])
+            let agent = besideAgent ? try await bench.startAgent() : nil
+            let program = try await prune(bench, ["--keep-last", "1", "--yes"])
+            #expect(program.ending == .exit(3), "\(program.outputText)\(program.errorTail)")
+            #expect(program.errorText.contains(versions[0].lastComponent?.string ?? "?"), "\(program.errorTail)")
+            #expect(program.errorText.contains("1 older state could not be removed"), "\(program.errorTail)")
+            let removed = versions.count - 1
+            #expect(
+                program.outputText.contains("\(removed) older state\(removed == 1 ? "" : "s") removed"),
+                "\(program.outputText)")
+            #expect(versions.dropFirst().allSatisfy { access($0.string, F_OK) != 0 })
+            #expect(access(versions[0].appending("inside").string, F_OK) == 0)
+            try command(["rm", "-r", versions[0]])
+            #expect(try await prune(bench, ["--keep-last", "1", "--yes"]).ending == .exit(0))
+            if let agent { try await bench.stop(agent) }
+            try expectWhole(bench)
+        }
+
         @Test("Another file at a deleted path's place is not removed", .timeLimit(.minutes(1)))
         func foreign() async throws {
             let bench = try await prepare()

@@ -175,6 +175,57 @@ extension EndToEnd {
             try bench.expectSaved()
             #expect(try Tree(bench.source).differences(in: try Tree(bench.backup)) == [])
         }
+
+        @Test(
+            "A write by one name of a file, which then goes, is found under the other name, although that is only renamed"
+        )
+        func writtenByAnotherName() async throws {
+            let bench = try Bench()
+            try bench.write("one", "the content\n")
+            try command(["ln", bench.at("one"), bench.at("two")])
+            try command(["find", bench.source, "-exec", "touch", "-d", "2020-01-02 03:04:05.678", "{}", "+"])
+            let isSure = try await eventually {
+                try await bench.saveOnce()
+                return try StateFile(copying: bench.state).rows("SELECT 1 FROM name WHERE racy").isEmpty
+            }
+            try #require(isSure)
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            try command([
+                "sh", "-c",
+                #"cd "$0" && touch -r two ../time && printf CHANGED 1<> one && touch -r ../time one && rm one && mv two 2"#,
+                bench.source,
+            ])
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+            try bench.expectSaved()
+            #expect(try read(bench.backup.appending("2")) == Array("CHANGEDtent\n".utf8))
+        }
+
+        @Test(
+            "A file that another one takes the place of by a rename, while it is being stored, is stored as it is then")
+        func renamedOver() async throws {
+            let bench = try Bench()
+            try bench.write("other", "content of the other\n")
+            try bench.write("file", "first\n")
+            try await bench.saveOnce()
+            try bench.write("file", "second\n")
+            let program = try bench.spawn(
+                bench.arguments(["--once"]), environment: ["SAFEBACKUP_FAULT": "stop=leased"])
+            let isStopped = try await eventually { program.state == "T" || program.poll() != nil }
+            try #require(isStopped && program.poll() == nil, "\(program.errorTail)")
+            try command(["mv", bench.at("other"), bench.at("file")])
+            program.send(SIGCONT)
+            try await program.wait(within: .seconds(60))
+            try await bench.saveOnce()
+            try bench.expectSaved()
+            #expect(try read(bench.backup.appending("file")) == Array("content of the other\n".utf8))
+            // What the other path had is still its own: as a deleted file, with its copy.
+            let rows = try StateFile(copying: bench.state).rows(
+                "SELECT reason, location FROM v_history WHERE path = 'other'")
+            #expect(rows.map { $0.map(\.text) } == [["deleted", "other"]])
+            #expect(try read(bench.backup.appending("other")) == Array("content of the other\n".utf8))
+        }
     }
 }
 

@@ -65,7 +65,8 @@ extension EndToEnd {
                 agent.send(SIGHUP)
                 try await manager.wait { $0.count { $0 == "READY=1" } > readies }
                 #expect(manager.messages.last { $0.hasPrefix("RELOADING=1\nMONOTONIC_USEC=") } != nil)
-                #expect(agent.errorText.contains(event), "\(agent.errorTail)")
+                let isLogged = try await eventually { agent.errorText.contains(event) }
+                #expect(isLogged, "\(agent.errorTail)")
             }
             #expect(manager.messages.count { $0.hasPrefix("RELOADING=1") } == 2)
             try await bench.stop(agent)

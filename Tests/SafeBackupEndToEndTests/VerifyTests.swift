@@ -17,6 +17,7 @@ extension EndToEnd {
                 var fault: String
                 var outcome: String
                 var newestGood: String?
+                var sameContent: String?
             }
             var copies: Int
             var damaged: Int
@@ -104,6 +105,40 @@ extension EndToEnd {
             #expect(mended.soundAgain == 1)
             try await bench.saveOnce()
             #expect(try read(bench.backup.appending("f")) == Array("third, longer still\n".utf8))
+        }
+
+        @Test(
+            "Two copies that somebody exchanged are both saved again, and their history goes on",
+            .timeLimit(.minutes(1)))
+        func exchanged() async throws {
+            let bench = try Bench()
+            for name in ["a", "b"] { try bench.write(name, "content of \(name)\n") }
+            try command(["touch", "-d", "2020-01-02 03:04:05", bench.at("a"), bench.at("b")])
+            try await bench.saveOnce()
+            try command([
+                "sh", "-c", #"cd "$0" && mv a ../t && mv b a && mv ../t b"#, bench.backup,
+            ])
+            let report = try await verify(bench, expecting: 3)
+            #expect(report.storedAgain == 2 && report.lost == 0)
+            try await bench.saveOnce()
+            #expect(try bench.differences().isEmpty)
+            #expect(try await verify(bench, expecting: 0).damaged == 0)
+            let rows = try StateFile(copying: bench.state).rows("SELECT path, reason FROM v_history ORDER BY path")
+            #expect(rows.map { $0.map(\.text) } == [["a", ""], ["b", ""]])
+        }
+
+        @Test("Of what is lost it is said where the same content lies", .timeLimit(.minutes(1)))
+        func elsewhere() async throws {
+            let bench = try Bench()
+            for name in ["one", "same"] { try bench.write(name, "the same content\n") }
+            try await bench.saveOnce()
+            try command(["rm", bench.at("one")])
+            try await bench.saveOnce()
+            try flip(bench, "one")
+            let report = try await verify(bench, expecting: 3)
+            #expect(report.damages.map(\.sameContent) == ["same"] && report.lost == 1)
+            let told = try await bench.run(["verify", "--state", bench.state])
+            #expect(told.outputText.contains("the same content is stored as same"), "\(told.outputText)")
         }
 
         @Test("A rolling share goes on where the last one ended, until all was read", .timeLimit(.minutes(1)))

@@ -206,9 +206,9 @@ struct ChangingSourceTests {
         try bench.write("two", "content")
         let group = try bench.lease(["one", "two"], &ledger)
         let sources = try bench.sources()
-        // The sentinel is read by two calls and opened by one; the path, the volume and the group's own before that.
+        // The sentinel is read by two calls and opened by one; the path and the volume before that.
         let plan = FaultPlan(
-            call: isOpen ? "open" : "read", nth: isOpen ? 5 : 3, error: isOpen ? .permissionDenied : .ioError)
+            call: isOpen ? "open" : "read", nth: isOpen ? 4 : 3, error: isOpen ? .permissionDenied : .ioError)
         let outcomes = plan.run { bench.destination.storeNow(group, from: sources) }
         #expect(plan.counts.fired == 1)
         let failed = outcomes.compactMap(\.error)

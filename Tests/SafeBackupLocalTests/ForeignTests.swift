@@ -48,6 +48,72 @@ struct ForeignTests {
         #expect(bench.stored("other-size") == "ours 2")
     }
 
+    @Test(
+        "A file of the same size and time under another inode is our copy if it has our content, and else somebody else's",
+        arguments: [true, false], [EntryKind.file, .symlink])
+    func alike(isOurs: Bool, kind: EntryKind) throws {
+        let bench = try Bench()
+        var ledger = Ledger()
+        let (source, stored) = (bench.sourcePath + "/file", bench.destinationPath + "/file")
+        func make(_ content: String, at path: String, mtime: Int) throws {
+            unlink(path)
+            if kind == .file { try write(path, content) } else { symlink(content, path) }
+            var times = [timespec(tv_sec: mtime, tv_nsec: 5), timespec(tv_sec: mtime, tv_nsec: 5)]
+            utimensat(AT_FDCWD, path, &times, AT_SYMLINK_NOFOLLOW)
+        }
+        try make("content", at: source, mtime: 1_500_000_000)
+        try bench.save("file", ledger: &ledger)
+        // The first one stays somewhere, so that its inode is not given again.
+        rename(stored, bench.top + "/first")
+        try make(isOurs ? "content" : "CONTENT", at: stored, mtime: 1_500_000_000)
+        try ledger.betray("file")
+        try make("new content", at: source, mtime: 1_600_000_000)
+        let group = try bench.lease(["file"], &ledger)
+        #expect(group[0].plan.versionReason == (isOurs ? .kept : .foreign))
+        let outcomes = bench.destination.storeNow(group, from: try bench.sources())
+        #expect(outcomes[0].entry?.displaced.map(\.reason) == [isOurs ? .kept : .foreign])
+        #expect(try bench.versions().values.sorted() == [isOurs ? "content" : "CONTENT"])
+        // Killed in the middle, recovery says the same.
+        try make("content", at: source, mtime: 1_700_000_000)
+        bench.enter(group, outcomes, &ledger)
+        rename(stored, bench.top + "/second")
+        try make(isOurs ? "new content" : "NEW content", at: stored, mtime: 1_600_000_000)
+        bench.advance(minutes: 600)
+        let again = try bench.lease(["file"], &ledger)
+        let sources = try bench.sources()
+        let renames = FaultPlan(call: "rename", nth: 1, error: .ioError, isForever: true)
+        let flushes = FaultPlan(call: "fsync", nth: 1_000, error: .ioError)
+        _ = (kind == .file ? flushes : renames).run { bench.destination.storeNow(again, from: sources) }
+        let told = try bench.destination.recoverNow(again).flatMap(\.displaced).map(\.reason)
+        #expect(told.allSatisfy { $0 == (isOurs ? .kept : .foreign) })
+    }
+
+    @Test(
+        "A file in the way of a directory is told by its content, in the group and by recovery",
+        arguments: [true, false])
+    func obstruction(isRecovered: Bool) throws {
+        let bench = try Bench()
+        var ledger = Ledger()
+        try bench.write("d", "content", mtime: 1_500_000_000)
+        try bench.save("d", ledger: &ledger)
+        unlink(bench.sourcePath + "/d")
+        try bench.write("d/below", "below", mtime: 1_500_000_000)
+        let group = try bench.lease(["d/below"], &ledger)
+        let obstruction = try RelativePath("d")
+        #expect(group[0].plan.obstruction == obstruction)
+        let sources = try bench.sources()
+        // After the obstruction is away.
+        let plan = isRecovered ? FaultPlan(call: "mkdir", nth: 1, error: .ioError) : FaultPlan()
+        let outcomes = plan.run { bench.destination.storeNow(group, from: sources) }
+        let told =
+            isRecovered
+            ? try bench.destination.recoverNow(group).flatMap(\.displaced)
+            : outcomes.flatMap { $0.entry?.displaced ?? [] }
+        if told.isEmpty { #expect(isRecovered) }
+        #expect(told.allSatisfy { $0.digest == SHA256.digest(of: Array("content".utf8)) && $0.reason == .inTheWay })
+        #expect(isRecovered || told.count == 1)
+    }
+
     @Test("A file with more than one link is never adopted in place: changing it would change the other name")
     func manyLinks() throws {
         let bench = try Bench()
@@ -84,7 +150,7 @@ struct ForeignTests {
         try bench.write("pipe", "content")
         let outcomes = try bench.save("link", "file", "pipe", ledger: &ledger)
         #expect(outcomes[0].copied?.isAdopted == true)
-        #expect(outcomes[1].entry?.displaced.map(\.reason) == [.inTheWay])
+        #expect(outcomes[1].entry?.displaced.map(\.reason) == [.foreign])
         #expect(outcomes[2].entry?.displaced.map(\.kind) == [.fifo])
         #expect(bench.stored("file") == "content" && bench.stored("pipe") == "content")
         #expect(content(of: bench.top + "/outside") == "outside")

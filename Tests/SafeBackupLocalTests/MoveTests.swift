@@ -169,7 +169,7 @@ struct MoveTests {
         let job = try ledger.due("d/Name", from: isMove ? "d/name" : nil)
         #expect(throws: SafeBackupError.self) { try bench.destination.planNow([job])[0].get() }
         let former = try RelativePath("d/name")
-        #expect(try bench.destination.otherSpellingNow(of: job.location) == former)
+        #expect(bench.destination.otherSpellingsNow(of: [job.location]).map(\.?.location) == [former])
         let lease = LeasedJob(job: job, plan: try bench.destination.planNow(job, replacing: former).get())
         let outcomes = bench.destination.storeNow([lease], from: try bench.sources())
         #expect((outcomes[0].entry?.content == .moved) == isMove)
@@ -182,7 +182,7 @@ struct MoveTests {
         // A third spelling beside it is not ours to replace.
         try write(bench.destinationPath + "/d/NAME", "theirs")
         let third = try ledger.due("d/nAME")
-        #expect(try bench.destination.otherSpellingNow(of: third.location) == nil)
+        #expect(bench.destination.otherSpellingsNow(of: [third.location]) == [nil])
         #expect(throws: SafeBackupError.self) { try bench.destination.planNow(third, replacing: former).get() }
     }
 

@@ -254,11 +254,45 @@ import Testing
     @Test("A copy whose inode alone changed, as after a restore of the disk, keeps its digest and its history")
     func movedDisk() async throws {
         try await scene.save("f", file(1))
+        // The destination has read it.
+        var move = try displacement("f", "f@1", .kept, 1)
+        move.inode = 5
+        try await scene.save("f", file(2).displacing(move))
+        #expect(try copies() == [".safebackup/versions/f@1 kept 01", "f current 02"])
+        #expect(try names().first == "f replaced .safebackup/versions/f@1")
+        #expect(try fixture.rows("SELECT inode FROM copy WHERE role = 'kept'") == ["5"])
+        try fixture.audit()
+    }
+
+    @Test("A foreign file of the same size and time in a copy's place never becomes a state of the path")
+    func alike() async throws {
+        try await scene.save("f", file(1))
         var move = try displacement("f", "f@1", .foreign, 1)
         move.inode = 5
         try await scene.save("f", file(2).displacing(move))
-        #expect(try copies() == [".safebackup/versions/f@1 foreign 01", "f current 02"])
-        #expect(try names().first == "f replaced .safebackup/versions/f@1")
+        #expect(try copies() == [".safebackup/versions/f@1 foreign -", "f current 02"])
+        #expect(try names() == ["f replaced -", "f live f"])
+        try fixture.audit()
+    }
+
+    @Test(
+        "What stood in the way under another inode is ours if it has our content, and else somebody else's",
+        arguments: [UInt8(1), 7, nil])
+    func alikeInTheWay(content: UInt8?) async throws {
+        try await scene.save("d", file(1))
+        var move = try displacement("d", "d@1", .inTheWay, 1)
+        move.inode = 5
+        move.digest = content.map { digest($0) }
+        try await scene.save("d/f", file(2).displacing(move))
+        let isOurs = content != 7
+        #expect(
+            try copies() == [".safebackup/versions/d@1 \(isOurs ? "inTheWay 01" : "foreign -")", "d/f current 02"])
+        // Without another inode there is nothing to decide.
+        try await scene.save("e", file(1))
+        var same = try displacement("e", "e@1", .inTheWay, 1)
+        same.digest = digest(7)
+        try await scene.save("e/f", file(2).displacing(same))
+        #expect(try copies().contains(".safebackup/versions/e@1 inTheWay 01"))
         try fixture.audit()
     }
 

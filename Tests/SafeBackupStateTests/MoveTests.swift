@@ -139,6 +139,26 @@ import Testing
         #expect(try await ask("3b", status(3)).map(\.origin.isProven) == [false], "its events may be those lost")
     }
 
+    @Test("A file that had other names when it was saved, or has some now, may have been written by one of them")
+    func linked() async throws {
+        var two = born(1)
+        two.hasOtherLinks = true
+        try await scene.save("a", two)
+        try await scene.save("b", born(2))
+        try await walk()
+        // The other name is written and removed, and then this one is renamed: no event tells of the write here.
+        try await scene.enqueue([try renamed("a2", from: "a"), try renamed("b2", from: "b")])
+        #expect(try await ask("a2", status(1)).map(\.origin.isProven) == [false])
+        #expect(try await ask("b2", status(2, links: 2)).map(\.origin.isProven) == [false])
+        #expect(try await ask("b2", status(2)).map(\.origin.isProven) == [true])
+        // Known to have no other name since: as any file.
+        var one = born(1).kept(3)
+        one.birthTime = Self.born
+        try await scene.save("a", one)
+        try await scene.enqueue([try renamed("a3", from: "a")])
+        #expect(try await ask("a3", status(1)).map(\.origin.isProven) == [true])
+    }
+
     @Test("A name that ended is found for an hour, if its copy is there and no other name's")
     func ended() async throws {
         for (path, number) in [("gone", UInt8(1)), ("back", 2), ("over", 3)] {

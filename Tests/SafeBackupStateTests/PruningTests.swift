@@ -131,6 +131,56 @@ struct PruningTests {
         try fixture.audit()
     }
 
+    @Test("What is being removed is no state any more, and what could not be removed is one again")
+    func keptAfterAll() async throws {
+        try await save("f", 4)
+        try await delete("f")
+        let states = try #require(try histories().first).states
+        let choices = [states[1], states[2]].map { PruneChoice(copy: $0.copy, isExpired: false) }
+        #expect(try await scene.store.beginPruning(scene.destination, choices, reason: "r").count == 2)
+        let left = try #require(try histories().first)
+        #expect(left.states.map(\.copy) == [states[0].copy, states[3].copy])
+        #expect(left.deletedAt == scene.clock.now)
+        // Another destination has no say.
+        try await scene.store.keepAfterAll(DestinationID(rawValue: 77), states[1].copy)
+        #expect(try removing().count == 2)
+        try await scene.store.keepAfterAll(scene.destination, states[1].copy)
+        #expect(try histories().first?.states.map(\.copy) == [states[0].copy, states[1].copy, states[3].copy])
+        #expect(try await scene.store.removals(scene.destination, limit: 9).map(\.copy.id) == [states[2].copy])
+        // Whatever is then told of it, it is not forgotten.
+        try await scene.store.finishRemoval(scene.destination, states.map(\.copy))
+        #expect(try histories().first?.states.map(\.copy) == [states[0].copy, states[1].copy, states[3].copy])
+        #expect(try fixture.rows("SELECT reason FROM v_cleaned") == ["r"])
+        try fixture.audit()
+    }
+
+    @Test("A deleted path whose newest state is gone, or is going, is deleted all the same, and its older states go")
+    func newestIsGone() async throws {
+        try await save("f", 3)
+        try await delete("f")
+        let deleted = scene.clock.now
+        let states = try #require(try histories().first).states
+        let newest = [PruneChoice(copy: states[0].copy, isExpired: true)]
+        #expect(try await scene.store.beginPruning(scene.destination, newest, reason: "r").count == 1)
+        for isForgotten in [false, true] {
+            if isForgotten { try await scene.store.finishRemoval(scene.destination, [states[0].copy]) }
+            let history = try #require(try histories().first)
+            #expect(history.deletedAt == deleted && history.states.map(\.copy) == states.dropFirst().map(\.copy))
+            #expect(history.states.allSatisfy { history.mayGo($0, isExpired: true) })
+        }
+        // There again, it is not deleted; replaced, and not deleted, it never was.
+        try await scene.save("f", file(9))
+        #expect(try histories().first?.deletedAt == nil)
+        try await save("g", 2)
+        #expect(try histories(try RelativePath("g")).first?.deletedAt == nil)
+        let history = try #require(try histories(try RelativePath("f")).first)
+        #expect(
+            try await scene.store.beginPruning(scene.destination, all(history, isExpired: true), reason: "r").count == 2
+        )
+        #expect(try removing() == [".safebackup/versions/f@2", ".safebackup/versions/f@3"])
+        try fixture.audit()
+    }
+
     @Test("A deleted path that waits to be saved again, or came back, keeps its last state after all")
     func cameBack() async throws {
         for path in ["waits", "back", "adopted"] {

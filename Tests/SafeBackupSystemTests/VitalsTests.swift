@@ -64,6 +64,24 @@ struct VitalsTests {
         #expect(answered.isMoving && answered.still.isEmpty && answered.toAsk.isEmpty)
     }
 
+    @Test("What belongs to the start must move too, and does not say that the start is over")
+    func start() async throws {
+        let isAlive = Locked(0)
+        let vitals = Vitals(patience: .zero) { isAlive.withLock { $0 += 1 } }
+        try await Vitals.$current.withValue(vitals) {
+            await Vitals.unfailing("start", isAlive: false) {
+                #expect(vitals.look(at: .now).isMoving)
+                _ = vitals.look(at: .now)
+                let verdict = vitals.look(at: .now)
+                #expect(!verdict.isMoving && verdict.still.map(\.name) == ["start"])
+                #expect(isAlive.withLock { $0 } == 0)
+            }
+            try await Vitals.loop("work") { () async throws(SafeBackupError) in
+                #expect(isAlive.withLock { $0 } == 1)
+            }
+        }
+    }
+
     @Test("An I/O thread works for the loop that sent the work, and a loop that waits is asked through its wait")
     func pulses() async throws {
         let isAlive = Locked(0)

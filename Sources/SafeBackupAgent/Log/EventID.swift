@@ -14,10 +14,13 @@ package enum EventID: String, CaseIterable, Sendable {
     case managerUnreachable
     /// A verb's request was answered.
     case requestAnswered
-    /// The configuration was read again, and what changed in it holds from now on.
+    /// The configuration was read again, and is changed to, or holds from now on.
     case configurationChanged
     /// The configuration that was read again has mistakes, or cannot be used; the agent goes on with the one it had.
     case configurationRefused
+
+    /// Whoever reads the log did not keep up; so many lines are missing here.
+    case logDropped
 
     // The state.
     /// The state cannot be written now; saving goes on when it can.
@@ -80,6 +83,8 @@ package enum EventID: String, CaseIterable, Sendable {
     case copiesChecked
     /// Stored copies were deleted or changed by somebody else.
     case copiesChanged
+    /// Copies of deleted files became versions, because the destination mirrors deletions.
+    case retired
     /// The destination's catalogue was read.
     case catalogueRead
     /// No finished catalogue is at the destination.

@@ -59,6 +59,17 @@ package final class LogSink: Sendable {
         }
     }
 
+    /// The line that stands for lines that could not be written; see `LineWriter`.
+    package static func droppedLine(
+        _ count: Int, format: LogFormat, isJournal: Bool, clock: WallClock = .system
+    ) -> String {
+        LogLine(
+            time: clock.now, level: .warning, event: EventID.logDropped.rawValue,
+            message: "Lines of the log were dropped here, as nobody read them in time",
+            metadata: ["lines": "\(count)"]
+        ).text(format, isJournal: isJournal)
+    }
+
     /// Tells what is counted: nothing follows.
     package func finish() {
         state.withLock { state in

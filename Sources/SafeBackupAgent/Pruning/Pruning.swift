@@ -32,6 +32,10 @@ package struct Pruning: Sendable {
         package var removedBytes: Int64 = 0
         /// The destinations that are not there: what is removed of them is removed when they are.
         package var waiting: [String] = []
+        /// Those that could not be removed, and are kept after all. Not of a plan.
+        package var failed = 0
+
+        private enum CodingKeys: String, CodingKey { case paths, kept, removed, removedBytes, waiting }
     }
 
     private let directory: StateDirectory
@@ -72,14 +76,15 @@ package struct Pruning: Sendable {
         return totals
     }
 
-    /// Removes what the policy gives up.
-    package func run() async throws(SafeBackupError) -> Totals {
+    /// Removes what the policy gives up; `tell` is called for each state that could not be removed.
+    package func run(_ tell: (Line) throws(SafeBackupError) -> Void) async throws(SafeBackupError) -> Totals {
         try directory.requireState()
         let reader = try StateReader(in: directory.path)
         var totals = Totals()
         for part in try parts(reader) {
             var cursor: HistoryCursor?
             let before = totals.removed
+            let failedBefore = try reader.newestFailedRemoval(part.destination.id)
             repeat {
                 let page = try page(part, reader, after: cursor, &totals)
                 cursor = page.next
@@ -96,8 +101,30 @@ package struct Pruning: Sendable {
             if totals.removed > before, try await !isDone(part.destination.id, reader) {
                 totals.waiting.append(printable(part.destination.location))
             }
+            if totals.removed > before, try reader.newestFailedRemoval(part.destination.id) != failedBefore {
+                try tellFailed(part, reader, &totals, tell)
+            }
         }
         return totals
+    }
+
+    /// What was to go and is still there, and not marked as going: the same policy at the same time gives it up again. To
+    /// ask that again costs a second look at the catalogue, and no memory.
+    private func tellFailed(
+        _ part: Part, _ reader: StateReader, _ totals: inout Totals, _ tell: (Line) throws(SafeBackupError) -> Void
+    ) throws(SafeBackupError) {
+        var cursor: HistoryCursor?
+        var again = Totals()
+        repeat {
+            let page = try page(part, reader, after: cursor, &again)
+            for (history, state, isExpired) in page.choices {
+                totals.failed += 1
+                totals.removed -= 1
+                totals.removedBytes -= state.size
+                try tell(line(history, state, isExpired, part.destination))
+            }
+            cursor = page.next
+        } while cursor != nil
     }
 
     private struct Part {

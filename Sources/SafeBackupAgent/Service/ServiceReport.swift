@@ -36,6 +36,11 @@ package final class ServiceReport: Sendable {
         return try await Vitals.$current.withValue(vitals) { try await body() }
     }
 
+    /// Runs what goes on beside the agent's own work; its loops must move too.
+    package func watch(_ body: () async -> Void) async {
+        await Vitals.$current.withValue(vitals) { await body() }
+    }
+
     /// The configuration is read again; `reloaded` ends it.
     package func reloading() { Self.send(.reloading, to: manager, logger) }
 

@@ -41,22 +41,16 @@ final class CopyReader {
         case forbidden(Errno)
     }
 
-    private static let bufferSize = 256 << 10
     /// How much is read before its pages are given back.
     private static let cacheStep: Int64 = 8 << 20
-    private static let zeros = [UInt8](repeating: 0, count: 64 << 10)
 
     private var directories: DirectoryCache
-    private let hash: SHA256
-    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bufferSize, alignment: 4_096)
+    private let content = StoredContent()
 
     /// - Parameter root: the destination's.
     init(_ root: ConfinedDirectory) {
         directories = DirectoryCache(root)
-        hash = SHA256()
     }
-
-    deinit { buffer.deallocate() }
 
     /// Throws what is the destination's failure and not the copy's.
     func read(_ copy: CopyRecord) throws(Errno) -> Finding {
@@ -113,47 +107,16 @@ final class CopyReader {
         CopyFault(kind: kind, inode: status.fingerprint.inode, ctime: status.fingerprint.ctime)
     }
 
-    /// Holes are known to be zeros and are not read.
     private func digest(of file: Descriptor, size: Int64) throws(Errno) -> Digest {
         // What the agent has just written is in the cache, whatever the disk has.
         file.dropCache(0, 0)
         defer { file.dropCache(0, 0) }
-        var (offset, dropped): (Int64, Int64) = (0, 0)
-        do throws(Errno) {
-            while offset < size {
-                let start = min(try file.nextContent(from: offset) ?? size, size)
-                hashZeros(start - offset)
-                offset = start
-                if offset == size { break }
-                let end = min(try file.nextHole(from: offset), size)
-                while offset < end {
-                    let want = Int(min(Int64(buffer.count), end - offset))
-                    let part = UnsafeMutableRawBufferPointer(rebasing: buffer[..<want])
-                    let count = try file.read(into: part, at: offset)
-                    if count == 0 { return hash.finish() }
-                    hash.update(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-                    offset += Int64(count)
-                    if offset - dropped >= Self.cacheStep {
-                        file.dropCache(dropped, offset - dropped)
-                        dropped = offset
-                    }
-                }
-            }
-        } catch {
-            _ = hash.finish()
-            throw error
-        }
-        return hash.finish()
-    }
-
-    private func hashZeros(_ count: Int64) {
-        var left = count
-        Self.zeros.withUnsafeBytes { zeros in
-            while left > 0 {
-                let part = min(Int64(zeros.count), left)
-                hash.update(UnsafeRawBufferPointer(rebasing: zeros[..<Int(part)]))
-                left -= part
-            }
+        var dropped: Int64 = 0
+        return try content.read(file, size: size) { (part, offset) throws(Errno) in
+            let end = offset + Int64(part.count)
+            if end - dropped < Self.cacheStep { return }
+            file.dropCache(dropped, end - dropped)
+            dropped = end
         }
     }
 }

@@ -254,7 +254,12 @@ package struct Verification: Sendable {
             report.damaged += 1
             if verdict == .storedAgain { report.storedAgain += 1 } else { report.lost += 1 }
             damages[index].outcome = verdict.rawValue
-            if verdict == .storedAgain { (damages[index].newestGood, damages[index].newestGoodFrom) = (nil, nil) }
+            if verdict == .storedAgain {
+                (damages[index].newestGood, damages[index].newestGoodFrom) = (nil, nil)
+            } else if report.lost <= VerifyReport.searchLimit, let same = try reader.sameContent(as: suspect.copy) {
+                damages[index].sameContent = same.description
+                damages[index].sameContentHex = ReportText.hex(ifNeeded: same)
+            }
             tell(damages[index].text)
             if report.damages.count < VerifyReport.listLimit { report.damages.append(damages[index]) }
         }

@@ -17,6 +17,9 @@ package struct VerifyReport: Sendable, Encodable {
         /// The newest state of the path that is neither fuzzy nor damaged, where this one is lost.
         package var newestGood: String?
         package var newestGoodFrom: String?
+        /// Where the backup has the same content, by what it knows, where this one is lost.
+        package var sameContent: String?
+        package var sameContentHex: String?
 
         /// A sentence for a person.
         var text: String {
@@ -33,7 +36,11 @@ package struct VerifyReport: Sendable, Encodable {
             default: text += "the source has it no more"
             }
             if let newestGood, let newestGoodFrom {
-                return text + "; the newest good version is of \(newestGoodFrom): \(newestGood)"
+                text += "; the newest good version is of \(newestGoodFrom): \(newestGood)"
+                return sameContent.map { "\(text); this state's content is stored as \($0) too" } ?? text
+            }
+            if let sameContent {
+                return text + "; no other good version of it is kept, but the same content is stored as \(sameContent)"
             }
             return text + "; this state of it is lost, and no other good version is kept"
         }
@@ -41,6 +48,8 @@ package struct VerifyReport: Sendable, Encodable {
 
     /// How many damaged copies are listed in JSON at most; each is told in text.
     static let listLimit = 1_000
+    /// For how many lost copies the same content is looked for: each look goes through the catalogue's copies.
+    static let searchLimit = 100
 
     /// Read, and compared.
     package var copies = 0

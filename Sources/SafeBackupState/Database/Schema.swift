@@ -252,7 +252,9 @@ enum Schema {
         -- born_ns: birth time of the source's inode, NULL where the file system keeps none. With the inode it tells
         -- whether a file that is found under another path is this one; an inode alone is given again.
         -- The index also holds ended names: a file that was renamed is often known to be gone before it is found again.
+        -- linked: the source's file had other names too, by any of which it can be written without a word of this one.
         ALTER TABLE name ADD COLUMN born_ns INTEGER;
+        ALTER TABLE name ADD COLUMN linked INTEGER NOT NULL DEFAULT 0;
         CREATE INDEX name_inode ON name (source_id, destination_id, inode) WHERE copy_id IS NOT NULL;
 
         -- origin_copy: the copy that a leased move takes to the path; origin_path had it before.
@@ -340,6 +342,16 @@ enum Schema {
             cleaned_bytes INTEGER NOT NULL DEFAULT 0,
             pruned_at INTEGER
         ) STRICT;
+        -- A deleted path's copy that goes to the versions, where a destination mirrors deletions: not before then. version:
+        -- where it is just being moved to, NULL before that; see StateStore+Retirement.
+        CREATE TABLE retiring (
+            copy_id INTEGER NOT NULL PRIMARY KEY,
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            not_before INTEGER NOT NULL,
+            version ANY
+        ) STRICT;
+        CREATE INDEX retiring_due ON retiring (destination_id, source_id, not_before);
 
         -- Few names are fuzzy: to find them without a look at every name.
         CREATE INDEX name_fuzzy ON name (source_id, destination_id) WHERE fuzzy = 1 AND ended_at IS NULL;

@@ -17,7 +17,8 @@ package final class Vitals: Sendable {
 
     /// - Parameters:
     ///   - patience: a loop that has not moved for so long is asked for a turn.
-    ///   - whenAlive: called once, when the first loop begins: the agent has its state and knows what it is to do.
+    ///   - whenAlive: called once, when the first loop begins that is no part of the start: the agent has its state and
+    ///     knows what it is to do.
     package init(patience: Duration, whenAlive: @escaping @Sendable () -> Void) {
         state = Locked(State(judge: VitalsJudge(patience: patience)))
         self.whenAlive = whenAlive
@@ -25,17 +26,15 @@ package final class Vitals: Sendable {
 
     /// Runs `body` as a loop that must move as long as it runs; where nobody asks, just runs it.
     ///
-    /// - Parameter waker: see `Pulse`.
+    /// - Parameters:
+    ///   - isAlive: it shows that the start is over.
+    ///   - waker: see `Pulse`.
     package static func loop<R: Sendable>(
-        _ name: String, waker: @escaping @Sendable () -> Void = {},
+        _ name: String, isAlive: Bool = true, waker: @escaping @Sendable () -> Void = {},
         _ body: () async throws(SafeBackupError) -> R
     ) async throws(SafeBackupError) -> R {
-        guard let vitals = current else { return try await body() }
-        let pulse = Pulse(name: name, waker: waker)
-        let id = vitals.begin(pulse)
-        defer { vitals.end(id) }
         // The task-local's own function knows no typed errors.
-        let result = await Pulse.$current.withValue(pulse) { () async -> Result<R, SafeBackupError> in
+        let result = await unfailing(name, isAlive: isAlive, waker: waker) { () async -> Result<R, SafeBackupError> in
             do throws(SafeBackupError) {
                 return .success(try await body())
             } catch {
@@ -45,12 +44,23 @@ package final class Vitals: Sendable {
         return try result.get()
     }
 
-    private func begin(_ pulse: Pulse) -> UInt64 {
+    /// As `loop`, for work that cannot fail.
+    package static func unfailing<R: Sendable>(
+        _ name: String, isAlive: Bool = true, waker: @escaping @Sendable () -> Void = {}, _ body: () async -> R
+    ) async -> R {
+        guard let vitals = current else { return await body() }
+        let pulse = Pulse(name: name, waker: waker)
+        let id = vitals.begin(pulse, isAlive)
+        defer { vitals.end(id) }
+        return await Pulse.$current.withValue(pulse) { await body() }
+    }
+
+    private func begin(_ pulse: Pulse, _ isAlive: Bool) -> UInt64 {
         let (id, isFirst) = state.withLock { state in
             state.next += 1
             state.loops[state.next] = pulse
-            defer { state.isAlive = true }
-            return (state.next, !state.isAlive)
+            defer { state.isAlive = state.isAlive || isAlive }
+            return (state.next, isAlive && !state.isAlive)
         }
         if isFirst { whenAlive() }
         return id

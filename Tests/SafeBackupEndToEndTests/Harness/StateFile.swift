@@ -126,12 +126,13 @@ final class StateFile {
         }
     }
 
-    /// The paths that have a lease, and the locations that a lease moves a copy away from.
+    /// The paths that have a lease, and the locations that a lease, or a retirement, moves a copy away from.
     func leasedPaths() throws -> [RelativePath] {
         try rows(
             """
             SELECT path FROM job WHERE state = 'leased'
             UNION ALL SELECT c.location FROM job j JOIN copy c ON c.id = j.origin_copy WHERE j.state = 'leased'
+            UNION ALL SELECT c.location FROM retiring r JOIN copy c ON c.id = r.copy_id WHERE r.version IS NOT NULL
             """
         ).map { RelativePath(unchecked: $0[0].bytes ?? []) }
     }

@@ -38,7 +38,7 @@ struct Ledger: Sendable {
     ) throws -> DueJob {
         let relative = try RelativePath(path)
         var origin: MoveOrigin?
-        if let from, let name = names[from] ?? ended[from], let copy = copy(at: try RelativePath(from)) {
+        if let from, let name = names[from] ?? ended[from], let copy = name.copy.flatMap({ copies[$0] }) {
             origin = MoveOrigin(path: try RelativePath(from), name: name, copy: copy, isProven: isProven)
         }
         return DueJob(
@@ -73,6 +73,10 @@ struct Ledger: Sendable {
             for copy in below {
                 let rest = copy.location.bytes.dropFirst(displacement.from.bytes.count)
                 let location = RelativePath(unchecked: displacement.to.bytes + rest)
+                if names.values.contains(where: { $0.copy == copy.id }) {
+                    copies[copy.id]?.location = location
+                    continue
+                }
                 copies[copy.id] = nil
                 if betrayed.contains(copy.id) { continue }
                 versions[location] = Version(reason: displacement.reason, digest: copy.digest, kind: copy.kind)

@@ -1,0 +1,77 @@
+import Glibc
+import Logging
+import SafeBackupAgent
+import SafeBackupCore
+import SafeBackupSystem
+import UnixSignals
+
+/// What signals ask of a running agent: SIGTERM and SIGINT that it stops, twice that it goes at once, and SIGHUP that it
+/// reads its configuration again.
+///
+/// A stop is passed on by what only listens, so that nothing that blocks, such as a configuration on a server that is
+/// away, stands between the signal and the agent. What may block is a loop that the service manager's watchdog sees.
+final class SignalDesk: Sendable {
+    private let agent: Agent
+    private let service: ServiceReport?
+    /// `nil`: there is none to read again.
+    private let configuration: LiveConfiguration?
+    /// Not worked on yet.
+    private let asked = Locked<[UnixSignal]>([])
+    private let wake = TaskSignal()
+
+    init(agent: Agent, service: ServiceReport?, configured: ConfiguredRun?, logger: Logger) {
+        self.agent = agent
+        self.service = service
+        configuration = configured.map { LiveConfiguration($0, of: agent, logger: logger) }
+    }
+
+    /// Until the task is cancelled.
+    func run() async {
+        await withTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { await self.listen() }
+            tasks.addTask {
+                guard let service = self.service else { return await self.work() }
+                await service.watch { await Vitals.unfailing("signals", isAlive: false) { await self.work() } }
+            }
+        }
+    }
+
+    private func listen() async {
+        var stops = 0
+        let hangUp: [UnixSignal] = configuration != nil ? [.sighup] : []
+        for await signal in await UnixSignalsSequence(trapping: [.sigterm, .sigint] + hangUp) {
+            if signal != .sighup {
+                stops += 1
+                if stops > 1 {
+                    // The queue is durable: nothing is lost by leaving at once.
+                    await Console.flush(within: .milliseconds(100))
+                    Glibc.exit(130)
+                }
+                agent.requestStop()
+            }
+            asked.withLock { asked in
+                // Several that nobody has worked on are one.
+                if !asked.contains(signal) { asked.append(signal) }
+            }
+            wake.signal()
+        }
+    }
+
+    private func work() async {
+        while !Task.isCancelled {
+            let signals = asked.withLock { asked in
+                defer { asked = [] }
+                return asked
+            }
+            for signal in signals {
+                if signal == .sighup { reload() } else { service?.stopping() }
+            }
+            if signals.isEmpty { await wake.wait() }
+        }
+    }
+
+    private func reload() {
+        service?.reloading()
+        configuration?.reload { [service] in service?.reloaded() }
+    }
+}

@@ -1,0 +1,106 @@
+package import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+
+/// Moving what a deleted path left at its own place to the versions: for a destination that mirrors deletions.
+///
+/// A copy has one name at any time, its own or its version's: it is renamed, never over anything. So the disk alone tells
+/// after a crash how far a retirement came, and `retire` may be asked again.
+extension LocalDestination {
+    /// Where a copy goes when it is retired.
+    package func versionName(of copy: CopyRecord, at time: Timestamp) throws(SafeBackupError) -> RelativePath {
+        try attachedRoot().layout.version(of: copy.location, at: time, id: String(copy.id, radix: 36) + "d")
+    }
+
+    /// See `retireNow`.
+    package func retire(_ retirements: [Retirement]) async throws(SafeBackupError) -> [RetirementOutcome] {
+        try await io.run { () throws(SafeBackupError) in try self.retireNow(retirements) }
+    }
+
+    /// Moves these copies to their version names where they still are what was stored. When it returns, what it tells
+    /// survives a power cut; when it throws, ask again: nothing is lost by that. Not to be called while a group is in
+    /// flight.
+    package func retireNow(_ retirements: [Retirement]) throws(SafeBackupError) -> [RetirementOutcome] {
+        let root = try attachedRoot()
+        try root.check()
+        do throws(Errno) {
+            var flush = try GroupFlush(root)
+            defer { flush.end() }
+            var directories = DirectoryCache(root.base)
+            var outcomes: [RetirementOutcome] = []
+            for retirement in retirements {
+                Pulse.current?.mark()
+                outcomes.append(try retire(retirement, in: root, &directories, &flush))
+                Faults.reach("retired")
+            }
+            try flush.flush()
+            return outcomes
+        } catch {
+            throw Failure.destination(error, "move deleted files to the versions of", at: path)
+        }
+    }
+
+    private func retire(
+        _ retirement: Retirement, in root: AttachedRoot, _ directories: inout DirectoryCache, _ flush: inout GroupFlush
+    ) throws(Errno) -> RetirementOutcome {
+        let (copy, version) = (retirement.copy, retirement.version)
+        guard !copy.location.isRoot, !copy.location.isWithin(Layout.area), version.isWithin(Layout.versions) else {
+            return .notThere
+        }
+        do throws(Errno) {
+            if let status = try Self.status(of: copy.location, in: root, &directories),
+                FinalState(status).holds(copy, live: nil, root)
+            {
+                flush.willMake(version.parent)
+                var made: [(RelativePath, Descriptor)] = []
+                let versions = try directories.makingDirectory(version.parent) { made.append(($0, $1)) }
+                for (directory, parent) in made { try flush.changed(parent, at: directory.parent) }
+                let parent = try directories.directory(copy.location.parent)
+                try parent.moveToFreeName(copy.location.leaf, to: versions, version.leaf)
+                try flush.changed(versions, at: version.parent)
+                try flush.changed(parent, at: copy.location.parent)
+                return .moved(Displacement(from: copy.location, to: version, reason: .kept, status: status))
+            }
+            // Perhaps it was moved before a crash.
+            guard let status = try Self.status(of: version, in: root, &directories),
+                FinalState(status).holds(copy, live: nil, root)
+            else { return .notThere }
+            try flush.changed(directories.directory(version.parent), at: version.parent)
+            do throws(Errno) {
+                try flush.changed(directories.directory(copy.location.parent), at: copy.location.parent)
+            } catch {
+                // Its directory is gone too: nothing is left to flush there.
+                if ![.noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels].contains(error) { throw error }
+            }
+            return .moved(Displacement(from: copy.location, to: version, reason: .kept, status: status))
+        } catch {
+            switch error {
+            case .noSpace, .diskQuotaExceeded: return .postponed
+            case .notPermitted, .permissionDenied, .resourceBusy, .fileExists, .notDirectory, .isDirectory,
+                .noSuchFileOrDirectory, .tooManySymbolicLinkLevels, .improperLink, .fileNameTooLong, .tooManyLinks:
+                return .refused(Failure.destination(error, "move to the versions", copy.location))
+            default: throw error
+            }
+        }
+    }
+
+    /// `nil`: nothing is under the name.
+    private static func status(
+        of path: RelativePath, in root: AttachedRoot, _ directories: inout DirectoryCache
+    ) throws(Errno) -> FileStatus? {
+        do {
+            let parent = try directories.directory(path.parent)
+            let status = try parent.status(of: path.leaf)
+            if !root.layout.foldsCase { return status }
+            // Another name's entry may answer to this one.
+            var isListed = false
+            try parent.forEachEntry { name, _ in if name == path.leaf { isListed = true } }
+            return isListed ? status : nil
+        } catch {
+            switch error {
+            case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return nil
+            default: throw error
+            }
+        }
+    }
+}
