@@ -109,9 +109,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupTests",
-            dependencies: [
-                "SafeBackup", "SafeBackupCapacity", "SafeBackupCore", "SafeBackupLocal", "SafeBackupSystem", system,
-            ],
+            dependencies: ["SafeBackup", "SafeBackupCore", "SafeBackupLocal", "SafeBackupSystem"],
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupAgentTests",

@@ -8,7 +8,10 @@ import SafeBackupSystem
 extension LocalBackupSession {
     enum Admission {
         case go
+        /// The disk must be looked at first.
         case check
+        /// When what was admitted before it is stored.
+        case later
         /// It waits for the cleaning.
         case parked
         /// As the disk was at the last look, there is no room.
@@ -16,55 +19,61 @@ extension LocalBackupSession {
         case refused(SafeBackupError)
     }
 
-    /// Those for which there is room. The others wait for a cleaning, or fail.
-    func admit(_ files: [Found]) -> [Found] {
+    /// Takes those from the front for which there is room together. Of what comes first and finds none by itself, it
+    /// waits for a cleaning or fails; what is left is asked for again when these are stored.
+    func admit(_ files: inout ArraySlice<Found>) -> [Found] {
         var admitted: [Found] = []
         var growth = ByteCount(0)
-        for found in files {
+        var looks = 0
+        while let found = files.first {
             growth.bytes += found.file.size.bytes
-            var looks = 0
-            looking: while true {
-                switch admission(found.entry, growth, mayCheck: looks < 3) {
-                case .go:
-                    admitted.append(found)
-                    break looking
-                case .check:
-                    looks += 1
+            switch admission(found.entry, growth, isFirst: admitted.isEmpty, mayCheck: looks < 3) {
+            case .go:
+                admitted.append(found)
+                files.removeFirst()
+                looks = 0
+                continue
+            case .later: return admitted
+            case .check:
+                looks += 1
+                check(growth: growth)
+            case .lookAgain(let error):
+                looks += 1
+                if hasChanged(growth) {
                     check(growth: growth)
-                case .lookAgain(let error):
-                    looks += 1
-                    if hasChanged(growth) {
-                        check(growth: growth)
-                    } else {
-                        growth.bytes -= found.file.size.bytes
-                        finish(found.entry, .failure(error))
-                        break looking
-                    }
-                case .parked:
-                    growth.bytes -= found.file.size.bytes
-                    break looking
-                case .refused(let error):
-                    growth.bytes -= found.file.size.bytes
+                } else {
                     finish(found.entry, .failure(error))
-                    break looking
+                    files.removeFirst()
+                    looks = 0
                 }
+            case .parked:
+                files.removeFirst()
+                looks = 0
+            case .refused(let error):
+                finish(found.entry, .failure(error))
+                files.removeFirst()
+                looks = 0
             }
+            growth.bytes -= found.file.size.bytes
         }
         return admitted
     }
 
-    func admission(_ entry: Entry, _ growth: ByteCount, mayCheck: Bool) -> Admission {
+    func admission(_ entry: Entry, _ growth: ByteCount, isFirst: Bool, mayCheck: Bool) -> Admission {
         state.withLock { state in
             switch state.guardian.admit(growth: growth) {
             case .go: return .go
             // So much is written by others that each look tells something else: writing will tell.
             case .check: return mayCheck ? .check : .go
             case .wait(let error):
+                // What was admitted before it takes the room: one after the other.
+                if !isFirst { return .later }
                 if state.guardian.isCleaning && entry.waits < Self.waitLimit {
                     state.queue.park(entry)
                     return .parked
                 }
-                guard mayCheck && entry.waits == 0 else { return .refused(error) }
+                let mayHelp = entry.waits == 0 || (entry.waits < Self.waitLimit && state.guardian.shortfall == nil)
+                guard mayCheck && mayHelp else { return .refused(error) }
                 return .lookAgain(error)
             }
         }

@@ -77,7 +77,7 @@ public final class LocalBackupSession: BackupSession {
     /// How often a file is tried that changes while it is read.
     private static let attemptLimit = 6
     /// Cleanings that a save waits for.
-    static let waitLimit = 2
+    static let waitLimit = 4
     /// A cleaning that freed too little is tried again after this time when a save finds no room.
     static let cleaningRest = Duration.seconds(60)
 
@@ -139,6 +139,7 @@ public final class LocalBackupSession: BackupSession {
 
     // MARK: What callers ask for
 
+    /// Copies a file; it is durable when this returns. See `BackupSession`.
     public func save(_ file: FilePath, as key: RelativePath) async throws(BackupSessionError) {
         let answer = Locked<Answer?>(nil)
         await withUnsafeContinuation { continuation in
@@ -162,6 +163,8 @@ public final class LocalBackupSession: BackupSession {
         }
     }
 
+    /// Returns when all that was asked for before is done: saves, and the cleaning that they made necessary. See
+    /// `BackupSession`.
     public func waitForCompletion(timeout: Duration?) async throws(BackupSessionError) {
         let number = state.withLock { state in
             state.lastWaiter += 1
@@ -188,6 +191,8 @@ public final class LocalBackupSession: BackupSession {
         if let failure { throw .cleaningFailed(reason: failure) }
     }
 
+    /// Takes no more saves, waits for those that were asked for and for a cleaning, and lets go of the directory. May be
+    /// called again.
     public func close() async {
         state.withLock { $0.isClosed = true }
         let number = state.withLock { state in
@@ -288,8 +293,14 @@ public final class LocalBackupSession: BackupSession {
     }
 
     private func save(_ files: [Found], in store: KeyedStore, attempt: Int) {
-        let admitted = admit(files)
-        if admitted.isEmpty { return }
+        var left = files[...]
+        while !left.isEmpty {
+            let admitted = admit(&left)
+            if !admitted.isEmpty { saveAdmitted(admitted, in: store, attempt: attempt) }
+        }
+    }
+
+    private func saveAdmitted(_ admitted: [Found], in store: KeyedStore, attempt: Int) {
         let results = around(admitted.count) { store.storeNow(admitted.map(\.file)) }
         var again: [Entry] = []
         var pause = false

@@ -12,6 +12,8 @@ package struct Acceptance: Sendable {
         case root(SourceID, SafeBackupError.Code, RootIdentity?)
         /// A directory without a sentinel becomes the destination.
         case replacement(DestinationID)
+        /// Its damaged sentinel is written anew, by what the state knows.
+        case repair(DestinationID)
         /// A replacement that a crash interrupted: the new sentinel is there.
         case finish(DestinationID)
     }
@@ -132,6 +134,12 @@ package struct Acceptance: Sendable {
         do throws(SafeBackupError) {
             found = try LocalDestination.inspect(path)
         } catch {
+            if error.code == .sentinelForeign, let repair = try Self.repair(record, path, destination.counts) {
+                self.init(
+                    record.location, step: repair.isOurs ? .repair(record.id) : nil, isStillHeld: !repair.isOurs,
+                    repair.lines)
+                return
+            }
             self.init(
                 record.location, step: nil, isStillHeld: true,
                 ["There is nothing to accept at it now: " + error.message])
@@ -189,6 +197,51 @@ package struct Acceptance: Sendable {
                     ? "." : "; files that are there and identical are taken over, others kept as versions."),
         ]
         self.init(record.location, step: .replacement(record.id), lines)
+    }
+
+    /// What a person must know of a destination whose sentinel is damaged; `nil` if it is not that. It is ours if its
+    /// newest catalogue copy is of the destination that this state knows.
+    private static func repair(
+        _ record: DestinationRecord, _ path: FilePath, _ counts: QueueCounts
+    ) throws(SafeBackupError) -> (isOurs: Bool, lines: [String])? {
+        let copies: [FilePath]
+        do throws(SafeBackupError) {
+            guard let found = try LocalDestination.damaged(at: path) else { return nil }
+            copies = found
+        } catch {
+            return nil  // ignored because the caller tells what it found itself
+        }
+        let name = "The destination \(printable(record.location))"
+        guard let newest = CatalogueFile.newestFinished(of: copies).newest else {
+            return (
+                false,
+                [
+                    "\(name) has a damaged mark (.safebackup/destination.json), and no catalogue copy that tells whose it "
+                        + "is. Nothing is written there. Put the mark back from a copy; or, if this is the right disk, "
+                        + "move the damaged file away and accept the directory as a new destination."
+                ]
+            )
+        }
+        guard newest.header.sentinel == record.sentinel else {
+            return (
+                false,
+                [
+                    "\(name) has a damaged mark (.safebackup/destination.json), and by its catalogue it is another "
+                        + "destination (\(printable(newest.header.sentinel.utf8))) than the one that is known. It is never "
+                        + "taken over: mount the right disk."
+                ]
+            )
+        }
+        return (
+            true,
+            [
+                "\(name) has a damaged mark (.safebackup/destination.json). By its catalogue it is the one that is known.",
+                "  known          \(counted(counts.files, "file")), \(ByteCount(counts.bytes)) saved there",
+                "  found now      a catalogue copy of \(newest.header.exportedAt.iso8601)", "If you accept:",
+                "  * the mark is written anew from what this state knows",
+                "  * saving goes on; no copy is touched.",
+            ]
+        )
     }
 
     private static func text(of found: LocalDestination.Inspection) -> String {

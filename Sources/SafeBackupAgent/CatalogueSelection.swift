@@ -54,7 +54,11 @@ struct CatalogueSelection {
         // A path that was named in full tells its source; else it is one of those that the agent ran with last.
         let isNamed = !paths.isEmpty && paths.allSatisfy { $0.first == UInt8(ascii: "/") }
         if isNamed {
-            let wanted = try SourcePath.resolveArgument(paths[0], chosen.map { ($0.source, $0.path) }).map(\.source)
+            var wanted: Set<SourceID> = []
+            for path in paths {
+                wanted.formUnion(
+                    try SourcePath.resolveArgument(path, chosen.map { ($0.source, $0.path) }).map(\.source))
+            }
             chosen.removeAll { !wanted.contains($0.source) }
             if chosen.contains(where: \.isActive) { chosen.removeAll { !$0.isActive } }
         } else if chosen.contains(where: \.isActive) {

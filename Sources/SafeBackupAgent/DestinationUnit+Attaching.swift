@@ -135,8 +135,9 @@ extension DestinationUnit {
                 let (local, sentinel) = (local, try await knownSentinel())
                 try await io.run { () throws(SafeBackupError) in try local.lookNow(expecting: sentinel) }
                 nextDue = batch.nextDue
+                try await lookForRoom()
             }
-            await wake.wait(atMost: untilNext(nextDue))
+            await wake.wait(atMost: untilLook(untilNext(nextDue)))
         }
     }
 }

@@ -128,6 +128,9 @@ extension DestinationUnit {
             for: error.disposition, attempts: job.attempts + 1, jitter: Double.random(in: 0..<1))
         // It goes by when it is unmounted, which a walk finds too.
         if error.code == .otherFileSystem { verdict = .retry(after: .seconds(60), countsAttempt: false) }
+        if error.disposition == .destinationFull {
+            verdict = .retry(after: room.withLock { $0.refused(at: .now) }, countsAttempt: false)
+        }
         switch verdict {
         case .stuck:
             logger.error(

@@ -73,6 +73,8 @@ package final class DestinationUnit: Sendable {
     let isResting = Shared(false)
     /// Copies may be marked for removal.
     let removalsAreDue = Shared(true)
+    /// Until there is room again.
+    let room = Locked(RoomWait())
     /// What the sentinel tells of the sources may be older than what the state knows.
     let isSentinelStale = Shared(true)
 
@@ -257,8 +259,12 @@ package final class DestinationUnit: Sendable {
                     // What just became known may let a cleaning go on.
                     if self.isRoomCheckDue { continue }
                     if isLast { return nil }
-                    if inUse == 0 { try await self.local.verify() }
-                    await self.wake.wait(atMost: self.untilNextOrIdle(earlier(batch.nextDue, nextRetirement)))
+                    if inUse == 0 {
+                        try await self.local.verify()
+                        try await self.lookForRoom()
+                    }
+                    let next = earlier(batch.nextDue, nextRetirement)
+                    await self.wake.wait(atMost: self.untilLook(self.untilNextOrIdle(next)))
                 }
             } catch {
                 return error

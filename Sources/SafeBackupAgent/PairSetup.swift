@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import SafeBackupCore
 import SafeBackupLocal
@@ -128,7 +129,7 @@ struct PairSetup: Sendable {
                 ? "The destination holds files already; identical ones are taken over, others are kept as versions"
                 : "The destination is new",
             metadata: ["destination.path": "\(printable(location))"])
-        warnOfSharedDisk(destination)
+        warnOfSharedDisk(await lookedAtAgain(destination))
         try await register(destination, seeds, sentinel: identifier)
     }
 
@@ -137,6 +138,32 @@ struct PairSetup: Sendable {
     ) async throws(SafeBackupError) -> Bool {
         try await io.run { () throws(SafeBackupError) in
             try LocalDestination.inspect(destination.path).sentinel?.id == sentinel
+        }
+    }
+
+    /// Which of its sources share a file system with it, now that it was made: before, only its parent could be asked,
+    /// which may have been the mount point of a disk that is away.
+    private func lookedAtAgain(_ destination: AgentSettings.Destination) async -> AgentSettings.Destination {
+        let sources = destination.members.map { settings.sources[$0.source].path }
+        let areSame = await io.run { () -> [Bool] in
+            do throws(Errno) {
+                let device = try Descriptor.open(destination.path, O_RDONLY | O_DIRECTORY).status().device
+                return sources.map { Self.device(of: $0) == device }
+            } catch {
+                return []  // ignored because it is only a hint
+            }
+        }
+        var looked = destination
+        for (index, isSame) in areSame.enumerated() where isSame { looked.members[index].isSameDevice = true }
+        return looked
+    }
+
+    /// `nil` of one that is not there.
+    private static func device(of path: FilePath) -> UInt64? {
+        do throws(Errno) {
+            return try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status().device
+        } catch {
+            return nil
         }
     }
 

@@ -119,6 +119,7 @@ struct RequestWork: Sendable {
                 try store.accept(source, reason, identity: identity)
             }
         case .replacement(let destination): try await replace(destination)
+        case .repair(let destination): try await repair(destination)
         case .finish(let destination):
             try await state.durably { (store) throws(SafeBackupError) in
                 try store.finishReplacement(of: destination)
@@ -130,9 +131,30 @@ struct RequestWork: Sendable {
     /// Intent, new sentinel, catalogue, in this order: after a crash the sentinel tells how far it came.
     private func replace(_ destination: DestinationID) async throws(SafeBackupError) {
         let new = randomIdentifier()
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.beginReplacement(of: destination, sentinel: new)
+        }
+        let (record, entries) = try await known(destination)
+        Faults.reach("accepting")
+        try await LocalDestination(path: FilePath(bytes: record.location), io: io).create(id: new, sources: entries)
+        Faults.reach("accepted")
+        try await state.durably { (store) throws(SafeBackupError) in try store.finishReplacement(of: destination) }
+    }
+
+    /// Writes a damaged sentinel anew. The state stays as it is.
+    private func repair(_ destination: DestinationID) async throws(SafeBackupError) {
+        let (record, entries) = try await known(destination)
+        guard let sentinel = record.sentinel else { throw NamedSide.unknown(record.location) }
+        try await LocalDestination(path: FilePath(bytes: record.location), io: io).repair(
+            id: sentinel, sources: entries)
+    }
+
+    /// A destination, and what its sentinel is to tell of its sources.
+    private func known(
+        _ destination: DestinationID
+    ) async throws(SafeBackupError) -> (record: DestinationRecord, entries: [SentinelSource]) {
         let machine = try await io.run { () throws(SafeBackupError) in try StateDirectory.machineIdentifier() }
         let (record, entries) = try await state.durably { (store) throws(SafeBackupError) in
-            try store.beginReplacement(of: destination, sentinel: new)
             let pairs = try store.pairs().filter { $0.destination == destination }
             let entries = try store.sources().compactMap { source -> SentinelSource? in
                 guard let pair = pairs.first(where: { $0.source == source.id }) else { return nil }
@@ -143,9 +165,6 @@ struct RequestWork: Sendable {
             return (try store.destinations().first { $0.id == destination }, entries)
         }
         guard let record else { throw NamedSide.unknown([]) }
-        Faults.reach("accepting")
-        try await LocalDestination(path: FilePath(bytes: record.location), io: io).create(id: new, sources: entries)
-        Faults.reach("accepted")
-        try await state.durably { (store) throws(SafeBackupError) in try store.finishReplacement(of: destination) }
+        return (record, entries)
     }
 }

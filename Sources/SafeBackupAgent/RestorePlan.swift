@@ -73,6 +73,7 @@ package struct RestorePlan: Sendable {
 
     func openTarget() throws(SafeBackupError) -> ConfinedDirectory {
         try SHA256.requireAvailable()
+        try refuseBackup()
         do throws(Errno) {
             do throws(Errno) {
                 try systemCall("mkdir") { target.withPlatformString { mkdir($0, 0o755) } }
@@ -85,6 +86,40 @@ package struct RestorePlan: Sendable {
                 .invalidConfiguration,
                 "The target \(printable(target.bytes)) cannot be used: \(error.explanation); name a directory whose "
                     + "parent is there", disposition: .permanent, systemError: error.rawValue)
+        }
+    }
+
+    /// What is restored into a backup would lie among its copies, or over them.
+    private func refuseBackup() throws(SafeBackupError) {
+        var place = target
+        while true {
+            if let path = place.withPlatformString({ realpath($0, nil) }) {
+                place = FilePath(platformString: path)
+                free(path)
+                break
+            }
+            // Not there yet: what it is made in decides.
+            let parent = place.removingLastComponent()
+            if parent == place || parent.isEmpty {
+                place = "."
+                guard let path = realpath(".", nil) else { return }
+                place = FilePath(platformString: path)
+                free(path)
+                break
+            }
+            place = parent
+        }
+        while true {
+            let mark = place.appending(path: Layout.area).appending("destination.json")
+            if mark.withPlatformString({ access($0, F_OK) }) == 0 {
+                throw SafeBackupError(
+                    .invalidConfiguration,
+                    "The target \(printable(target.bytes)) is, or lies in, the backup \(printable(place.bytes)); a backup is "
+                        + "never restored into: name another directory", disposition: .permanent)
+            }
+            let parent = place.removingLastComponent()
+            if parent == place || parent.isEmpty { return }
+            place = parent
         }
     }
 

@@ -51,6 +51,8 @@ package struct Restorer {
     private var finishing: [(path: RelativePath, mtime: FileTime?, metadata: FileMetadata?)] = []
     /// Directories that were made only because something lies in them.
     private var implied: [RelativePath: (mtime: FileTime?, metadata: FileMetadata)] = [:]
+    /// The last one that was looked at for what a killed restore left.
+    private var tidied: RelativePath?
     private let content = StoredContent()
     package private(set) var report = Report()
 
@@ -115,6 +117,8 @@ package struct Restorer {
     private mutating func parent(of entry: RestoreEntry) throws(Errno) -> Descriptor {
         var new: [RelativePath] = []
         let directory = try made.makingDirectory(entry.path.parent, mode: 0o700) { path, _ in new.append(path) }
+        if new.isEmpty, tidied != entry.path.parent { try Self.tidy(directory) }
+        tidied = entry.path.parent
         for path in new {
             implied[path] = (nil, FileMetadata(mode: 0o755, uid: geteuid(), gid: getegid()))
             for place in [Self.place(of: path, above: entry), path].compactMap(\.self) {
@@ -232,8 +236,33 @@ package struct Restorer {
         report.bytes += status.size
     }
 
-    private static var stageName: [UInt8] {
-        Array(".safebackup-restore-\(getpid())".utf8)
+    private static let stagePrefix = Array(".safebackup-restore-".utf8)
+
+    private static var stageName: [UInt8] { stagePrefix + Array("\(getpid())".utf8) }
+
+    /// Removes what restores left here that were killed: unfinished files of processes that are gone.
+    private static func tidy(_ directory: Descriptor) throws(Errno) {
+        var left: [[UInt8]] = []
+        try directory.forEachEntry { leaf, _ in
+            guard leaf.starts(with: stagePrefix) else { return }
+            let digits = String(decoding: leaf.dropFirst(stagePrefix.count), as: UTF8.self)
+            guard let process = Int32(digits), process > 0, "\(process)" == digits else { return }
+            // Another process may have the number by now: then it stays until that one ends.
+            if process == getpid() || !isRunning(process) { left.append(leaf) }
+        }
+        for leaf in left {
+            // A directory of this name is not ours.
+            if try directory.status(of: leaf).kind != .directory { try directory.remove(leaf) }
+        }
+    }
+
+    private static func isRunning(_ process: Int32) -> Bool {
+        do throws(Errno) {
+            try systemCall("kill") { kill(process, 0) }
+            return true
+        } catch {
+            return error != .noSuchProcess
+        }
     }
 
     private func publish(_ stage: [UInt8], as leaf: [UInt8], in directory: Descriptor) throws(Errno) {

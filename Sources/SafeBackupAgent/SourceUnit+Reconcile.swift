@@ -3,6 +3,7 @@ import SafeBackupCore
 import SafeBackupState
 import SafeBackupSystem
 import SafeBackupWatch
+import SystemPackage
 
 /// Walks, which find what no event told of.
 extension SourceUnit {

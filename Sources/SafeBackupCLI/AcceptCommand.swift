@@ -13,17 +13,17 @@ struct AcceptCommand: AsyncParsableCommand {
             still held.
             """)
 
-    @Argument(help: "The path of the source or the destination.")
+    @Argument(help: "The path of the source or the destination, or its name in the configuration.")
     var name: ArgumentBytes
 
     @Flag(name: .long, help: "Agree without being asked.")
     var yes = false
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     func run() async throws {
         let directory = try state.directory()
-        let acceptance = try Acceptance(of: name.bytes, in: directory)
+        let acceptance = try Acceptance(of: try state.paths(of: [name])[0], in: directory)
         for line in acceptance.lines { Console.print(line) }
         guard acceptance.isPossible else {
             if acceptance.isStillHeld { throw ExitCode(4) }

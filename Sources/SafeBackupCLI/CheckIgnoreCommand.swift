@@ -17,7 +17,7 @@ struct CheckIgnoreCommand: AsyncParsableCommand {
 
     @OptionGroup var excludes: ExcludeOptions
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Flag(name: .shortAndLong, help: "Also paths that a rule includes again, and a sentence for each.")
     var verbose = false

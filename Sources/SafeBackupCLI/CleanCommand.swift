@@ -59,7 +59,7 @@ struct CleanCommand: AsyncParsableCommand {
     @Flag(name: .shortAndLong, help: "Name each file and directory that goes.")
     var verbose = false
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false
@@ -100,7 +100,7 @@ extension CleanCommand {
         do {
             return try state.directory()
         } catch {
-            if state.state != nil { throw error }
+            if state.isNamed { throw error }
             return nil
         }
     }

@@ -10,7 +10,7 @@ struct ExposureCommand: AsyncParsableCommand {
             to be saved, 3: something cannot be saved, or not everything is known, 4: held.
             """)
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false

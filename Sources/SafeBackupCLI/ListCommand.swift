@@ -23,7 +23,7 @@ struct ListCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Also what was deleted at the source and is still in the backup.")
     var deleted = false
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Option(name: .long, help: "The backup itself, when there is no state: on a new machine, or after its loss.")
     var from: ArgumentBytes?

@@ -13,7 +13,7 @@ struct OnceSave {
     /// - Throws: the exit code, if nothing more can follow.
     func run() async throws -> Bool {
         let isTerminal = isatty(1) == 1
-        let log = StderrLog.sink(format: .text, isVerbose: false)
+        let log = try StderrLog.sink(format: .text, isVerbose: false)
         defer { log.finish() }
         let logger = StderrLog.logger(to: log, level: .warning)
         // All paths are absolute by now.

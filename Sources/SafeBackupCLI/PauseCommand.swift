@@ -11,13 +11,13 @@ struct PauseCommand: AsyncParsableCommand {
             changes wait for it.
             """)
 
-    @Argument(help: "Paths of sources or destinations; none means all.")
+    @Argument(help: "Paths of sources or destinations, or their names in the configuration; none means all.")
     var names: [ArgumentBytes] = []
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     func run() async throws {
-        try Console.show(try await RequestVerb.ask("pause", names.map(\.bytes), in: try state.directory()))
+        try Console.show(try await RequestVerb.ask("pause", try state.paths(of: names), in: try state.directory()))
     }
 }
 
@@ -25,12 +25,12 @@ struct ResumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "resume", abstract: "Go on saving what was paused.")
 
-    @Argument(help: "Paths of sources or destinations; none means all.")
+    @Argument(help: "Paths of sources or destinations, or their names in the configuration; none means all.")
     var names: [ArgumentBytes] = []
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     func run() async throws {
-        try Console.show(try await RequestVerb.ask("resume", names.map(\.bytes), in: try state.directory()))
+        try Console.show(try await RequestVerb.ask("resume", try state.paths(of: names), in: try state.directory()))
     }
 }

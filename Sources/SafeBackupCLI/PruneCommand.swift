@@ -52,7 +52,7 @@ struct PruneCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Remove without being asked.")
     var yes = false
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Flag(name: .long, help: "Print JSON, for programs; removes only with --yes.")
     var json = false

@@ -10,7 +10,7 @@ struct QueueCommand: AsyncParsableCommand {
             waits because it is paused, 4: a destination is held.
             """)
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Flag(name: .long, help: "Only what is stuck.")
     var stuck = false

@@ -22,7 +22,7 @@ struct RestoreCommand: AsyncParsableCommand {
     @Option(name: .long, help: "The directory to put it in; it is made if its parent exists.")
     var to: ArgumentBytes
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Option(name: .long, help: "The backup itself, when there is no state: on a new machine, or after its loss.")
     var from: ArgumentBytes?
@@ -48,7 +48,7 @@ struct RestoreCommand: AsyncParsableCommand {
             includesDeleted: deleted, time: at?.time)
         let result: RestorePlan.Result
         if let from {
-            result = try plan.run(from: FilePath(bytes: from.bytes))
+            result = try plan.run(from: FilePath(bytes: try state.paths(of: [from])[0]))
         } else {
             result = try plan.run(state: try state.directory())
         }

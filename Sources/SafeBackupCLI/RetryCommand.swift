@@ -10,7 +10,7 @@ struct RetryCommand: AsyncParsableCommand {
     @Argument(help: "Paths, absolute or relative to the source, with all below them; none means all.")
     var paths: [ArgumentBytes] = []
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     func run() async throws {
         try Console.show(try await RequestVerb.ask("retry", paths.map(\.bytes), in: try state.directory()))

@@ -22,7 +22,7 @@ struct VerifyCommand: AsyncParsableCommand {
     )
     var share: String?
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false

@@ -13,7 +13,7 @@ struct VersionsCommand: AsyncParsableCommand {
     @Argument(help: "Absolute, or relative to the source.")
     var path: ArgumentBytes
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Option(name: .long, help: "How many states at each destination, at most 10,000.")
     var limit = 100

@@ -14,7 +14,7 @@ struct WhyCommand: AsyncParsableCommand {
     @Argument(help: "Absolute, or relative to the source.")
     var path: ArgumentBytes
 
-    @OptionGroup var state: StateOption
+    @OptionGroup var state: AgentOptions
 
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false

@@ -236,7 +236,7 @@ final class AttachedRoot: Sendable {
         return (try Sentinel(decoding: bytes), bytes)
     }
 
-    private static func readBytes(in root: Descriptor) throws(SafeBackupError) -> [UInt8]? {
+    static func readBytes(in root: Descriptor) throws(SafeBackupError) -> [UInt8]? {
         do {
             let file = try ConfinedDirectory(root: root).open(
                 Layout.area.appending(Layout.sentinelLeaf), O_RDONLY | O_NONBLOCK)

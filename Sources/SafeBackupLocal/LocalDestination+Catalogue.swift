@@ -5,7 +5,7 @@ import Glibc
 
 /// The two catalogue copies beside the backups. One of them is always whole: a new one replaces the older of the two.
 extension LocalDestination {
-    private static let names = ["a.db", "b.db"]
+    static let names = ["a.db", "b.db"]
 
     private static let stage = Array("catalogue.db".utf8)
 

@@ -90,12 +90,9 @@ extension LocalDestination {
     ) throws(Errno) -> FileStatus? {
         do {
             let parent = try directories.directory(path.parent)
-            let status = try parent.status(of: path.leaf)
-            if !root.layout.foldsCase { return status }
             // Another name's entry may answer to this one.
-            var isListed = false
-            try parent.forEachEntry { name, _ in if name == path.leaf { isListed = true } }
-            return isListed ? status : nil
+            if root.layout.foldsCase, try !parent.lists(path.leaf) { return nil }
+            return try parent.status(of: path.leaf)
         } catch {
             switch error {
             case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: return nil

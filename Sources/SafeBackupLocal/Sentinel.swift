@@ -47,6 +47,18 @@ package struct Sentinel: Sendable, Hashable {
         throw Self.foreign("was written by a newer release (layout \(layout)); install that release")
     }
 
+    /// Whether this is a sentinel that something has damaged, as against one of this or a newer release.
+    static func isDamaged(_ bytes: [UInt8]) -> Bool {
+        let data = Data(bytes)
+        do {
+            if try JSONDecoder().decode(SentinelFile.Head.self, from: data).layout > currentLayout { return false }
+            _ = try JSONDecoder().decode(SentinelFile.self, from: data).sentinel()
+            return false
+        } catch {
+            return true
+        }
+    }
+
     private static func foreign(_ what: String) -> SafeBackupError {
         SafeBackupError(
             .sentinelForeign, "The destination's .safebackup/destination.json \(what)",

@@ -396,6 +396,56 @@ extension EndToEnd {
             #expect(try StateFile(copying: bench.state).lies(about: one) == [])
         }
 
+        @Test("Commands find the state through the configuration, and take its names where they are not ambiguous")
+        func commands() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            #expect(try await bench.run(["run", "--config", file, "--once"]).ending == .exit(0))
+            let status = try await bench.run(["status", "--config", file])
+            #expect(status.ending == .exit(0) && status.outputText.contains("\(bench.root)/a"), "\(status.errorText)")
+            let pause = try await bench.run(["pause", "b", "--config", file])
+            #expect(pause.ending == .exit(0) && pause.outputText.contains("\(bench.root)/b"), "\(pause.errorText)")
+            let paused = try StateFile(copying: bench.state).rows("SELECT path FROM source WHERE paused_at IS NOT NULL")
+            #expect(paused.count == 1)
+            let back = try await bench.run([
+                "restore", bench.root.appending("a/file"), "--from", "one", "--to", bench.root.appending("back"),
+                "--config", file,
+            ])
+            #expect(
+                back.ending == .exit(0) && isThere(bench.root.appending("back/file"), "of a\n"), "\(back.errorText)")
+            // One name for two things; no such file.
+            let text = String(decoding: try read(file), as: UTF8.self)
+            let twice = bench.root.appending("twice.conf")
+            try bench.write(
+                twice,
+                Array(
+                    text.replacing("destination = one", with: "destination = a").replacing(
+                        "[destination \"one\"]", with: "[destination \"a\"]"
+                    ).utf8))
+            let ambiguous = try await bench.run(["pause", "a", "--config", twice])
+            #expect(ambiguous.ending == .exit(2) && ambiguous.errorText.contains("of a source and of a destination"))
+            let missing = try await bench.run(["status", "--config", bench.root.appending("none.conf")])
+            #expect(missing.ending == .exit(2), "\(missing.errorText)")
+        }
+
+        @Test("Paths of two sources are refused as that, and not called unknown")
+        func twoSourcesAtOnce() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            #expect(try await bench.run(["run", "--config", file, "--once"]).ending == .exit(0))
+            let program = try await bench.run([
+                "restore", bench.root.appending("a/file"), bench.root.appending("b/file"), "--to",
+                bench.root.appending("back"), "--state", bench.state,
+            ])
+            #expect(program.ending == .exit(2) && program.errorText.contains("one at a time"), "\(program.errorText)")
+        }
+
+        @Test("At the first start too it is told that source and destination share a disk")
+        func sharedDisk() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            let program = try await bench.run(["run", "--config", file, "--once"])
+            #expect(program.ending == .exit(0))
+            #expect(program.errorText.contains("lie on the same file system"), "\(program.errorText)")
+        }
+
         @Test("A relative --state is the same directory when the configuration is read again")
         func relativeState() async throws {
             let (bench, file) = try bench(Self.twoSources)

@@ -32,6 +32,10 @@ extension EndToEnd {
             "Tests/run": .stage("tests"),
             "safebackup run SOURCE DESTINATION [--exclude PATTERN]... [--exclude-from FILE]... [--state DIR]":
                 .agent("run SOURCE DESTINATION --exclude *.tmp --exclude-from RULES --state STATE"),
+            "safebackup init SOURCE DESTINATION":
+                .verb("init SOURCE NEWDESTINATION --config NEWFILE --state NEWSTATE --yes"),
+            "safebackup init /home /mnt/backup/home":
+                .verb("init SOURCE NEWDESTINATION --config NEWFILE --state NEWSTATE --yes"),
             "safebackup run SOURCE DESTINATION --once": .verb("run SOURCE DESTINATION --once"),
             "safebackup run --config FILE [--once]": .verb("run --config FILE --once"),
             "safebackup plan SOURCE DESTINATION [--json]": .verb("plan SOURCE DESTINATION --json", exit: [0, 3]),
@@ -66,9 +70,6 @@ extension EndToEnd {
             "cp -a DESTINATION/PATH DIR": .shell("cp -a DESTINATION/docs/a DIR"),
             "packaging/build-deb": packaged,
             "apt-get install ./.build/packages/safebackup_*.deb": packaged,
-            "install -d -o safebackup -g safebackup -m 0700 /mnt/backup/home": packaged,
-            "editor /etc/safebackup/agent.conf": packaged,
-            "systemctl enable --now safebackup": packaged,
             "apt-get install g++ git libc6-dev libsqlite3-dev libssl-dev pkg-config":
                 .stage("smoke run of the release binary"),
             "swift build -c release --product safebackup --static-swift-stdlib":
@@ -111,7 +112,9 @@ extension EndToEnd {
                 case .verb(let words, _), .agent(let words), .shell(let words):
                     // What is no name of a place is literal, and must be tried as it stands.
                     for word in command.split(whereSeparator: { " []".contains($0) }).dropFirst() {
-                        let isPlace = word.contains { $0.isUppercase } || word.allSatisfy { $0 == "." || $0 == "," }
+                        let isPlace =
+                            word.contains { $0.isUppercase } || word.hasPrefix("/")
+                            || word.allSatisfy { $0 == "." || $0 == "," }
                         #expect(isPlace || words.contains(word), "\(command): \(word) is not tried")
                     }
                 }
@@ -161,6 +164,8 @@ extension EndToEnd {
                     ("SOURCE", bench.source), ("DESTINATION", bench.backup), ("STATE", bench.state), ("DIR", directory),
                     ("FILE", bench.root.appending("agent.conf")), ("RULES", bench.root.appending("rules")),
                     ("OTHER", bench.root.appending("other")), ("TIME", FilePath(String(stamp))), ("PATH", "docs/a"),
+                    ("NEWDESTINATION", bench.root.appending("new")), ("NEWFILE", bench.root.appending("new.conf")),
+                    ("NEWSTATE", bench.root.appending("new.state")),
                 ]
                 let environment = ["STATE_DIRECTORY": bench.state.string]
                 switch form {

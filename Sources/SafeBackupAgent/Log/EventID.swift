@@ -77,6 +77,8 @@ package enum EventID: String, CaseIterable, Sendable {
     case sameFileSystem
     /// The destination failed; it is tried again.
     case destinationFailed
+    /// There is more room in a destination that was full.
+    case roomFound
     /// Unfinished work of an earlier run was ended or undone.
     case recovered
     /// All stored copies were looked for, and nobody else had deleted or changed one.

@@ -1,0 +1,42 @@
+import SafeBackupCore
+import Testing
+
+@testable import SafeBackupAgent
+
+@Suite("The wait for room")
+struct RoomWaitTests {
+    private let start = ContinuousClock.now
+
+    @Test("A full destination is tried ever more rarely, up to once a minute, and all jobs of one try wait as long")
+    func backsOff() {
+        var wait = RoomWait()
+        #expect(!wait.isWaiting(at: start))
+        var (now, waits) = (start, [Duration]())
+        for _ in 0..<9 {
+            let first = wait.refused(at: now)
+            // The others of the same group, and what comes newly meanwhile.
+            #expect(wait.refused(at: now + .milliseconds(300)) == first - .milliseconds(300))
+            #expect(wait.isWaiting(at: now + first))
+            waits.append(first)
+            now += first
+        }
+        #expect(waits == [1, 2, 4, 8, 16, 32, 60, 60, 60].map { .seconds($0) })
+        #expect(!wait.isWaiting(at: now + .seconds(10)))
+        // Much later the disk is full again.
+        #expect(wait.refused(at: now + .seconds(3_600)) == .seconds(1))
+    }
+
+    @Test("Room that comes ends the wait at once; what comes and goes by little does not")
+    func roomComes() {
+        var wait = RoomWait()
+        #expect(!wait.look(available: 1 << 40), "nothing waits")
+        _ = wait.refused(at: start)
+        #expect(!wait.look(available: 5 << 20), "that is what was too little")
+        #expect(!wait.look(available: (5 << 20) + 4_096))
+        #expect(!wait.look(available: 1 << 20))
+        #expect(wait.look(available: 3 << 20), "two mebibytes more than before")
+        #expect(!wait.isWaiting(at: start))
+        // It was not enough: the next wait is short again.
+        #expect(wait.refused(at: start + .milliseconds(1_200)) == .seconds(1))
+    }
+}
