@@ -42,7 +42,8 @@ extension AgentSettings {
             var read = Destination(
                 path: FilePath(bytes: destination.path), members: [], settle: destination.settle,
                 idleTime: destination.idleTime, mirrorsDeletions: destination.onDelete == .mirror,
-                lanes: destination.concurrency, bandwidth: destination.bandwidth)
+                lanes: destination.concurrency, bandwidth: destination.bandwidth, room: destination.room,
+                retention: RetentionPolicy(destination.retention))
             for (index, source) in configuration.sources.enumerated()
             where source.destinations.contains(destination.name) {
                 do throws(SafeBackupError) {
@@ -155,5 +156,13 @@ extension AgentSettings {
                         + "one lies in the other; give each a directory of its own"))
         }
         return problems
+    }
+}
+
+extension RetentionPolicy {
+    init(_ retention: Configuration.Retention) {
+        self.init()
+        (last, within, daily) = (retention.last, retention.within, retention.daily)
+        (weekly, monthly, yearly) = (retention.weekly, retention.monthly, retention.yearly)
     }
 }

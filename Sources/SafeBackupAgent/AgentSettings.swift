@@ -1,4 +1,4 @@
-import SafeBackupConfiguration
+package import SafeBackupConfiguration
 package import SafeBackupCore
 import SafeBackupSystem
 package import SafeBackupWatch
@@ -37,6 +37,10 @@ package struct AgentSettings: Sendable {
         package var lanes = DestinationUnit.GroupLimits().lanes
         /// Bytes that are read from the sources in a second; `nil`: any number.
         package var bandwidth: ByteCount?
+        /// What is kept free there, and what is removed for that.
+        package var room = Configuration.Room()
+        /// Which older versions are kept; without a rule all, as long as there is room.
+        package var retention = RetentionPolicy()
     }
 
     package var sources: [Source]

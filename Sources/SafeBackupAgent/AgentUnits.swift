@@ -112,8 +112,9 @@ final class AgentUnits: Sendable {
                     io: threads.isEmpty ? around.io : threads[index], clock: around.clock, stop: around.stop,
                     backoff: settings.backoff, limits: DestinationUnit.GroupLimits(setup.destination),
                     mirrorsDeletions: setup.destination.mirrorsDeletions, requeuesFuzzy: !settings.isOnce,
-                    idleTime: setup.destination.idleTime, logger: logger,
-                    progress: around.progress))
+                    idleTime: setup.destination.idleTime,
+                    room: RoomSettings(limits: setup.destination.room, stateDirectory: settings.state.path),
+                    policy: setup.destination.retention, logger: logger, progress: around.progress))
         }
         drains.set(destinations)
         keepers = destinations.map { unit in

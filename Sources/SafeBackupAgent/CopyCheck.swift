@@ -16,6 +16,8 @@ struct CopyCheck: Sendable {
     private var sources: [SourceID]?
     private var position = RelativePath.root
     private(set) var looked = 0
+    /// The sources whose copies were all looked for since the start, or since the destination came back.
+    private(set) var whole: Set<SourceID> = []
     private(set) var differing = 0
     private(set) var examples: [RelativePath] = []
 
@@ -32,6 +34,9 @@ struct CopyCheck: Sendable {
         sources = left
         return left.first.map { ($0, position) }
     }
+
+    /// The source's copies were all looked for.
+    mutating func noteWhole(_ source: SourceID) { whole.insert(source) }
 
     /// This many names of the source were looked for, up to `path`; `nil`: it has no more.
     mutating func note(_ count: Int, upTo path: RelativePath?) {
@@ -51,7 +56,8 @@ struct CopyCheck: Sendable {
 
     /// The pass is over, or was given up.
     mutating func end(at now: Instant) {
+        let known = whole
         restart()
-        nextAt = now + period
+        (whole, nextAt) = (known, now + period)
     }
 }

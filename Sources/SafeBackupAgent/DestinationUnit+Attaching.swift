@@ -124,7 +124,8 @@ extension DestinationUnit {
             var nextDue: Timestamp?
             if !isPaused {
                 let isMirroring = try await isRetirementDue()
-                let isAsked = door.isWanted || removalsAreDue.value || isMirroring
+                let isAsked =
+                    door.isWanted || removalsAreDue.value || isMirroring || isMakingRoom || isRetentionDue
                 if !isResting.value || isAsked || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
                 let now = clock.now
                 let batch = try await state.durably { (store) throws(SafeBackupError) in

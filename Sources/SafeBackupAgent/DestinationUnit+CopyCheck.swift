@@ -17,6 +17,8 @@ extension DestinationUnit {
             }
             if copies?.isEmpty != true { return }
         }
+        // No copy is missing where there is none.
+        copyCheck.withLock { check in for source in sources.keys { check.noteWhole(source) } }
         copyCheck.withLock { $0.end(at: .now) }
     }
 
@@ -47,7 +49,10 @@ extension DestinationUnit {
             }
             copyCheck.withLock { $0.note(differing: queued.map(\.path)) }
         }
-        copyCheck.withLock { $0.note(copies.count, upTo: copies.last?.path) }
+        copyCheck.withLock { check in
+            if copies.isEmpty { check.noteWhole(source) }
+            check.note(copies.count, upTo: copies.last?.path)
+        }
         return true
     }
 
@@ -56,6 +61,8 @@ extension DestinationUnit {
             defer { check.end(at: .now) }
             return check
         }
+        // What waits for this may go now.
+        roomMayHaveChanged()
         if check.differing == 0 {
             logger.debug(.copiesChecked, "The stored copies were looked for", metadata: ["names": "\(check.looked)"])
             return

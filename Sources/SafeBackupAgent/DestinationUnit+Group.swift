@@ -151,10 +151,14 @@ extension DestinationUnit {
     func finish(_ completions: [Completion]) async throws(SafeBackupError) {
         if completions.isEmpty { return }
         let id = id
+        // Where a policy says what is kept, it alone does.
+        let versionLimit = policy.hasRules ? VersionThinning.policyLimit : VersionThinning.limit
         let result = try await state.durably { (store) throws(SafeBackupError) in
-            try store.complete(id, completions)
+            try store.complete(id, completions, versionLimit: versionLimit)
         }
         Faults.reach("completed")
+        countStored(result.room, released: result.released)
+        if completions.contains(where: \.foundNoRoom) { foundNoRoom() }
         for emptied in result.emptied {
             guard let path = sources[emptied.source]?.settings.path.bytes else { continue }
             logger.warning(
@@ -168,5 +172,12 @@ extension DestinationUnit {
             }
         }
         if !result.excessVersions.isEmpty || result.hasRemovals { try await finishRemovals() }
+    }
+}
+
+extension Completion {
+    fileprivate var foundNoRoom: Bool {
+        if case .failed(let error, _) = outcome { return error.disposition == .destinationFull }
+        return false
     }
 }

@@ -58,6 +58,12 @@ package final class DestinationUnit: Sendable {
     let holding: Holding
     /// Whether the destination still has what was stored.
     let copyCheck: Locked<CopyCheck>
+    /// Whether there is room, and what is removed to make some.
+    let room = Locked(RoomKeeping())
+    let roomSettings: RoomSettings
+    /// Which older versions are kept, and how far it came with that.
+    let policy: RetentionPolicy
+    let retention = Locked(RetentionKeeping())
     let door = DestinationDoor()
     /// Keeps a second agent away also while nothing is open.
     let claimed = Shared<(sentinel: String, claim: NameClaim?)?>(nil)
@@ -76,8 +82,7 @@ package final class DestinationUnit: Sendable {
         id: DestinationID, local: LocalDestination, setup: DestinationSetup, state: StateAccess,
         sources: [SourceID: SourceUnit], io: ThreadExecutor, clock: WallClock, stop: StopSignal,
         backoff: BackoffPolicy, limits: GroupLimits, mirrorsDeletions: Bool = false, requeuesFuzzy: Bool,
-        idleTime: Duration,
-        logger: Logger, progress: Progress
+        idleTime: Duration, room: RoomSettings, policy: RetentionPolicy, logger: Logger, progress: Progress
     ) {
         self.id = id
         self.local = local
@@ -92,6 +97,8 @@ package final class DestinationUnit: Sendable {
         self.requeuesFuzzy = requeuesFuzzy
         self.mirrorsDeletions = mirrorsDeletions
         self.idleTime = idleTime
+        roomSettings = room
+        self.policy = policy
         let period = sources.values.map(\.settings.reconcileInterval).min() ?? .seconds(86_400)
         copyCheck = Locked(CopyCheck(period: period))
         holding = Holding(.destination(id), state: state, logger: logger)
@@ -202,12 +209,20 @@ package final class DestinationUnit: Sendable {
     private func drain(until isDone: () async throws(SafeBackupError) -> Bool) async throws(SafeBackupError) {
         let id = id
         let limits = limits
+        // Another disk may be there now, or others may have filled it.
+        beginRoom()
         let problem = await withDiscardingTaskGroup { lanes in
             do throws(SafeBackupError) {
                 while !self.stop.isRequested {
                     if let failure = self.failure.withLock({ $0 }) { return failure as SafeBackupError? }
                     let inUse = self.lanesInUse.load(ordering: .acquiring)
                     if inUse >= limits.lanes {
+                        await self.wake.wait(atMost: Self.longestWait)
+                        continue
+                    }
+                    switch try await self.keepRoom(inUse: inUse) {
+                    case .none, .part: break
+                    case .waitingForGroups:
                         await self.wake.wait(atMost: Self.longestWait)
                         continue
                     }
@@ -233,12 +248,16 @@ package final class DestinationUnit: Sendable {
                         }
                         continue
                     }
+                    if self.isMakingRoom { continue }
                     if inUse == 0 { try await self.finishPruning() }
                     let nextRetirement = inUse == 0 ? try await self.retireDeleted() : nil
                     if inUse == 0 { try await self.removeVacated() }
                     // Asked before the copies are looked for, which waits for the walk: it may end in between.
                     let isLast = inUse == 0 ? try await isDone() : false
                     if inUse == 0, try await checkSomeCopies() { continue }
+                    if inUse == 0, try await applyRetention() { continue }
+                    // What just became known may let a cleaning go on.
+                    if self.isRoomCheckDue { continue }
                     if isLast { return nil }
                     if inUse == 0 {
                         try await self.local.verify()

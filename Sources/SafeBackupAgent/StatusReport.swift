@@ -41,6 +41,8 @@ package struct StatusReport: Sendable, Encodable {
         package var pausedAt: String?
         /// Jobs that wait because the destination is full.
         package var full: Full?
+        /// `nil` before its disk was first looked at.
+        package var room: RoomReport?
         package var pending: Int
         package var leased: Int
         package var stuck: Int
@@ -53,7 +55,8 @@ package struct StatusReport: Sendable, Encodable {
         package var catalogueExportedAt: String?
 
         enum CodingKeys: String, CodingKey {
-            case location, kind, held, pausedAt, full, pending, leased, stuck, fuzzy, pendingBytes, oldestPendingAt
+            case location, kind, held, pausedAt, full, room, pending, leased, stuck, fuzzy, pendingBytes,
+                oldestPendingAt
             case catalogueExportedAt
             case isActive = "active"
         }
@@ -167,6 +170,7 @@ package struct StatusReport: Sendable, Encodable {
                 },
                 held: destination.record.hold.map(Held.init), pausedAt: destination.record.pausedAt?.iso8601,
                 full: destination.waitingForRoom.map { Full(jobs: $0.jobs, bytes: $0.bytes) },
+                room: destination.capacity.map(RoomReport.init),
                 pending: destination.counts.pending,
                 leased: destination.counts.leased, stuck: destination.counts.stuck, fuzzy: destination.counts.fuzzy,
                 pendingBytes: destination.pendingBytes, pendingUnknownSize: destination.unknownSizes,
@@ -254,6 +258,7 @@ package struct StatusReport: Sendable, Encodable {
                         + "\(full.bytes > 0 ? " (\(ByteCount(full.bytes)) or more)" : ""); make some there"
                 )
             }
+            if let room = destination.room { lines += room.lines }
             let waiting = destination.pending + destination.leased
             if waiting == 0 {
                 lines.append("  queue         empty")

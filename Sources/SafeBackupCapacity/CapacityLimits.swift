@@ -15,21 +15,21 @@ package struct CapacityLimits: Sendable, Hashable {
     /// Of the disk at most so much may be used, in percent as df(1) counts it.
     package var maxUsagePercent: Double?
 
-    package static let standardCheckInterval = ByteCount.gibibytes(1)
-
     /// What is not given comes from the size of the disk: a threshold of 10 % but at most 10 GiB, a target of twice the
-    /// threshold, a floor of 1 % but at most 1 GiB, and never above the threshold. Throws `invalidConfiguration` for
+    /// threshold, a floor of 1 % but at most 1 GiB, and never above the threshold, and a check interval of 1 GiB, or less
+    /// where that would be too late. Throws `invalidConfiguration` for
     /// values that cannot be together, with the value and the reason.
     package init(
-        disk total: ByteCount, checkInterval: ByteCount = standardCheckInterval, threshold: ByteCount? = nil,
+        disk total: ByteCount, checkInterval: ByteCount? = nil, threshold: ByteCount? = nil,
         target: ByteCount? = nil, floor: ByteCount? = nil, maxSize: ByteCount? = nil, maxUsagePercent: Double? = nil
     ) throws(SafeBackupError) {
-        self.checkInterval = checkInterval
         // Of a target alone, the half; it must not be missed by a threshold of the disk's size.
         let usual = min(total.bytes / 10, ByteCount.gibibytes(10).bytes)
         self.threshold = threshold ?? ByteCount(min(usual, target.map { $0.bytes / 2 } ?? .max))
         self.target = target ?? ByteCount(self.threshold.bytes.addingClamped(self.threshold.bytes))
         self.floor = floor ?? ByteCount(min(total.bytes / 100, ByteCount.gibibytes(1).bytes, self.threshold.bytes))
+        self.checkInterval =
+            checkInterval ?? ByteCount(max(1, min(ByteCount.gibibytes(1).bytes, self.threshold.bytes / 4)))
         self.maxSize = maxSize
         self.maxUsagePercent = maxUsagePercent
         try validate(total)

@@ -37,7 +37,7 @@ public struct CleaningLimits: Sendable, Hashable {
     var needsUsage: Bool { minFree != nil || maxUsagePercent != nil }
 
     /// How much must go, and for which limit; `nil` if all that can be judged hold. What is not known is not judged.
-    func need(usage: DiskUsage?, size: Int64?) -> CleaningNeed? {
+    package func need(usage: DiskUsage?, size: Int64?) -> CleaningNeed? {
         var needs: [CleaningNeed] = []
         if let usage, let minFree {
             needs.append(CleaningNeed(bytes: minFree.bytes - usage.available.bytes, limit: .minFree))
@@ -76,6 +76,11 @@ public struct CleaningNeed: Sendable, Hashable {
     public var bytes: Int64
     /// The one that asks for the most.
     public var limit: CleaningLimit
+
+    package init(bytes: Int64, limit: CleaningLimit) {
+        self.bytes = bytes
+        self.limit = limit
+    }
 }
 
 /// The space on a file system.

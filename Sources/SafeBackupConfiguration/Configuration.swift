@@ -36,8 +36,34 @@ package struct Configuration: Sendable, Hashable {
         package var concurrency: Int
         /// Bytes that are read in a second; `nil`: any number.
         package var bandwidth: ByteCount?
+        package var room: Room
+        package var retention: Retention
         /// Where its path stands.
         package var place: ConfigurationPlace
+    }
+
+    /// What is kept free in a destination; what is not given comes from the size of its disk.
+    package struct Room: Sendable, Hashable {
+        package var threshold: ByteCount?
+        package var target: ByteCount?
+        package var floor: ByteCount?
+        package var checkInterval: ByteCount?
+        package var maxSize: ByteCount?
+        package var maxUsage: Percent?
+
+        package init() {}
+    }
+
+    /// Which older versions are kept; without any of these, all that there is room for.
+    package struct Retention: Sendable, Hashable {
+        package var last: Int?
+        package var within: Duration?
+        package var daily: Int?
+        package var weekly: Int?
+        package var monthly: Int?
+        package var yearly: Int?
+
+        package init() {}
     }
 
     /// The state's directory, if the file names one.
@@ -96,7 +122,30 @@ extension Configuration.Destination {
             idleTime: section[ConfigurationKeys.idleTime] ?? .zero,
             onDelete: section[ConfigurationKeys.onDelete] ?? .keep,
             concurrency: (section[ConfigurationKeys.concurrency] ?? ThreadCount(4)).count,
-            bandwidth: section[ConfigurationKeys.bandwidth],
+            bandwidth: section[ConfigurationKeys.bandwidth], room: Configuration.Room(section),
+            retention: Configuration.Retention(section),
             place: section.place(of: ConfigurationKeys.destinationPath))
+    }
+}
+
+extension Configuration.Room {
+    fileprivate init(_ section: ConfigurationSection) {
+        threshold = section[ConfigurationKeys.freeSpaceThreshold]
+        target = section[ConfigurationKeys.freeSpaceTarget]
+        floor = section[ConfigurationKeys.freeSpaceFloor]
+        checkInterval = section[ConfigurationKeys.checkInterval]
+        maxSize = section[ConfigurationKeys.maxSize]
+        maxUsage = section[ConfigurationKeys.maxUsage]
+    }
+}
+
+extension Configuration.Retention {
+    fileprivate init(_ section: ConfigurationSection) {
+        last = section[ConfigurationKeys.keepLast]
+        within = section[ConfigurationKeys.keepWithin]
+        daily = section[ConfigurationKeys.keepDaily]
+        weekly = section[ConfigurationKeys.keepWeekly]
+        monthly = section[ConfigurationKeys.keepMonthly]
+        yearly = section[ConfigurationKeys.keepYearly]
     }
 }

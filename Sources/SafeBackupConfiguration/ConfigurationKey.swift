@@ -50,10 +50,7 @@ package struct ConfigurationKey<Value: ConfigurationValue>: Sendable {
         self.init(
             section, name, standard: standard, .standard(standard.written), example: standard.written, isList: false,
             summary
-        ) {
-            if range.contains($0) { return nil }
-            return "is not from \(printable(range.lowerBound.written)) to \(printable(range.upperBound.written))"
-        }
+        ) { Self.fault($0, range) }
     }
 
     /// A key that must be there at least once.
@@ -93,10 +90,12 @@ package struct ConfigurationKey<Value: ConfigurationValue>: Sendable {
     ) where Value: Comparable {
         self.init(
             section, name, standard: nil, .absent(absence), example: Array(example.utf8), isList: false, summary
-        ) {
-            if range.contains($0) { return nil }
-            return "is not from \(printable(range.lowerBound.written)) to \(printable(range.upperBound.written))"
-        }
+        ) { Self.fault($0, range) }
+    }
+
+    private static func fault(_ value: Value, _ range: ClosedRange<Value>) -> String? where Value: Comparable {
+        if range.contains(value) { return nil }
+        return "is not from \(printable(range.lowerBound.written)) to \(printable(range.upperBound.written))"
     }
 
     private init(

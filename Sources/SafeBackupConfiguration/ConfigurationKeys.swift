@@ -74,12 +74,74 @@ package enum ConfigurationKeys {
         "How much is read from the sources in a second, to be copied to it or compared with it, by all threads together"
     )
 
+    // MARK: Its room
+
+    package static let freeSpaceThreshold = ConfigurationKey<ByteCount>(
+        optional: .destination, "free-space-threshold", example: "10GiB", absence: "10% of its disk, but at most 10GiB",
+        "When less than this is free on its disk, older versions are removed, those that were stored first before others, "
+            + "and then copies of deleted files; the newest good copy of a path that the source has never is")
+
+    package static let freeSpaceTarget = ConfigurationKey<ByteCount>(
+        optional: .destination, "free-space-target", example: "20GiB", absence: "twice the threshold",
+        "So much is free when enough was removed")
+
+    package static let freeSpaceFloor = ConfigurationKey<ByteCount>(
+        optional: .destination, "free-space-floor", example: "1GiB",
+        absence: "1% of its disk, but at most 1GiB, and never more than the threshold",
+        "Saving leaves so much free: what would make the backup larger waits when less is")
+
+    package static let checkInterval = ConfigurationKey<ByteCount>(
+        optional: .destination, "check-interval", example: "1GiB",
+        absence: "1GiB, or a quarter of the threshold if that is less",
+        "After so much was stored it is looked at what is free")
+
+    package static let maxSize = ConfigurationKey<ByteCount>(
+        optional: .destination, "max-size", example: "500GiB", absence: "it may hold as much as there is room for",
+        "When its copies hold more, the same ones are removed until they do not; what must stay may hold more")
+
+    package static let maxUsage = ConfigurationKey<Percent>(
+        optional: .destination, "max-usage", example: "90%", in: Percent(hundredths: 1)...Percent(hundredths: 9_999),
+        absence: "the free space alone counts",
+        "When more of its disk is used, by whatever it is, the same ones are removed until it is not")
+
+    // MARK: Its older versions
+
+    package static let keepLast = ConfigurationKey<Int>(
+        optional: .destination, "keep-last", example: "10", in: 0...1_000_000, absence: keepAbsence,
+        "Keep the newest so many versions of each file, the current copy among them, and remove the others once a day; a "
+            + "version stays if one of the keep- keys keeps it")
+
+    package static let keepWithin = ConfigurationKey<Duration>(
+        optional: .destination, "keep-within", example: "30d", absence: keepAbsence,
+        "Keep every version that was the current one in this time")
+
+    package static let keepDaily = ConfigurationKey<Int>(
+        optional: .destination, "keep-daily", example: "14", in: 0...1_000_000, absence: keepAbsence,
+        "Keep the newest version of each of the last so many days that have one")
+
+    package static let keepWeekly = ConfigurationKey<Int>(
+        optional: .destination, "keep-weekly", example: "8", in: 0...1_000_000, absence: keepAbsence,
+        "The same by weeks, which begin on Monday")
+
+    package static let keepMonthly = ConfigurationKey<Int>(
+        optional: .destination, "keep-monthly", example: "12", in: 0...1_000_000, absence: keepAbsence,
+        "The same by months")
+
+    package static let keepYearly = ConfigurationKey<Int>(
+        optional: .destination, "keep-yearly", example: "5", in: 0...1_000_000, absence: keepAbsence,
+        "The same by years")
+
+    private static let keepAbsence = "it keeps no version; without any keep- key all stay as long as there is room"
+
     /// In the order of the example.
     package static let all: [ConfigurationEntry] = [
         state.entry,
         sourcePath.entry, destination.entry, prefix.entry, exclude.entry, excludeFrom.entry, reconcileInterval.entry,
         destinationPath.entry, closeDelay.entry, quietTime.entry, settleLimit.entry, idleTime.entry, onDelete.entry,
         concurrency.entry, bandwidth.entry,
+        freeSpaceThreshold.entry, freeSpaceTarget.entry, freeSpaceFloor.entry, checkInterval.entry, maxSize.entry,
+        maxUsage.entry, keepLast.entry, keepWithin.entry, keepDaily.entry, keepWeekly.entry, keepMonthly.entry,
+        keepYearly.entry,
     ]
 
     static func of(_ section: ConfigurationEntry.Section) -> [ConfigurationEntry] {

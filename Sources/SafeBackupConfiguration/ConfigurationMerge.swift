@@ -157,6 +157,7 @@ struct ConfigurationMerge {
         checkReferences(configuration)
         checkPaths(configuration)
         for destination in configuration.destinations { checkPrefixes(of: destination, configuration) }
+        for section in sections where section.kind == .destination { checkRoom(of: section) }
     }
 
     private mutating func checkReferences(_ configuration: Configuration) {
@@ -232,6 +233,39 @@ struct ConfigurationMerge {
                 place,
                 "prefix: '\(source.prefix)' and '\(other.prefix)' of [source \"\(other.name)\"] lie in each other in "
                     + "[destination \"\(destination.name)\"]; give prefixes that do not nest")
+        }
+    }
+
+    /// Sizes that cannot be together, on whatever disk; and rules that keep nothing.
+    private mutating func checkRoom(of section: ConfigurationSection) {
+        let threshold = section[ConfigurationKeys.freeSpaceThreshold]
+        let target = section[ConfigurationKeys.freeSpaceTarget]
+        let floor = section[ConfigurationKeys.freeSpaceFloor]
+        if let threshold, let target, target < threshold {
+            report(
+                section.place(of: ConfigurationKeys.freeSpaceTarget),
+                "free-space-target: it is below free-space-threshold; a cleaning would never end, give more")
+        }
+        if let floor, let above = threshold ?? target, above < floor {
+            report(
+                section.place(of: ConfigurationKeys.freeSpaceFloor),
+                "free-space-floor: it is above free-space-\(threshold == nil ? "target" : "threshold"); saving would stop "
+                    + "before older versions go, give less")
+        }
+        if let interval = section[ConfigurationKeys.checkInterval], interval.bytes < 1 {
+            report(section.place(of: ConfigurationKeys.checkInterval), "check-interval: give more than nothing")
+        }
+        let rules = [
+            ConfigurationKeys.keepLast, ConfigurationKeys.keepDaily, ConfigurationKeys.keepWeekly,
+            ConfigurationKeys.keepMonthly, ConfigurationKeys.keepYearly,
+        ]
+        let given = rules.filter { section[$0] != nil }
+        // Nobody means to have no version at all by a typing mistake.
+        if let first = given.first, given.allSatisfy({ section[$0] == 0 }), section[ConfigurationKeys.keepWithin] == nil
+        {
+            report(
+                section.place(of: first),
+                "\(first.entry.name): these rules keep no version; name one that keeps some, as 'keep-last = 1'")
         }
     }
 

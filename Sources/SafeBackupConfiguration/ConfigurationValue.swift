@@ -26,6 +26,19 @@ extension Bool: ConfigurationValue {
     package var written: [UInt8] { Array((self ? "yes" : "no").utf8) }
 }
 
+extension Int: ConfigurationValue {
+    package static var form: String { "number" }
+
+    package static func read(_ text: [UInt8]) throws(ConfigurationFault) -> Int {
+        guard text.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
+            let number = Int(String(decoding: text, as: UTF8.self))
+        else { throw ConfigurationFault("is no number; write it as in 7") }
+        return number
+    }
+
+    package var written: [UInt8] { Array("\(self)".utf8) }
+}
+
 // MARK: - Numbers with a unit
 
 /// A number with at most nine decimals, and the word behind it.
@@ -132,11 +145,13 @@ extension ByteCount: ConfigurationValue {
 }
 
 /// A part of a whole, from 0 to 100, with two decimals.
-package struct Percent: ConfigurationValue {
+package struct Percent: ConfigurationValue, Comparable {
     /// Of a hundredth: 10 % are 1,000.
     package var hundredths: Int
 
     package init(hundredths: Int) { self.hundredths = hundredths }
+
+    package static func < (left: Percent, right: Percent) -> Bool { left.hundredths < right.hundredths }
 
     package static var form: String { "percentage" }
 

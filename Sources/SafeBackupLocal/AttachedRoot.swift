@@ -153,12 +153,6 @@ final class AttachedRoot: Sendable {
         known.withLock { $0 = Known(sentinel: sentinel, bytes: bytes) }
     }
 
-    /// What may still be stored. Where the callers name the copies, whoever calls decides that, by what is free.
-    func space() throws(Errno) -> SpacePolicy {
-        let statistics = try VolumeStatistics(base.root)
-        return isKeyed ? SpacePolicy(total: ByteCount(0), available: statistics.available) : SpacePolicy(statistics)
-    }
-
     /// To be called before a directory is made: another group may store below it, and return first.
     func announce(_ directory: RelativePath) {
         announced.withLock { $0[directory, default: 0] += 1 }

@@ -265,7 +265,8 @@ extension GroupStore {
         _ lease: LeasedJob, _ source: Descriptor, _ found: Found, unlessSameAs copy: CopyRecord?
     ) throws(SafeBackupError) -> Progress {
         let job = lease.job
-        try admit(lease, found.status)
+        let reserved = try admit(lease, found.status)
+        defer { share.release(reserved) }
         let isSparse = found.status.allocated < found.status.size
         let (file, isDirect) = try makeStage(
             lease, mode: found.status.mode, isLarge: !isSparse && found.status.size >= FileCopier.directSize)
@@ -311,15 +312,33 @@ extension GroupStore {
         return try file.status().fingerprint.mtime
     }
 
-    /// Says no to a job that grows the backup when there is no room, before anything is written.
-    private func admit(_ lease: LeasedJob, _ status: FileStatus) throws(SafeBackupError) {
-        var released: Int64 = 0
-        if case .present(.file, _, let size, _) = lease.plan.final, lease.plan.versionReason == .inTheWay {
-            released = size
+    /// Says no to a job that grows the backup when there is no room, before anything is written. Returns what is
+    /// reserved for it, to be given back when it is written.
+    private mutating func admit(_ lease: LeasedJob, _ status: FileStatus) throws(SafeBackupError) -> Int64 {
+        let size = min(status.allocated, status.size)
+        let reserved = space.isNearFloor(size) ? size : 0
+        if reserved > 0 {
+            // Before it is asked what is free, so that of two that ask at once at least one sees the other.
+            share.reserve(reserved)
+            do {
+                space.set(available: share.unpromised(try VolumeStatistics(root.base.root)) + reserved)
+            } catch {
+                share.release(reserved)
+                throw Failure.destination(error, "look at", at: root.path)
+            }
         }
-        if !space.admits(min(status.allocated, status.size), releasing: released) {
-            throw Failure.full(lease.job.location, space.available)
+        var older: Int64 = 0
+        if case .present(.file, _, let size, _) = lease.plan.final { older = size }
+        let reason = lease.plan.versionReason
+        if !space.admits(size, releasing: reason == .inTheWay ? older : 0) {
+            // The newest state comes before an older one.
+            guard reason == .kept, space.admits(size, releasing: older) else {
+                share.release(reserved)
+                throw Failure.full(lease.job.location, ByteCount(space.available))
+            }
+            unkept.insert(lease.job.sequence)
         }
+        return reserved
     }
 
     private func makeStage(

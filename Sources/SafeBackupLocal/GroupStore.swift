@@ -48,7 +48,10 @@ struct GroupStore {
     let trees: [SourceID: SourceTree]
     var directories: DirectoryCache
     var flush: GroupFlush
-    var space: SpacePolicy
+    let share: RoomShare
+    var space: RoomBudget
+    /// Jobs whose older copy is not kept as a version, because otherwise the newer one would not have room.
+    var unkept: Set<Int64> = []
     private var moves: Int
     /// Tells whose a file in the way is.
     let contents: ContentCheck
@@ -62,7 +65,7 @@ struct GroupStore {
 
     /// Opens what the group needs; the descriptors that report failed writes must be older than the first write.
     init(
-        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], tornLimit: Int,
+        in root: AttachedRoot, from sources: [SourceID: ConfinedDirectory], share: RoomShare, tornLimit: Int,
         writerProbe: WriterProbe? = nil, clock: WallClock, throttle: Throttle? = nil,
         isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
@@ -77,7 +80,8 @@ struct GroupStore {
         moves = root.gate.moves
         directories = DirectoryCache(root.base)
         flush = try GroupFlush(root)
-        space = try root.space()
+        self.share = share
+        space = try share.budget(root)
     }
 
     /// Stores the group. No failure is thrown: each job has its outcome.
@@ -152,7 +156,7 @@ struct GroupStore {
             guard lease.plan.final.isStill(try look(at: location), root) else { throw Failure.surprise(location) }
             return .taken
         }
-        guard let reason = Self.reason(lease.plan, kind: kind, newer: newer) else {
+        guard let reason = reason(lease, kind: kind, newer: newer) else {
             guard lease.plan.final.isStill(try look(at: location), root) else { throw Failure.surprise(location) }
             return .dropped
         }
@@ -167,13 +171,15 @@ struct GroupStore {
     }
 
     /// `nil`: the older entry is not kept.
-    private static func reason(_ plan: LeasePlan, kind: EntryKind, newer: StoredEntry) -> VersionReason? {
-        if kind != newer.kind { return plan.versionReason == .foreign ? .foreign : .inTheWay }
-        switch plan.versionReason {
+    private func reason(_ lease: LeasedJob, kind: EntryKind, newer: StoredEntry) -> VersionReason? {
+        if kind != newer.kind { return lease.plan.versionReason == .foreign ? .foreign : .inTheWay }
+        switch lease.plan.versionReason {
         case .inTheWay, nil: return nil
         // It stays the last good one only when a copy comes that is not.
         case .lastGood: return newer.isFuzzy ? .lastGood : .kept
-        case .kept, .foreign: return plan.versionReason
+        // Without a version there is room for the newer copy, which is a good one.
+        case .kept where unkept.contains(lease.job.sequence) && !newer.isFuzzy: return nil
+        case .kept, .foreign: return lease.plan.versionReason
         }
     }
 

@@ -29,7 +29,7 @@ extension LocalDestination {
         return differing
     }
 
-    private static func isSame(_ status: FileStatus, _ copy: ExpectedCopy, _ root: AttachedRoot) -> Bool {
+    static func isSame(_ status: FileStatus, _ copy: ExpectedCopy, _ root: AttachedRoot) -> Bool {
         if status.kind != copy.kind { return false }
         if copy.kind == .directory { return true }
         if status.size != copy.size { return false }

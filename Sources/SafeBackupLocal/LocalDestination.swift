@@ -30,6 +30,8 @@ package final class LocalDestination: Destination {
     package let writerProbe: WriterProbe?
     /// Slows down what reads sources.
     private let throttle: Throttle?
+    /// What its groups share of its room.
+    package let share = RoomShare()
     private let isStopping = Atomic(false)
     private let attached = Locked<AttachedRoot?>(nil)
     /// Staging, kept open while SQLite writes a catalogue copy by a path through this descriptor: its number must
@@ -268,7 +270,7 @@ package final class LocalDestination: Destination {
         try root.check()
         do {
             return try Planner(
-                root, policy: policy, tornLimit: tornLimit, now: clock.now,
+                root, policy: policy, share: share, tornLimit: tornLimit, now: clock.now,
                 isInterrupted: { self.isStopping.load(ordering: .relaxed) })
         } catch {
             throw Failure.destination(error, "look at", at: path)
@@ -282,8 +284,8 @@ package final class LocalDestination: Destination {
             var store: GroupStore
             do {
                 store = try GroupStore(
-                    in: root, from: sources, tornLimit: tornLimit, writerProbe: writerProbe, clock: clock,
-                    throttle: throttle, isInterrupted: { self.isStopping.load(ordering: .relaxed) })
+                    in: root, from: sources, share: share, tornLimit: tornLimit, writerProbe: writerProbe,
+                    clock: clock, throttle: throttle, isInterrupted: { self.isStopping.load(ordering: .relaxed) })
             } catch {
                 throw Failure.destination(error, "open", at: path)
             }

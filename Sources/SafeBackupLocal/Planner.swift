@@ -8,7 +8,7 @@ import Glibc
 struct Planner {
     private let root: AttachedRoot
     private let policy: VersionPolicy
-    private let space: SpacePolicy
+    private let space: RoomBudget
     private let tornLimit: Int
     private let now: Timestamp
     private var directories: DirectoryCache
@@ -19,7 +19,7 @@ struct Planner {
     private let contents: ContentCheck
 
     init(
-        _ root: AttachedRoot, policy: VersionPolicy, tornLimit: Int, now: Timestamp,
+        _ root: AttachedRoot, policy: VersionPolicy, share: RoomShare, tornLimit: Int, now: Timestamp,
         isInterrupted: @escaping @Sendable () -> Bool = { false }
     ) throws(Errno) {
         self.root = root
@@ -27,7 +27,7 @@ struct Planner {
         self.tornLimit = tornLimit
         self.now = now
         contents = ContentCheck(isInterrupted: isInterrupted)
-        space = try root.space()
+        space = try share.budget(root)
         directories = DirectoryCache(root.base)
     }
 
@@ -61,7 +61,7 @@ struct Planner {
         }
         if root.isKeyed { try checkKeyed(job, &plan) }
         if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
-            throw Failure.full(job.location, space.available)
+            throw Failure.full(job.location, ByteCount(space.available))
         }
         return plan
     }
@@ -182,7 +182,7 @@ struct Planner {
         if isGood && job.attempts + 1 >= tornLimit { return .lastGood }
         // What a rename lands on may itself have been renamed, and be looked for a moment later.
         let isKept = job.origin != nil || policy.keeps(newest: job.newestVersionAt, now: now)
-        return space.keepsVersions && isKept ? .kept : .inTheWay
+        return isKept ? .kept : .inTheWay
     }
 
     /// Whether `former` is the one entry that the location, or the first directory on the way to it that is not there as

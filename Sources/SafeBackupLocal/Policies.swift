@@ -1,7 +1,9 @@
 package import SafeBackupCore
-package import SafeBackupSystem
 
-/// Which replaced copies are kept as versions. Pure. (The agent removes those over 20 of a path.)
+/// Which replaced copies are kept as versions. Pure.
+///
+/// A file that is rewritten each second would push the versions of all others out of the room that there is. (The agent
+/// thins out those of a path that has too many.)
 package struct VersionPolicy: Sendable, Hashable {
     /// At most one version of a path is kept in this time.
     package var interval: Duration = .seconds(600)
@@ -39,39 +41,4 @@ package struct WriterProbe: Sendable, Hashable {
     package func retry(firstSeen: Timestamp?, now: Timestamp) -> Timestamp {
         min(now + quiet, max(now, (firstSeen ?? now) + limit))
     }
-}
-
-/// What may still be stored when room gets scarce, until the capacity guard decides. Pure.
-package struct SpacePolicy: Sendable, Hashable {
-    /// Versions are kept while at least this is free.
-    package var versionFloor: ByteCount
-    /// Jobs that grow the backup wait while less than this is free.
-    package var growthFloor: ByteCount
-    /// What is free, less what was taken since it was asked.
-    package private(set) var available: ByteCount
-
-    /// min(1 GiB, 5 % of the disk) for versions, half of that for growth.
-    package init(_ statistics: VolumeStatistics) {
-        self.init(total: statistics.total, available: statistics.available)
-    }
-
-    package init(total: ByteCount, available: ByteCount) {
-        versionFloor = min(.gibibytes(1), ByteCount(total.bytes / 20))
-        growthFloor = ByteCount(versionFloor.bytes / 2)
-        self.available = available
-    }
-
-    package var keepsVersions: Bool { available >= versionFloor }
-
-    /// Jobs that grow the backup wait.
-    package var isScarce: Bool { available < growthFloor }
-
-    /// Whether a copy of this size, of which `released` bytes are given back later, may be written.
-    package func admits(_ size: Int64, releasing released: Int64) -> Bool {
-        if size > available.bytes { return false }
-        return !isScarce || size <= released
-    }
-
-    /// Counts what was written.
-    package mutating func take(_ size: Int64) { available.bytes -= size }
 }

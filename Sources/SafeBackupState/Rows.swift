@@ -116,23 +116,29 @@ extension Connection {
         return (Int(statement.int()), statement.timestampOrNull())
     }
 
-    /// The older copies of the path that are kept by policy, without the newest `limit`, oldest first.
+    /// Of the older copies of the path that are kept by policy, those that are too many; see `VersionThinning`.
     func excessVersions(
-        _ pair: PairKey, _ path: RelativePath, limit: Int
+        _ pair: PairKey, _ path: RelativePath, limit: Int, now: Timestamp
     ) throws(SafeBackupError) -> [CopyRecord] {
         let statement = try statement(
             """
-            SELECT id, location, kind, digest, size, stored_at, inode, mtime_ns, fuzzy, damaged FROM copy
+            SELECT id, location, kind, digest, size, stored_at, inode, mtime_ns, fuzzy, damaged,
+                ifnull(versioned_at, stored_at)
+            FROM copy
             WHERE id IN (SELECT n.copy_id FROM name n WHERE n.source_id = ? AND n.destination_id = ? AND n.parent = ?
                     AND n.leaf = ? AND n.ended_at IS NOT NULL AND n.end_reason IN ('replaced', 'deleted'))
                 AND role = 'kept' AND removing IS NULL
-            ORDER BY versioned_at DESC, id DESC LIMIT -1 OFFSET ?
+            ORDER BY versioned_at DESC, id DESC
             """)
         defer { statement.reset() }
-        statement.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path).bind(Int64(limit))
+        statement.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path)
         var copies: [CopyRecord] = []
-        while try statement.step() { copies.append(CopyRecord.read(statement)) }
-        return copies.reversed()
+        var times: [Timestamp] = []
+        while try statement.step() {
+            copies.append(CopyRecord.read(statement))
+            times.append(statement.timestamp())
+        }
+        return VersionThinning.excess(times, limit: limit, now: now).map { copies[$0] }
     }
 
     /// Adds to a job what the catalogue knows of its path.

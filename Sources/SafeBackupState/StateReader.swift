@@ -36,6 +36,8 @@ package struct StateStatus: Sendable, Hashable {
         package var unknownSizes: Int
         /// What waits because the destination is full.
         package var waitingForRoom: Backlog?
+        /// `nil` before the first look.
+        package var capacity: CapacityRecord?
     }
 
     /// Jobs, and their bytes as far as they are known.
@@ -171,7 +173,8 @@ package final class StateReader: CatalogueReading {
                 StateStatus.Destination(
                     record: record, counts: counts, oldestPending: oldest,
                     unknownSizes: isIdle ? 0 : try Self.unknownSizes(record.id, connection),
-                    waitingForRoom: try waitingForRoom(record.id)))
+                    waitingForRoom: try waitingForRoom(record.id),
+                    capacity: try CapacityRecord.read(record.id, connection)))
         }
         return status
     }

@@ -34,7 +34,11 @@ package struct CompletionResult: Sendable, Hashable {
     package var stuck = 0
     /// Bytes of new copies.
     package var bytes: Int64 = 0
-    /// Kept versions beyond the limit, oldest first, for `beginRemoval`.
+    /// What they take on a disk, about.
+    package var room: Int64 = 0
+    /// What the copies took that were replaced and not kept.
+    package var released: Int64 = 0
+    /// Kept versions beyond the limit, for `beginRemoval`.
     package var excessVersions: [CopyRecord] = []
     /// Removals were begun: of damaged copies that have been stored again.
     package var hasRemovals = false
@@ -47,7 +51,7 @@ extension StateStore {
     /// anybody be told that the paths are saved. Jobs need not be leased: a plan may have failed. What was stored by a
     /// lease that is no more is left out: the destination may be another one since, or this was told before.
     package func complete(
-        _ destination: DestinationID, _ completions: [Completion], versionLimit: Int = 20
+        _ destination: DestinationID, _ completions: [Completion], versionLimit: Int = VersionThinning.limit
     ) throws(SafeBackupError) -> CompletionResult {
         let now = clock.now
         return try write { (connection) throws(SafeBackupError) in
@@ -64,9 +68,9 @@ extension StateStore {
                 if hasUnsaved { try forgetNotSaved(completion, connection) }
                 try complete(completion, pair, versionLimit: versionLimit, now: now, &result, connection)
             }
-            if result.bytes > 0 {
+            if result.room > 0 {
                 try connection.statement("UPDATE destination SET accumulated_size = accumulated_size + ? WHERE id = ?")
-                    .bind(result.bytes).bind(destination.rawValue).run()
+                    .bind(result.room).bind(destination.rawValue).run()
             }
             result.emptied = try noteEmptied(now: now, connection)
             return result
@@ -133,7 +137,7 @@ extension StateStore {
             let isKeptNow = entry.displaced.contains { $0.from == job.location && $0.reason == .kept }
             // A last good copy that is not needed as such any more is a kept version too.
             if isKeptNow && job.keptVersions >= versionLimit || job.live?.isFuzzy == true {
-                result.excessVersions += try connection.excessVersions(pair, job.path, limit: versionLimit)
+                result.excessVersions += try connection.excessVersions(pair, job.path, limit: versionLimit, now: now)
             }
         }
     }
@@ -282,6 +286,7 @@ extension StateStore {
                 pair, at: job.location, kind: entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
             if copy != nil, try insertName(pair, job.path, copy, entry, now: now, connection) {
                 result.bytes += stored.size
+                result.room += roomOnDisk(stored.size)
                 return true
             }
         }
@@ -297,6 +302,10 @@ extension StateStore {
                     job.location, pair, live, entry.kind, stored, isFuzzy: entry.isFuzzy, now: now, connection)
             }
             result.bytes += stored.size
+            result.room += roomOnDisk(stored.size)
+            if let occupant = job.occupant, !entry.displaced.contains(where: { $0.from == job.location }) {
+                result.released += roomOnDisk(occupant.size)
+            }
             if live?.isFuzzy == true && !entry.isFuzzy { try demoteLastGood(pair, job.path, connection) }
         case .kept:
             guard let occupant = try connection.copy(in: pair.destination, at: job.location) else { return false }
@@ -310,6 +319,7 @@ extension StateStore {
         case .directory:
             isLiveThere = try makeRoom(at: job.location, pair, live, now: now, connection)
             copy = nil
+            if live == nil { result.room += roomOnDisk(1) }
         }
         if let live, isLiveThere {
             let isSame =

@@ -152,6 +152,7 @@ extension StateStore {
                 "DELETE FROM job WHERE destination_id = ?1",
                 "DELETE FROM tally WHERE destination_id = ?1",
                 "DELETE FROM vacated WHERE destination_id = ?1",
+                "DELETE FROM capacity WHERE destination_id = ?1",
                 "UPDATE pair SET first_save_at = NULL WHERE destination_id = ?1",
                 "UPDATE source SET desynced = 1 WHERE id IN (SELECT source_id FROM pair WHERE destination_id = ?1)",
             ] {

@@ -42,7 +42,7 @@ extension StateStore {
         }
     }
 
-    private func history(
+    func history(
         of copy: Int64, _ destination: DestinationID, _ connection: Connection
     ) throws(SafeBackupError) -> PathHistory? {
         let names = try connection.statement(

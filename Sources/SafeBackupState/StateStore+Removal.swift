@@ -10,7 +10,8 @@ package struct Removal: Sendable, Hashable {
 /// Removing copies: the catalogue says so before the file goes, and forgets it after.
 extension StateStore {
     /// Marks copies as being removed, and gives those that may be: only versions kept by policy, which lie under names
-    /// that nothing is ever stored under again. When this returns, a crash leaves them in `removals`.
+    /// that nothing is ever stored under again, and never the newest good state of a path. When this returns, a crash
+    /// leaves them in `removals`.
     package func beginRemoval(
         _ destination: DestinationID, _ copies: [Int64], reason: String
     ) throws(SafeBackupError) -> [CopyRecord] {
@@ -23,6 +24,12 @@ extension StateStore {
                 """)
             var marked: [CopyRecord] = []
             for id in copies {
+                if let history = try history(of: id, destination, connection),
+                    let state = history.states.first(where: { $0.copy == id }),
+                    !history.mayGo(state, isExpired: false)
+                {
+                    continue
+                }
                 update.bind(text: reason).bind(id).bind(destination.rawValue)
                 while try update.step() { marked.append(CopyRecord.read(update)) }
                 update.reset()

@@ -180,7 +180,8 @@ extension StateStore {
     /// What the destination told of them. A copy that moved is a version of its path from now on; the oldest beyond
     /// `versionLimit` come back, for `beginRemoval`.
     package func finishRetirement(
-        _ destination: DestinationID, _ results: [(Retirement, RetirementOutcome)], versionLimit: Int = 20
+        _ destination: DestinationID, _ results: [(Retirement, RetirementOutcome)],
+        versionLimit: Int = VersionThinning.limit
     ) throws(SafeBackupError) -> [CopyRecord] {
         let now = clock.now
         return try write { (connection) throws(SafeBackupError) in
@@ -197,7 +198,7 @@ extension StateStore {
                     try displace(move, at: move.from, pair, now: now, connection)
                     if let path = try newestPath(of: retirement.copy.id, connection) {
                         try noteVacated(above: path, pair, connection)
-                        excess += try connection.excessVersions(pair, path, limit: versionLimit)
+                        excess += try connection.excessVersions(pair, path, limit: versionLimit, now: now)
                     }
                     try forget.bind(retirement.copy.id).run()
                 case .postponed: try postpone.bind(now + .seconds(600)).bind(retirement.copy.id).run()

@@ -115,7 +115,7 @@ struct LoopDiskTests {
         let filler = open(disk.mountPoint + "/filler", O_WRONLY | O_CREAT, 0o600)
         var room = statvfs()
         fstatvfs(filler, &room)
-        let left = 150 << 10
+        let left = 120 << 10
         posix_fallocate(filler, 0, off_t(Int(room.f_bavail) * Int(room.f_frsize) - left))
         close(filler)
         try bench.write("open", String(repeating: "two!", count: 20_000))

@@ -63,18 +63,21 @@ struct PureTests {
         #expect(!policy.keeps(newest: time + .seconds(5), now: time))
     }
 
-    @Test("Versions need min(1 GiB, 5 %) free, growth half of that; what shrinks goes on")
-    func spacePolicy() {
-        let large = SpacePolicy(total: .gibibytes(1_000), available: .gibibytes(1))
-        #expect(large.keepsVersions && !large.isScarce)
-        var small = SpacePolicy(total: .mebibytes(1_000), available: .mebibytes(49))
-        #expect(!small.keepsVersions && !small.isScarce)
-        #expect(small.admits(40 << 20, releasing: 0))
-        #expect(!small.admits(50 << 20, releasing: 100 << 20))
-        small.take(25 << 20)
-        #expect(small.isScarce)
-        #expect(!small.admits(1 << 20, releasing: 0))
-        #expect(small.admits(1 << 20, releasing: 1 << 20))
+    @Test("What grows the backup leaves the floor free; what shrinks it goes on, as long as it fits")
+    func roomBudget() {
+        var budget = RoomBudget(floor: .mebibytes(10), available: .mebibytes(49))
+        #expect(!budget.isScarce)
+        #expect(budget.admits(39 << 20, releasing: 0))
+        #expect(!budget.admits(40 << 20, releasing: 0))
+        #expect(budget.admits(40 << 20, releasing: 40 << 20))
+        #expect(!budget.admits(50 << 20, releasing: 100 << 20))
+        budget.take(40 << 20)
+        #expect(budget.isScarce)
+        #expect(!budget.admits(1 << 20, releasing: 0))
+        #expect(budget.admits(1 << 20, releasing: 1 << 20))
+        #expect(budget.isNearFloor(1))
+        #expect(!RoomBudget(floor: .gibibytes(1), available: .gibibytes(9)).isNearFloor(1 << 20))
+        #expect(RoomBudget(floor: .gibibytes(1), available: .gibibytes(9)).isNearFloor(600 << 20))
     }
 
     @Test("A sentinel comes back as it was written, also with a path that is not UTF-8")

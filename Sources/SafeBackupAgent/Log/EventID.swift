@@ -99,6 +99,16 @@ package enum EventID: String, CaseIterable, Sendable {
     case catalogueWritten
     /// The catalogue copy was not written; it is tried again.
     case catalogueFailed
+    /// Little is free in the destination; what may go is being removed.
+    case cleaning
+    /// A cleaning has ended.
+    case cleaned
+    /// Something else than the backup fills the destination's disk.
+    case spaceTaken
+    /// The limits of the configuration cannot be kept on this disk.
+    case limitsUnusable
+    /// The configured policy was applied.
+    case pruned
 
     // Jobs.
     /// A path will be tried again.

@@ -222,7 +222,7 @@ package struct DrainPlanner {
             }
         }
         guard let statistics, place.shown.held == nil else { return }
-        let floor = SpacePolicy(statistics).growthFloor.bytes
+        let floor = RoomShare.usualFloor(statistics.total).bytes
         place.shown.availableBytes = statistics.available.bytes
         place.shown.totalBytes = statistics.total.bytes
         place.shown.fileSystem = statistics.type.name

@@ -129,37 +129,44 @@ struct RemovalWork: Sendable {
         return [EPERM, EACCES, EISDIR, ENOTEMPTY, EBUSY].contains(code)
     }
 
-    /// Kept versions, which lie where nothing is stored ever again: at any time.
-    func removeVersions() async throws(SafeBackupError) {
+    /// Kept versions, which lie where nothing is stored ever again: at any time. Returns those that are gone.
+    @discardableResult
+    func removeVersions() async throws(SafeBackupError) -> Set<Int64> {
         let id = id
+        var gone: Set<Int64> = []
         while true {
             let copies = try await state.durably { (store) throws(SafeBackupError) in
                 try store.removals(id, limit: 1_000).map(\.copy)
             }
-            if copies.isEmpty { return }
+            if copies.isEmpty { return gone }
             Faults.reach("removing")
             let numbers = try await removed(copies) { (copies) throws(SafeBackupError) in
                 try await local.remove(versions: copies.map(\.location))
             }
             Faults.reach("removed")
             try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }
+            gone.formUnion(numbers)
         }
     }
 
-    /// Deleted paths' last states, which lie at their paths' own places: only while nothing is leased there.
-    func removeTombstones() async throws(SafeBackupError) {
+    /// Deleted paths' last states, which lie at their paths' own places: only while nothing is leased there. Returns those
+    /// that are gone.
+    @discardableResult
+    func removeTombstones() async throws(SafeBackupError) -> Set<Int64> {
         let id = id
+        var gone: Set<Int64> = []
         while true {
             let copies = try await state.durably { (store) throws(SafeBackupError) in
                 try store.tombstoneRemovals(id, limit: 1_000).map(\.copy)
             }
-            if copies.isEmpty { return }
+            if copies.isEmpty { return gone }
             Faults.reach("removing")
             let numbers = try await removed(copies) { (copies) throws(SafeBackupError) in
                 try await local.remove(tombstones: copies)
             }
             Faults.reach("removed")
             try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }
+            gone.formUnion(numbers)
         }
     }
 }

@@ -173,11 +173,7 @@ package struct Pruning: Sendable {
         if let deletedAt = history.deletedAt, !history.isAlive, policy.isExpired(deleted: deletedAt, now: now) {
             return history.states.filter { history.mayGo($0, isExpired: true) }.map { (history, $0, true) }
         }
-        let states = history.states.map { RetentionPolicy.State(stored: $0.storedAt, ended: $0.endedAt) }
-        let keeps = policy.keeps(states, now: now, zone: zone)
-        return zip(history.states, keeps).filter { !$1 && history.mayGo($0, isExpired: false) }.map {
-            (history, $0.0, false)
-        }
+        return policy.givesUp(history, now: now, zone: zone).map { (history, $0, false) }
     }
 
     private func line(

@@ -318,6 +318,30 @@ enum Schema {
             PRIMARY KEY (source_id, position)
         ) STRICT, WITHOUT ROWID;
 
+        -- The order in which kept versions go when space is needed.
+        CREATE INDEX copy_kept ON copy (destination_id, stored_at) WHERE role = 'kept';
+
+        -- The room in a destination. checked_at: when its disk was last looked at, which had total and available bytes
+        -- then; threshold, target, floor: what is to stay free there. baseline: what was available when that was last
+        -- enough, or at the first look; stored: the bytes that we stored since then, less those that we removed.
+        -- missing: why the last cleaning did not free enough. cleaned_*: the last cleaning that removed copies, how many
+        -- and how many bytes. pruned_at: when the configured policy was last applied.
+        CREATE TABLE capacity (
+            destination_id INTEGER NOT NULL PRIMARY KEY,
+            checked_at INTEGER NOT NULL,
+            total INTEGER NOT NULL,
+            available INTEGER NOT NULL,
+            threshold INTEGER NOT NULL,
+            target INTEGER NOT NULL,
+            floor INTEGER NOT NULL,
+            baseline INTEGER NOT NULL,
+            stored INTEGER NOT NULL,
+            missing TEXT,
+            cleaned_at INTEGER,
+            cleaned_copies INTEGER NOT NULL DEFAULT 0,
+            cleaned_bytes INTEGER NOT NULL DEFAULT 0,
+            pruned_at INTEGER
+        ) STRICT;
         -- A deleted path's copy that goes to the versions, where a destination mirrors deletions: not before then. version:
         -- where it is just being moved to, NULL before that; see StateStore+Retirement.
         CREATE TABLE retiring (

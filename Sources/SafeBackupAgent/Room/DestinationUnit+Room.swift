@@ -1,0 +1,359 @@
+import Logging
+import SafeBackupCapacity
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupState
+import SafeBackupSystem
+import SystemPackage
+
+/// Keeping room in a destination: what is known, and what is under way.
+struct RoomKeeping: Sendable {
+    /// `nil` until the destination was looked at.
+    var capacity: CapacityGuard?
+    var record: CapacityRecord?
+    var cleaning: RoomCleaning?
+    /// Jobs wait for room.
+    var isWaiting = false
+    /// One that was in vain is not begun again before.
+    var notBefore: ContinuousClock.Instant?
+    /// What was released since the last check by copies that were replaced and not kept.
+    var released: Int64 = 0
+    /// Whether something else than the backup took what is missing; `nil`: it was not judged since there was enough, or
+    /// since the last check. Judged while no group is in flight, whose bytes are on the disk and not in the catalogue.
+    var isTaken: Bool?
+    /// That was told, and is so still.
+    var isTold = false
+    /// A check for jobs that found no room comes not more often than this allows.
+    var lastCheck: ContinuousClock.Instant?
+    /// What a person asked for.
+    var wish: CleaningLimits?
+}
+
+/// What the drain does next.
+enum RoomStep: Sendable {
+    case none
+    /// A part was removed, and more may have to go.
+    case part
+    /// The next part needs that no group is in flight.
+    case waitingForGroups
+}
+
+/// The guard decides whether, the catalogue what, and the destination is asked before anything goes. Done by the drain
+/// between its groups, a part at a time, so that saving goes on.
+extension DestinationUnit {
+    private static let pauseAfterVain = Duration.seconds(60)
+    private static let pauseBetweenChecks = Duration.seconds(2)
+
+    func beginRoom() { room.withLock { $0 = RoomKeeping(isTold: $0.isTold, wish: $0.wish) } }
+
+    /// Copies that take so many bytes stand in the catalogue.
+    func countStored(_ bytes: Int64, released: Int64) {
+        if bytes == 0 { return }
+        room.withLock { room in
+            room.released += released
+            room.capacity?.stored(ByteCount(bytes))
+            room.cleaning?.stored += bytes
+        }
+    }
+
+    /// A job found no room.
+    func foundNoRoom() { room.withLock { $0.isWaiting = true } }
+
+    /// Something that kept a cleaning from going on may be over.
+    func roomMayHaveChanged() {
+        room.withLock { room in
+            if room.capacity?.shortfall == nil { return }
+            room.capacity?.mayHaveChanged()
+            room.notBefore = nil
+        }
+    }
+
+    /// A person asks for a cleaning.
+    func cleaningWasAsked(_ limits: CleaningLimits) {
+        room.withLock { $0.wish = limits }
+        wake.signal()
+    }
+
+    var isMakingRoom: Bool { room.withLock { $0.cleaning != nil || $0.wish != nil } }
+
+    var isRoomCheckDue: Bool { room.withLock { Self.isDue($0) } }
+
+    private static func isDue(_ room: RoomKeeping) -> Bool {
+        if room.capacity?.isCheckDue ?? true { return true }
+        guard room.isWaiting, let last = room.lastCheck else { return false }
+        return ContinuousClock.now - last >= pauseBetweenChecks
+    }
+
+    /// Looks at the room if that is due, and removes a part of what must go.
+    func keepRoom(inUse: Int) async throws(SafeBackupError) -> RoomStep {
+        if isRoomCheckDue { try await checkRoom() }
+        if let wish = room.withLock({ $0.cleaning == nil ? $0.wish : nil }) { try await begin(wish) }
+        if inUse == 0 { try await judge() }
+        guard let cleaning = room.withLock({ $0.cleaning }) else { return .none }
+        // What may go besides versions is said by a judgement, and lies where groups store.
+        if inUse > 0 && (cleaning.stage == .deleted || cleaning.cursor == nil) { return .waitingForGroups }
+        return try await removePart(cleaning)
+    }
+
+    // MARK: Checking
+
+    private func checkRoom() async throws(SafeBackupError) {
+        let usage = DiskUsage(try await local.room())
+        let (id, isNew, now) = (id, room.withLock { $0.capacity == nil }, clock.now)
+        var record = room.withLock { $0.record }
+        if isNew {
+            let known = try await state.durably { (store) throws(SafeBackupError) in
+                (
+                    try store.capacity(id), try store.destinations().first { $0.id == id }?.accumulatedSize ?? 0,
+                    try store.smallestWaitingForRoom(id) != nil
+                )
+            }
+            record = known.0
+            let capacity = CapacityGuard(try roomLimits(usage.total), accumulated: ByteCount(known.1))
+            room.withLock { room in
+                room.capacity = capacity
+                room.isWaiting = room.isWaiting || known.2
+            }
+            local.share.set(floor: capacity.limits.floor)
+        }
+        guard let limits = room.withLock({ $0.capacity?.limits }) else { return }
+        let growth = try await waitingGrowth(usage, limits)
+        let size = try await limits.maxSize == nil ? nil : storedBytes()
+        var known =
+            record
+            ?? CapacityRecord(
+                checkedAt: now, total: usage.total, available: usage.available, threshold: limits.threshold,
+                target: limits.target, floor: limits.floor, baseline: usage.available)
+        let (verdict, accumulated, shortfall) = room.withLock {
+            room -> (CapacityGuard.Verdict?, Int64, SafeBackupError?) in
+            let accumulated = (room.capacity?.accumulated.bytes ?? 0) - room.released
+            (room.released, room.isTaken) = (0, nil)
+            let shortfall = room.capacity?.shortfall
+            room.lastCheck = .now
+            if growth == nil { room.isWaiting = false }
+            return (
+                room.capacity?.checked(usage, size: size.map { ByteCount($0) }, growth: ByteCount(growth ?? 0)),
+                accumulated, shortfall
+            )
+        }
+        (known.checkedAt, known.total, known.available) = (now, usage.total, usage.available)
+        (known.threshold, known.target, known.floor) = (limits.threshold, limits.target, limits.floor)
+        known.stored += accumulated
+        switch verdict {
+        case .enough:
+            (known.baseline, known.stored, known.missing) = (usage.available, 0, nil)
+            room.withLock { ($0.isTold, $0.isTaken) = (false, false) }
+        case .clean(let towards):
+            let isTooSoon = room.withLock { $0.notBefore.map { ContinuousClock.now < $0 } ?? false }
+            if let need = towards.need(usage: usage, size: size), !isTooSoon {
+                let cleaning = RoomCleaning(towards, before: usage, need: need, size: size)
+                room.withLock { $0.cleaning = cleaning }
+                logger.info(
+                    .cleaning, "Little is free in the destination; what may go is removed",
+                    metadata: ["available": "\(usage.available)", "need": "\(ByteCount(need.bytes))"])
+            } else {
+                room.withLock { $0.capacity?.cleaned(usage, shortfall: shortfall) }
+            }
+        case .cleaning, nil: break
+        }
+        let written = known
+        room.withLock { $0.record = written }
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.setCapacity(id, written, isChecked: true)
+        }
+    }
+
+    /// As configured, where this disk can keep to it.
+    private func roomLimits(_ total: ByteCount) throws(SafeBackupError) -> CapacityLimits {
+        do throws(SafeBackupError) {
+            return try roomSettings.limits.limits(disk: total)
+        } catch {
+            logger.error(
+                .limitsUnusable, "The configured limits of free space cannot be kept on this disk; the usual ones hold",
+                metadata: ["error": "\(error.message)"])
+        }
+        return try CapacityLimits(disk: total)
+    }
+
+    /// The smallest job that waits for room, if what may be removed is enough for it: for a file that never fits nothing
+    /// goes. `nil`: no job waits.
+    private func waitingGrowth(_ usage: DiskUsage, _ limits: CapacityLimits) async throws(SafeBackupError) -> Int64? {
+        if !room.withLock({ $0.isWaiting }) { return nil }
+        let id = id
+        let waiting = try await state.durably { (store) throws(SafeBackupError) in
+            try store.smallestWaitingForRoom(id)
+        }
+        guard let waiting else { return nil }
+        if usage.available.bytes - waiting >= limits.floor.bytes || usage.available < limits.threshold { return 0 }
+        let directory = roomSettings.stateDirectory
+        let removable = try await io.run { () throws(SafeBackupError) in
+            try StateReader(in: directory).removableBytes(id)
+        }
+        let isPossible = usage.available.bytes + removable - waiting >= limits.threshold.bytes
+        return isPossible ? waiting : 0
+    }
+
+    private func storedBytes() async throws(SafeBackupError) -> Int64 {
+        let (id, directory) = (id, roomSettings.stateDirectory)
+        return try await io.run { () throws(SafeBackupError) in try StateReader(in: directory).storedBytes(id) }
+    }
+
+    /// Whether our growth explains what is missing since there was enough.
+    private func judge() async throws(SafeBackupError) {
+        guard room.withLock({ $0.isTaken == nil }) else { return }
+        let usage = DiskUsage(try await local.room())
+        let judged = room.withLock { room -> (record: CapacityRecord, lost: Int64, ours: Int64, isLow: Bool)? in
+            guard let record = room.record, let capacity = room.capacity else { return nil }
+            let lost = record.baseline.bytes - usage.available.bytes
+            let ours = record.stored + capacity.accumulated.bytes - room.released - (room.cleaning?.freed ?? 0)
+            room.isTaken = ours <= 0 || ours < lost / 2
+            return (record, lost, ours, record.available < record.threshold)
+        }
+        guard let judged, room.withLock({ $0.isTaken == true }), judged.isLow, judged.lost > 0 else { return }
+        try await tellTaken(judged.record, usage, lost: judged.lost, ours: judged.ours)
+    }
+
+    private func keepsDeleted(_ cleaning: RoomCleaning) -> String? {
+        // What the backup holds too much of is its own, and so is what a person asks for.
+        let isTaken = room.withLock { $0.isTaken } ?? true
+        if isTaken && cleaning.need.limit != .maxSize && !cleaning.isAsked {
+            return "something else than the backup filled the disk"
+        }
+        if copyCheck.withLock({ $0.whole.isEmpty }) { return "the stored copies were not looked for yet" }
+        return nil
+    }
+
+    private func tellTaken(
+        _ record: CapacityRecord, _ usage: DiskUsage, lost: Int64, ours: Int64
+    ) async throws(SafeBackupError) {
+        let isNew = room.withLock { room in
+            defer { room.isTold = true }
+            return !room.isTold
+        }
+        if !isNew { return }
+        let (id, ours) = (id, ByteCount(max(ours, 0)))
+        let message =
+            "\(usage.available) are free on the disk of \(printable(local.path.bytes)), \(ByteCount(lost)) less than when "
+            + "there was enough, and the backup has taken only \(ours) of that; older versions are removed as far as "
+            + "needed, and the last copies of deleted files stay; free space there"
+        logger.warning(
+            .spaceTaken, "Something else than the backup fills the destination's disk",
+            metadata: ["available": "\(usage.available)", "lost": "\(ByteCount(lost))", "stored": "\(ours)"])
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.record(level: "warning", event: "spaceTaken", message: message, destination: id)
+        }
+    }
+
+    // MARK: Cleaning
+
+    private func begin(_ wish: CleaningLimits) async throws(SafeBackupError) {
+        let usage = DiskUsage(try await local.room())
+        let size = try await wish.maxSize == nil ? nil : storedBytes()
+        room.withLock { $0.wish = nil }
+        guard let need = wish.need(usage: usage, size: size) else { return }
+        let cleaning = RoomCleaning(wish, before: usage, need: need, size: size, isAsked: true)
+        room.withLock { $0.cleaning = cleaning }
+    }
+
+    private func removePart(_ known: RoomCleaning) async throws(SafeBackupError) -> RoomStep {
+        var cleaning = known
+        let usage = DiskUsage(try await local.room())
+        guard let need = cleaning.needNow(usage) else {
+            try await end(cleaning, usage, nil)
+            return .none
+        }
+        if cleaning.isInVain(usage) {
+            try await end(cleaning, usage, RoomCleaning.inVain)
+            return .none
+        }
+        cleaning.keepsDeleted = keepsDeleted(cleaning)
+        if cleaning.cursor == nil && !cleaning.goOn() {
+            try await end(cleaning, usage, cleaning.whatStays)
+            return .none
+        }
+        if cleaning.stage == .deleted && known.stage == .versions {
+            // Groups may be in flight.
+            let next = cleaning
+            room.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
+            return .part
+        }
+        let looked = copyCheck.withLock { $0.whole }
+        let work = RoomWork(id: id, local: local, state: state)
+        try await work.part(&cleaning, bytes: need.bytes, looked: looked)
+        lastWork.set(.now)
+        let next = cleaning
+        room.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
+        return .part
+    }
+
+    private func end(_ cleaning: RoomCleaning, _ usage: DiskUsage, _ why: String?) async throws(SafeBackupError) {
+        let (id, now) = (id, clock.now)
+        let shortfall = why.map { why in
+            SafeBackupError(
+                .cannotFreeEnough, "\(cleaning.wanted(usage)): \(why)", disposition: .destinationFull)
+        }
+        let wasShort = room.withLock { room in
+            defer {
+                room.capacity?.cleaned(usage, shortfall: shortfall)
+                room.cleaning = nil
+                room.notBefore = shortfall == nil ? nil : .now + Self.pauseAfterVain
+                room.record?.available = usage.available
+                room.record?.missing = shortfall?.message
+                room.record?.stored -= cleaning.freed
+                room.isTaken = nil
+                if cleaning.removed > 0 {
+                    room.record?.cleanedAt = now
+                    room.record?.cleanedCopies = cleaning.removed
+                    room.record?.cleanedBytes = cleaning.freed
+                }
+            }
+            return room.capacity?.shortfall != nil
+        }
+        if let record = room.withLock({ $0.record }) {
+            try await state.durably { (store) throws(SafeBackupError) in
+                try store.setCapacity(id, record, isChecked: false)
+            }
+        }
+        if cleaning.removed > 0 {
+            try await state.durably { (store) throws(SafeBackupError) in try store.endWaitForRoom(id) }
+        }
+        // Told once, not at each attempt; and it may not be the end while the stored copies were not looked for.
+        let isShort = shortfall != nil && !copyCheck.withLock({ $0.whole.isEmpty })
+        if cleaning.removed == 0 && (!isShort || wasShort) { return }
+        var text =
+            "\(counted(cleaning.removed, "older copy", "older copies")) of \(ByteCount(cleaning.freed)) removed from "
+            + "\(printable(local.path.bytes)), to make room"
+        if isShort, let shortfall { text += "; \(shortfall.message); free space there" }
+        let (message, level) = (text, isShort ? "warning" : "notice")
+        logger.log(
+            .cleaned, level: isShort ? .warning : .notice, "Older copies were removed to make room",
+            metadata: [
+                "copies": "\(cleaning.removed)", "bytes": "\(cleaning.freed)", "available": "\(usage.available)",
+                "missing": "\(shortfall?.message ?? "nothing")",
+            ])
+        try await state.durably { (store) throws(SafeBackupError) in
+            try store.record(level: level, event: "cleaned", message: message, destination: id)
+        }
+    }
+}
+
+extension RoomCleaning {
+    /// With what was stored while a part was removed.
+    fileprivate func counting(_ stored: Int64) -> RoomCleaning {
+        var copy = self
+        copy.stored = stored
+        return copy
+    }
+
+    /// What was to be reached, and what is.
+    func wanted(_ usage: DiskUsage) -> String {
+        switch needNow(usage)?.limit ?? need.limit {
+        case .minFree:
+            "\(limits.minFree ?? ByteCount(0)) should be free in the destination and \(usage.available) are"
+        case .maxUsage:
+            "At most \(limits.maxUsagePercent ?? 100) % of the destination's disk should be used; \(usage.available) are "
+                + "free"
+        case .maxSize: "The backup should hold at most \(limits.maxSize ?? ByteCount(0)), and holds more"
+        }
+    }
+}

@@ -1,0 +1,202 @@
+import SafeBackupCapacity
+import SafeBackupCore
+import SafeBackupLocal
+import SafeBackupState
+import SafeBackupSystem
+
+/// A cleaning of a destination that is under way. Pure.
+struct RoomCleaning: Sendable {
+    /// What must hold at its end.
+    let limits: CleaningLimits
+    let before: DiskUsage
+    /// What had to go at first.
+    let need: CleaningNeed
+    /// Of the whole backup, where that is a limit.
+    var size: Int64?
+    /// By a person.
+    let isAsked: Bool
+    /// Why copies of deleted paths stay; `nil`: they may go when no version is left.
+    var keepsDeleted: String?
+    var stage = CleaningStage.versions
+    /// `nil`: the stage is at its end.
+    var cursor: CleaningCursor? = CleaningCursor()
+    /// Copies that are gone, and what a look said that they give back.
+    var removed = 0
+    var freed: Int64 = 0
+    /// What was stored since it began.
+    var stored: Int64 = 0
+    /// Copies that stay, because what their paths would keep is not in the destination as it was stored.
+    var unsure = 0
+    /// Copies that stay, because somebody changed them, or because they cannot be removed.
+    var unremovable = 0
+    /// In the stage as it is.
+    private var removedInStage = 0
+
+    init(_ limits: CleaningLimits, before: DiskUsage, need: CleaningNeed, size: Int64?, isAsked: Bool = false) {
+        self.limits = limits
+        self.before = before
+        self.need = need
+        self.size = size
+        self.isAsked = isAsked
+    }
+
+    /// Not one that has limits.
+    static let none = RoomCleaning(
+        CleaningLimits(), before: DiskUsage(total: ByteCount(0), used: ByteCount(0), available: ByteCount(0)),
+        need: CleaningNeed(bytes: 0, limit: .minFree), size: nil)
+
+    /// What must still go; `nil`: nothing.
+    func needNow(_ usage: DiskUsage) -> CleaningNeed? {
+        limits.need(usage: usage, size: size.map { $0.addingReportingOverflow(stored - freed).partialValue })
+    }
+
+    /// What was removed does not show: going on would remove everything for nothing.
+    func isInVain(_ usage: DiskUsage) -> Bool {
+        if need.limit == .maxSize { return false }
+        let shown = usage.available.bytes - before.available.bytes + stored
+        return freed >= need.bytes + stored && shown < freed / 2
+    }
+
+    mutating func note(removed count: Int, freeing bytes: Int64) {
+        removed += count
+        removedInStage += count
+        freed += bytes
+    }
+
+    /// Goes over to the next stage at the end of one; `false`: there is none.
+    mutating func goOn() -> Bool {
+        if stage == .versions {
+            if keepsDeleted != nil { return false }
+            (stage, cursor, removedInStage) = (.deleted, CleaningCursor(), 0)
+            return true
+        }
+        // The last good copy of a deleted path goes only when nothing else of it is left: in another pass.
+        if removedInStage == 0 { return false }
+        (cursor, removedInStage) = (CleaningCursor(), 0)
+        return true
+    }
+
+    /// Why it was not enough.
+    var whatStays: String {
+        var text = "nothing is left that may be removed: the newest good copy of each path stays"
+        if let keepsDeleted { text += ", and of deleted ones too, because \(keepsDeleted)" }
+        if unsure > 0 {
+            text += "; \(counted(unsure, "copy stays", "copies stay")) because what is newer is not in the destination"
+        }
+        if unremovable > 0 { text += "; \(counted(unremovable, "copy", "copies")) could not be removed" }
+        return text
+    }
+
+    static let inVain =
+        "what was removed did not make room; something else takes it, or a snapshot of the disk still holds it"
+}
+
+/// Looks at candidates, and removes those that may go.
+struct RoomWork: Sendable {
+    let id: DestinationID
+    let local: LocalDestination
+    let state: StateAccess
+    /// Stands with each removal.
+    var reason = "space"
+
+    /// Versions of one part, which is one transaction each for the beginning and the end.
+    private static let partLimit = 500
+    /// Rows that are looked at for a part of the deleted.
+    private static let scanLimit = 2_000
+
+    /// Removes the next few, of at most about `bytes`. In the stage of the deleted no group may be in flight.
+    ///
+    /// What each path keeps is looked at first: where it is not as it was stored, that is noted, so that it is stored again
+    /// where the source has it, and what is older stays. After a crash the removal is done, or given up.
+    func part(_ cleaning: inout RoomCleaning, bytes: Int64, looked: Set<SourceID>) async throws(SafeBackupError) {
+        guard let cursor = cleaning.cursor else { return }
+        let (id, stage, reason) = (id, cleaning.stage, reason)
+        let limit = stage == .versions ? Self.partLimit : Self.scanLimit
+        let page = try await state.durably { (store) throws(SafeBackupError) in
+            try store.cleaningCandidates(id, stage, looked: looked, after: cursor, bytes: bytes, limit: limit)
+        }
+        cleaning.cursor = page.next
+        if page.candidates.isEmpty { return }
+        let (chosen, frees) = try await choose(from: page.candidates, &cleaning)
+        if chosen.isEmpty { return }
+        let marked = try await state.durably { (store) throws(SafeBackupError) in
+            try store.beginCleaning(id, chosen, stage, looked: looked, reason: reason)
+        }
+        Faults.reach("cleaning")
+        if marked.isEmpty { return }
+        let work = RemovalWork(id: id, local: local, state: state)
+        var gone = try await work.removeVersions()
+        if stage == .deleted { gone.formUnion(try await work.removeTombstones()) }
+        let removed = marked.filter(gone.contains)
+        cleaning.unremovable += marked.count - removed.count
+        cleaning.note(removed: removed.count, freeing: removed.reduce(0) { $0 + (frees[$1] ?? 0) })
+    }
+
+    /// Removes these versions, in parts. How many are gone, and what that gives back.
+    func remove(versions copies: [Int64]) async throws(SafeBackupError) -> (count: Int, bytes: Int64) {
+        var (count, bytes, rest) = (0, Int64(0), copies[...])
+        while !rest.isEmpty {
+            let (id, part, reason) = (id, Array(rest.prefix(Self.partLimit)), reason)
+            rest = rest.dropFirst(part.count)
+            let candidates = try await state.durably { (store) throws(SafeBackupError) in
+                try store.cleaningCandidates(id, of: part)
+            }
+            var cleaning = RoomCleaning.none
+            let (chosen, frees) = try await choose(from: candidates, &cleaning)
+            if chosen.isEmpty { continue }
+            let marked = try await state.durably { (store) throws(SafeBackupError) in
+                try store.beginCleaning(id, chosen, .versions, looked: [], reason: reason)
+            }
+            Faults.reach("pruning")
+            if marked.isEmpty { continue }
+            let gone = try await RemovalWork(id: id, local: local, state: state).removeVersions()
+            for copy in marked where gone.contains(copy) {
+                count += 1
+                bytes += frees[copy] ?? 0
+            }
+        }
+        return (count, bytes)
+    }
+
+    /// Those that are there, or gone already, and whose paths have what they keep.
+    private func choose(
+        from candidates: [CleaningCandidate], _ cleaning: inout RoomCleaning
+    ) async throws(SafeBackupError) -> (chosen: [CleaningCandidate], frees: [Int64: Int64]) {
+        var keepers: [Int64: CataloguedCopy] = [:]
+        for candidate in candidates { if let keeper = candidate.keeper { keepers[keeper.id] = keeper } }
+        let kept = Array(keepers.values)
+        let looks = try await local.look(at: kept.map(\.expected) + candidates.map(\.copy.expected))
+        var sound: Set<Int64> = []
+        for (copy, look) in zip(kept, looks) {
+            if case .same = look { sound.insert(copy.id) } else { try await noteUnsound(copy) }
+        }
+        var (chosen, frees): ([CleaningCandidate], [Int64: Int64]) = ([], [:])
+        for (candidate, look) in zip(candidates, looks.dropFirst(kept.count)) {
+            if let keeper = candidate.keeper, !sound.contains(keeper.id) {
+                cleaning.unsure += 1
+                continue
+            }
+            switch look {
+            case .same(let bytes): frees[candidate.copy.id] = bytes
+            case .missing: frees[candidate.copy.id] = 0
+            case .other:
+                // Somebody else's now.
+                cleaning.unremovable += 1
+                continue
+            }
+            chosen.append(candidate)
+        }
+        return (chosen, frees)
+    }
+
+    /// The catalogue relied on it: it is noted as damaged, and stored again where the source has it.
+    private func noteUnsound(_ copy: CataloguedCopy) async throws(SafeBackupError) {
+        let id = id
+        try await state.durably { (store) throws(SafeBackupError) in
+            guard let suspect = try store.suspect(id, copy.id).suspect,
+                suspect.copy.location == copy.expected.location
+            else { return }
+            _ = try store.markDamaged(id, suspect, storesAgain: true)
+        }
+    }
+}
