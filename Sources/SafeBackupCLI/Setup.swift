@@ -58,8 +58,13 @@ struct Setup {
                 state: hasOwnState ? directory.path.bytes : nil, excludes: excludes.assignments(), main: main)
         }
         self.settings = settings
-        notes = preflight.leftOut + settings.idleRules
         isService = ServiceSave.applies(state: directory, configuration: main)
+        if isService { try ServiceSave.check(preflight.destination) }
+        var notes = preflight.leftOut + settings.idleRules
+        if known != nil && !excludes.assignments().isEmpty {
+            notes.append("\(printable(main.bytes)) has this backup already, and its rules hold, not those given here")
+        }
+        self.notes = notes
     }
 
     /// Root's own agent must not take the state's directory of the service's user, who could not open what root made there.
@@ -127,8 +132,22 @@ struct Setup {
     /// How the agent is started, word for word.
     var startCommands: [String] {
         if isService { return ["systemctl enable --now safebackup"] }
-        let program = Self.quoted(CommandLine.arguments.first ?? "safebackup")
-        return ["\(program) run --config \(Self.quoted(printable(main.bytes)))"]
+        let program = Self.quoted(printable(ServiceSave.program ?? Array("safebackup".utf8)))
+        let file = Self.quoted(printable(main.bytes))
+        var commands = ["\(program) run --config \(file)"]
+        // What needs quotes for a shell needs others in a unit.
+        let isPlain = !(program + file).contains { "'%".contains($0) }
+        if ServiceUnit.isManagerRunning && geteuid() != 0 && isPlain && !hasOwnState {
+            commands += [
+                "",
+                "# or as a service of your own, which runs while you are logged in (always: loginctl enable-linger):",
+                "mkdir -p ~/.config/systemd/user",
+                #"printf '[Service]\nType=notify\nExecStart=%s run --config %s\nRestart=on-failure\n\n[Install]\n"#
+                    + #"WantedBy=default.target\n' \#(program) \#(file) >~/.config/systemd/user/safebackup.service"#,
+                "systemctl --user enable --now safebackup",
+            ]
+        }
+        return commands
     }
 
     /// For a shell.

@@ -82,9 +82,11 @@ extension Doctor {
                     + "among the versions only", subject: subject)
         }
         checkOwner(destination, subject)
+        let record = status?.destinations.first { $0.record.location == destination.path.bytes }?.record
+        // What is paused is not touched; that it is was told.
+        if record?.pausedAt != nil { return }
         tryStoring(destination, subject)
-        guard let record = status?.destinations.first(where: { $0.record.location == destination.path.bytes })?.record
-        else { return }
+        guard let record else { return }
         checkCatalogue(record, subject)
         tryRestoring(record, subject)
     }
@@ -129,7 +131,7 @@ extension Doctor {
             return
         }
         do throws(SafeBackupError) {
-            let limits = try CapacityLimits(disk: ByteCount(total))
+            let limits = try destination.room.limits(disk: ByteCount(total))
             if available < limits.threshold.bytes {
                 report.add(
                     .warning, "space", "\(free), which is less than \(limits.threshold): it fills up", subject: subject,

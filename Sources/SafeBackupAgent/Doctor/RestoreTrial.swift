@@ -20,6 +20,8 @@ package struct RestoreTrial {
     private let destination: DestinationRecord
     /// Larger files are tried only where no smaller one is.
     private static let sizeLimit: Int64 = 64 << 20
+    /// So many copies are looked at for one that is current.
+    private static let lookLimit = 20_000
 
     /// - Throws: `stateFailed`, or a holding error if the destination is not there.
     package init(_ reader: StateReader, _ destination: DestinationRecord) {
@@ -66,7 +68,7 @@ package struct RestoreTrial {
         let last = try reader.newestNumber()
         var start = Int64.random(in: 0...max(0, last), using: &generator)
         var large: CopyRecord?
-        var hasWrapped = start == 0
+        var (hasWrapped, looked) = (start == 0, 0)
         while true {
             let page = try reader.copies(destination.id, .all, after: .after(start), limit: 200)
             for copy in page.copies.shuffled(using: &generator)
@@ -77,9 +79,10 @@ package struct RestoreTrial {
                 }
                 if let candidate = try candidate(copy) { return candidate }
             }
-            if let last = page.copies.last?.id, page.next != nil {
+            looked += page.copies.count
+            if let last = page.copies.last?.id, page.next != nil, looked < Self.lookLimit {
                 start = last
-            } else if hasWrapped {
+            } else if hasWrapped || looked >= Self.lookLimit {
                 return try large.flatMap { (copy) throws(SafeBackupError) in try candidate(copy) }
             } else {
                 (start, hasWrapped) = (0, true)
@@ -223,7 +226,7 @@ private struct TemporaryPlace {
     func remove(_ name: RelativePath) {
         do throws(Errno) {
             let parent = try Descriptor.open(path.removingLastComponent(), O_RDONLY | O_DIRECTORY)
-            let leaf = RelativePath(unchecked: Array((path.lastComponent?.string ?? "").utf8)).bytes
+            let leaf = path.leafBytes
             do throws(Errno) {
                 try parent.open(leaf, O_RDONLY | O_DIRECTORY).remove(name.leaf)
             } catch {

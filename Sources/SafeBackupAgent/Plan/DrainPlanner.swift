@@ -1,4 +1,6 @@
 import Glibc
+import SafeBackupCapacity
+import SafeBackupConfiguration
 package import SafeBackupCore
 import SafeBackupLocal
 import SafeBackupState
@@ -30,6 +32,7 @@ package struct DrainPlanner {
     /// A destination of the settings, as it is found.
     private struct Place {
         let path: FilePath
+        let room: Configuration.Room
         var shown: DrainPlan.Destination
         /// `nil`: it could not be looked at.
         var inspection: LocalDestination.Inspection?
@@ -99,7 +102,9 @@ package struct DrainPlanner {
     private func look(at destination: AgentSettings.Destination) throws(SafeBackupError) -> Place {
         let path = destination.path
         let record = status?.destinations.first { $0.record.location == path.bytes }?.record
-        var place = Place(path: path, shown: DrainPlan.Destination(path: printable(path.bytes)), record: record)
+        var place = Place(
+            path: path, room: destination.room, shown: DrainPlan.Destination(path: printable(path.bytes)),
+            record: record)
         do throws(SafeBackupError) {
             let inspection = try LocalDestination.inspect(path)
             place.inspection = inspection
@@ -222,13 +227,23 @@ package struct DrainPlanner {
             }
         }
         guard let statistics, place.shown.held == nil else { return }
-        let floor = RoomShare.usualFloor(statistics.total).bytes
+        let floor: Int64
+        do throws(SafeBackupError) {
+            floor = try place.room.limits(disk: statistics.total).floor.bytes
+        } catch {
+            place.shown.held = error.message
+            return
+        }
         place.shown.availableBytes = statistics.available.bytes
         place.shown.totalBytes = statistics.total.bytes
         place.shown.fileSystem = statistics.type.name
         place.shown.floorBytes = floor
         let room = statistics.available.bytes - floor
         place.shown.fits = place.shown.neededBytes == 0 || place.sparseNeed <= room
+        if place.shown.fits == false && place.record?.sentinel != nil {
+            place.shown.notes.append(
+                "Older versions are removed there when room gets scarce, which may be enough; it is not counted here")
+        }
         if place.shown.fits == true && place.shown.neededBytes > room && place.shown.neededBytes > 0 {
             place.shown.notes.append(
                 "It fits only because some files are sparse or compressed: \(ByteCount(place.sparseNeed)) on the "

@@ -136,7 +136,7 @@ package struct NewConfiguration: Sendable {
     }
 
     private static func freeDropIn(of main: FilePath, _ name: String) -> FilePath {
-        let directory = main.removingLastComponent().appending("\(main.lastComponent?.string ?? "agent.conf").d")
+        let directory = FilePath(bytes: main.bytes + Array(".d".utf8))
         var file = directory.appending("\(name).conf")
         var number = 2
         while exists(file) {
@@ -154,8 +154,7 @@ package struct NewConfiguration: Sendable {
     package func write() throws(SafeBackupError) {
         do throws(Errno) {
             let directory = try Self.makeDirectory(file.removingLastComponent())
-            let leaf = FilePath(bytes: file.bytes).lastComponent.map { Array($0.string.utf8) } ?? []
-            try AtomicFile.create(content, at: leaf, in: directory, mode: 0o644)
+            try AtomicFile.create(content, at: file.leafBytes, in: directory, mode: 0o644)
         } catch {
             let name = printable(file.bytes)
             throw Preflight.refusal(
@@ -176,13 +175,20 @@ package struct NewConfiguration: Sendable {
         if parent == path || parent.isEmpty { throw .noSuchFileOrDirectory }
         let above = try makeDirectory(parent)
         do throws(Errno) {
-            // The service reads /etc/safebackup as another user.
-            try above.makeDirectory(
-                Array((path.lastComponent?.string ?? "").utf8), mode: geteuid() == 0 ? 0o755 : 0o700)
-            try above.sync()
+            try above.makeDirectory(path.leafBytes, mode: 0o700)
         } catch {
             if error != .fileExists { throw error }
+            return try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
         }
-        return try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
+        let made = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
+        // The service reads /etc/safebackup as another user, whatever root's umask is.
+        if geteuid() == 0 { try made.setMode(0o755) }
+        try above.sync()
+        return made
     }
+}
+
+extension FilePath {
+    /// The last component's bytes; none of the root.
+    var leafBytes: [UInt8] { Array(bytes.split(separator: UInt8(ascii: "/")).last ?? []) }
 }

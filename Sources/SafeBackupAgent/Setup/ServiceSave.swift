@@ -1,6 +1,5 @@
 import Glibc
 package import SafeBackupCore
-import SafeBackupLocal
 import SafeBackupSystem
 package import SystemPackage
 
@@ -13,44 +12,65 @@ package enum ServiceSave {
             && configuration == ServiceUnit.configuration
     }
 
-    /// Makes the state's directory, and the destination, the service's user's own. What somebody else keeps in them stays
-    /// as it is: an empty destination is given away, and no other.
-    /// - Throws: `invalidConfiguration` with the command for a destination that holds something and belongs to another.
+    /// Throws `invalidConfiguration`, with the command that helps, for a destination that the service's user could not write
+    /// to and that is not empty. Changes nothing.
+    package static func check(_ destination: FilePath) throws(SafeBackupError) {
+        do throws(Errno) {
+            _ = try claimable(destination)
+        } catch {
+            throw refusal(error, destination)
+        }
+    }
+
+    /// Makes the state's directory, and the destination, the service's user's own. An empty destination is given away, and
+    /// no other. Throws as `check`.
     package static func prepare(_ destination: FilePath, _ state: StateDirectory) throws(SafeBackupError) {
         guard let user = ServiceUnit.user else { return }
         try state.create()
-        try give(state.path, to: user, what: "state directory")
-        let inspection = try LocalDestination.inspect(destination)
         do throws(Errno) {
-            if !inspection.exists {
-                try systemCall("mkdir") { destination.withPlatformString { mkdir($0, 0o700) } }
-            } else if try Descriptor.open(destination, O_RDONLY | O_DIRECTORY).status().uid == user.uid {
-                return
-            }
-        } catch {
-            throw Preflight.refusal(
-                "The destination \(printable(destination.bytes)) cannot be made: \(error.explanation)")
-        }
-        guard inspection.isEmpty && inspection.sentinel == nil else {
-            throw Preflight.refusal(
-                "The destination \(printable(destination.bytes)) holds files and does not belong to the service's user, who "
-                    + "could not write there; give it to that user, then run this again: chown -R "
-                    + "\(ServiceUnit.userName): \(printable(destination.bytes))")
-        }
-        try give(destination, to: user, what: "destination")
-    }
-
-    private static func give(
-        _ path: FilePath, to user: (uid: UInt32, gid: UInt32), what: String
-    ) throws(SafeBackupError) {
-        do throws(Errno) {
-            let directory = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
+            let directory = try Descriptor.open(state.path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
             if try directory.status().uid != user.uid { try directory.setOwner(uid: user.uid, gid: user.gid) }
         } catch {
             throw Preflight.refusal(
-                "The \(what) \(printable(path.bytes)) cannot be given to the user \(ServiceUnit.userName): "
+                "The state directory \(printable(state.path.bytes)) cannot be given to the user \(ServiceUnit.userName): "
                     + error.explanation)
         }
+        do throws(Errno) {
+            if !NewConfiguration.exists(destination) {
+                try systemCall("mkdir") { destination.withPlatformString { mkdir($0, 0o700) } }
+            }
+            try claimable(destination)?.setOwner(uid: user.uid, gid: user.gid)
+        } catch {
+            throw refusal(error, destination)
+        }
+    }
+
+    /// The destination, if it is to be given to the service's user; `nil` if it is that user's, or not there. Looked at and
+    /// given away by one descriptor: nobody can put another directory in its place in between.
+    /// Throws `ENOTEMPTY` for one that holds something and is somebody else's.
+    private static func claimable(_ destination: FilePath) throws(Errno) -> Descriptor? {
+        let directory: Descriptor
+        do throws(Errno) {
+            directory = try Descriptor.open(destination, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+        } catch {
+            if error == .noSuchFileOrDirectory { return nil }
+            throw error
+        }
+        if try directory.status().uid == ServiceUnit.user?.uid { return nil }
+        var isEmpty = true
+        try directory.forEachEntry { name, _ in if name != Array("lost+found".utf8) { isEmpty = false } }
+        if !isEmpty { throw .directoryNotEmpty }
+        return directory
+    }
+
+    private static func refusal(_ error: Errno, _ destination: FilePath) -> SafeBackupError {
+        let name = printable(destination.bytes)
+        if error == .directoryNotEmpty {
+            return Preflight.refusal(
+                "The destination \(name) holds files and does not belong to the service's user, who could not write there; "
+                    + "give it to that user, then run this again: chown -R \(ServiceUnit.userName): \(name)")
+        }
+        return Preflight.refusal("The destination \(name) cannot be used: \(error.explanation)")
     }
 
     /// Runs this program with these arguments as the service's user, to its end. Blocks.
@@ -63,9 +83,8 @@ package enum ServiceSave {
             "--bounding-set", capabilities, "--inh-caps", capabilities, "--ambient-caps", capabilities, "--",
         ]
         do throws(Errno) {
-            let program = try FilePath("/proc/self/exe").target()
-            return try ChildProcess.run(start.map { Array($0.utf8) } + [program] + arguments, collectsOutput: false)
-                .code
+            let command = start.map { Array($0.utf8) } + [try executable()] + arguments
+            return try ChildProcess.run(command, collectsOutput: false).code
         } catch {
             throw SafeBackupError(
                 .stateFailed,
@@ -73,12 +92,17 @@ package enum ServiceSave {
                     + "needed for it", disposition: .transient, systemError: error.rawValue)
         }
     }
-}
 
-extension FilePath {
-    /// What a symbolic link says.
-    fileprivate func target() throws(Errno) -> [UInt8] {
-        let parent = try Descriptor.open(removingLastComponent(), O_RDONLY | O_DIRECTORY)
-        return try parent.linkTarget(of: Array((lastComponent?.string ?? "").utf8))
+    /// The absolute path of this program; `nil` where the system does not tell.
+    package static var program: [UInt8]? {
+        do throws(Errno) {
+            return try executable()
+        } catch {
+            return nil  // ignored because it only serves a text
+        }
+    }
+
+    private static func executable() throws(Errno) -> [UInt8] {
+        try Descriptor.open("/proc/self", O_RDONLY | O_DIRECTORY).linkTarget(of: Array("exe".utf8))
     }
 }
