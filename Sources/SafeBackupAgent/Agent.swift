@@ -267,6 +267,8 @@ package final class Agent: Sendable {
         do throws(SafeBackupError) {
             let around = AgentUnits.Surroundings(
                 settings: settings, state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress)
+            let notice = WaitNotice(for: settings.summary, logger: logger)
+            defer { notice.over() }
             units = try await Vitals.loop("start", isAlive: false) { () throws(SafeBackupError) in
                 try await AgentUnits.make(around)
             }

@@ -71,9 +71,14 @@ struct RunCommand: AsyncParsableCommand {
         defer { log.finish() }
         let logger = StderrLog.logger(to: log, level: verbose ? .debug : isTerminal ? .warning : .info)
         var configured: ConfiguredRun?
+        // Also to look at a path may take for ever.
+        let paths = [config, source, destination].compactMap { $0.map { printable($0.bytes) } }
+        let notice = WaitNotice(for: paths.joined(separator: ", "), logger: logger)
+        defer { notice.over() }
         if let config { configured = try readConfiguration(config, logger) }
         let settings = try configured?.settings ?? named(logger)
         for rules in settings.sources.map(\.excludes) { warn(of: rules, logger) }
+        notice.over()
         // All paths are absolute by now; a current directory in the source or the destination would keep it busy.
         _ = chdir("/")
         let agent = try Agent(settings: settings, logger: logger, ioThreads: min(4 + 2 * settings.sources.count, 24))

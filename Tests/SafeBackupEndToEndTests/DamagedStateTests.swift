@@ -105,6 +105,20 @@ extension EndToEnd {
             #expect(ended.count == 1, "the tombstone's history is lost")
         }
 
+        @Test("A start that waits for what does not answer says so", .needsFaults)
+        func hangingStart() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            try await bench.saveOnce()
+            try command(["rm", "-r", bench.state])
+            let agent = try bench.spawnAgent(fault: "hang=resuming")
+            let isTold = try await eventually { agent.errorText.contains("waiting.for=\"\(bench.source) to ") }
+            #expect(isTold, "\(agent.errorTail)")
+            agent.crash()
+            try await bench.saveOnce()
+            try bench.expectSaved()
+        }
+
         @Test(
             "It is rebuilt while the agent runs, and the agent goes on", .timeLimit(.minutes(2)),
             arguments: [false, true])

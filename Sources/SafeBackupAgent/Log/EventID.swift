@@ -12,6 +12,8 @@ package enum EventID: String, CaseIterable, Sendable {
     case stalled
     /// The service manager cannot be told how the agent is.
     case managerUnreachable
+    /// The start does not go on, because a disk or a server does not answer.
+    case startWaits
     /// A verb's request was answered.
     case requestAnswered
     /// The configuration was read again, and is changed to, or holds from now on.
