@@ -203,12 +203,13 @@ extension DestinationUnit {
         let usage = DiskUsage(try await local.room())
         let judged = keeping.withLock { room -> (record: CapacityRecord, lost: Int64, ours: Int64, isLow: Bool)? in
             guard let record = room.record, let capacity = room.capacity else { return nil }
-            let lost = record.baseline.bytes - usage.available.bytes
+            // Where there never was enough, somebody else had taken that before us.
+            let lost = max(record.baseline.bytes, record.threshold.bytes) - usage.available.bytes
             let ours = record.stored + capacity.accumulated.bytes - room.released - (room.cleaning?.freed ?? 0)
-            room.isTaken = ours <= 0 || ours < lost / 2
+            room.isTaken = lost > record.threshold.bytes / 20 && ours < lost / 2
             return (record, lost, ours, record.available < record.threshold)
         }
-        guard let judged, keeping.withLock({ $0.isTaken == true }), judged.isLow, judged.lost > 0 else { return }
+        guard let judged, keeping.withLock({ $0.isTaken == true }), judged.isLow else { return }
         try await tellTaken(judged.record, usage, lost: judged.lost, ours: judged.ours)
     }
 
