@@ -7,18 +7,21 @@ import Testing
     import Glibc
 #endif
 
-extension EndToEnd {
-    @Suite("init by root, where the package is installed", .enabled(if: canMount, "needs root and a mount namespace"))
-    struct ServiceSetups {
-        private static let canMount: Bool = {
-            do {
-                try command(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/srv"])
-                return geteuid() == 0
-            } catch {
-                return false
-            }
-        }()
+/// Whether directories of the system can be covered for one program.
+private let canMountForService: Bool = {
+    do {
+        try command(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/srv"])
+        return geteuid() == 0
+    } catch {
+        return false
+    }
+}()
 
+extension EndToEnd {
+    @Suite(
+        "init by root, where the package is installed",
+        .enabled(if: canMountForService, "needs root and a mount namespace"))
+    struct ServiceSetups {
         private static let root = FilePath(#filePath).removingLastComponent().removingLastComponent()
             .removingLastComponent()
 
