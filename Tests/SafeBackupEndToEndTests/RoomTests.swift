@@ -288,7 +288,7 @@ extension EndToEnd {
             try bench.write("new", "second, longer\n")
             try await bench.run(["run", "--once", "--config", file])
             #expect(try command(["ls", bench.backup.appending(".safebackup/versions")]).contains("new@"))
-            try bench.expectSaved()
+            #expect(try bench.differences() == [])
         }
 
         @Test(
