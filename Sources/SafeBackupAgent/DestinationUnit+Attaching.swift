@@ -125,7 +125,7 @@ extension DestinationUnit {
             if !isPaused {
                 let isMirroring = try await isRetirementDue()
                 let isAsked =
-                    door.isWanted || removalsAreDue.value || isMirroring || isMakingRoom || isRetentionDue
+                    door.isWanted || removalsAreDue.value || isMirroring || isRetentionDue
                 if !isResting.value || isAsked || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
                 let now = clock.now
                 let batch = try await state.durably { (store) throws(SafeBackupError) in

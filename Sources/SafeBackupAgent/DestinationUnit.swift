@@ -59,7 +59,7 @@ package final class DestinationUnit: Sendable {
     /// Whether the destination still has what was stored.
     let copyCheck: Locked<CopyCheck>
     /// Whether there is room, and what is removed to make some.
-    let room = Locked(RoomKeeping())
+    let keeping = Locked(RoomKeeping())
     let roomSettings: RoomSettings
     /// Which older versions are kept, and how far it came with that.
     let policy: RetentionPolicy
@@ -257,7 +257,7 @@ package final class DestinationUnit: Sendable {
                     if inUse == 0, try await checkSomeCopies() { continue }
                     if inUse == 0, try await applyRetention() { continue }
                     // What just became known may let a cleaning go on.
-                    if self.isRoomCheckDue { continue }
+                    if self.isRoomCheckDue || (inUse == 0 && self.removalsAreDue.value) { continue }
                     if isLast { return nil }
                     if inUse == 0 {
                         try await self.local.verify()

@@ -38,6 +38,8 @@ package final class KeyedStore: Sendable {
 
     package let path: FilePath
     private let root: AttachedRoot
+    /// What groups in flight at the same time share of the room.
+    private let share = RoomShare()
     private let sequence = Locked<Int64>(0)
     private let clock = WallClock.system
 
@@ -162,7 +164,7 @@ package final class KeyedStore: Sendable {
         do throws(SafeBackupError) {
             try root.check()
             do throws(Errno) {
-                planner = try Planner(root, policy: VersionPolicy(), tornLimit: .max, now: clock.now)
+                planner = try Planner(root, policy: VersionPolicy(), share: share, tornLimit: .max, now: clock.now)
             } catch {
                 throw Failure.destination(error, "look at", at: path)
             }
@@ -218,7 +220,7 @@ package final class KeyedStore: Sendable {
     private func store(_ group: [LeasedJob], _ sources: [SourceID: ConfinedDirectory]) -> [JobOutcome] {
         if group.isEmpty { return [] }
         do throws(Errno) {
-            var store = try GroupStore(in: root, from: sources, tornLimit: .max, clock: clock)
+            var store = try GroupStore(in: root, from: sources, share: share, tornLimit: .max, clock: clock)
             return store.run(group)
         } catch {
             let failure = Failure.destination(error, "open", at: path)

@@ -42,7 +42,7 @@ package struct Sentinel: Sendable, Hashable {
                 return
             }
         } catch {
-            throw Self.foreign("is not readable; restore it from a copy, or begin a new destination")
+            throw Self.foreign("is not readable; 'safebackup accept DESTINATION' shows whether it can be written anew")
         }
         throw Self.foreign("was written by a newer release (layout \(layout)); install that release")
     }

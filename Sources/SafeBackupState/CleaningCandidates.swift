@@ -48,7 +48,7 @@ package struct CleaningPage: Sendable {
 extension Connection {
     /// Up to `limit` candidates after `cursor`, or fewer when these hold `bytes`.
     func cleaningPage(
-        _ destination: DestinationID, _ stage: CleaningStage, of sources: Set<SourceID>?, after cursor: CleaningCursor,
+        _ destination: DestinationID, _ stage: CleaningStage, of sources: Set<SourceID>, after cursor: CleaningCursor,
         bytes: Int64, limit: Int
     ) throws(SafeBackupError) -> CleaningPage {
         let (ids, next) = try cleaningIDs(destination, stage, after: cursor, limit: limit)
@@ -107,9 +107,9 @@ extension Connection {
     }
 
     /// The copy as a candidate, by what the catalogue says now; `nil`: it stays.
-    /// - Parameter sources: whose deleted paths may go; `nil` for all, where nothing is removed.
+    /// - Parameter sources: whose deleted paths may go.
     func cleaningCandidate(
-        _ copy: Int64, _ destination: DestinationID, _ stage: CleaningStage, of sources: Set<SourceID>?
+        _ copy: Int64, _ destination: DestinationID, _ stage: CleaningStage, of sources: Set<SourceID>
     ) throws(SafeBackupError) -> CleaningCandidate? {
         guard let (pair, path) = try lastPath(of: copy, destination), let history = try history(pair, path),
             let index = history.states.firstIndex(where: { $0.copy == copy }), history.states[index].endedAt != nil,
@@ -120,7 +120,7 @@ extension Connection {
         case .versions:
             guard history.states[index].role == "kept", let newestGood, newestGood < index else { return nil }
         case .deleted:
-            guard sources?.contains(pair.source) ?? true, !history.isAlive, try !isAwaited(pair, path) else {
+            guard sources.contains(pair.source), !history.isAlive, try !isAwaited(pair, path) else {
                 return nil
             }
             guard ["kept", "current"].contains(history.states[index].role), try !isRetiring(copy) else { return nil }
@@ -213,18 +213,8 @@ extension ExpectedCopy {
     package var room: Int64 { roomOnDisk(size) }
 }
 
-/// What `safebackup clean --plan` reads: without a change, and without a look at the destination.
+/// Sums over all copies, which take a while: not for the agent's own connection.
 extension StateReader {
-    package func cleaningCandidates(
-        _ destination: DestinationID, _ stage: CleaningStage, after cursor: CleaningCursor, bytes: Int64, limit: Int
-    ) throws(SafeBackupError) -> CleaningPage {
-        try read { (connection) throws(SafeBackupError) in
-            try connection.cleaningPage(
-                destination, stage, of: try connection.cleanableSources(destination), after: cursor, bytes: bytes,
-                limit: limit)
-        }
-    }
-
     /// Bytes of all copies.
     package func storedBytes(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
         try read { (connection) throws(SafeBackupError) in
@@ -246,10 +236,6 @@ extension StateReader {
             defer { sum.reset() }
             return try sum.bind(destination.rawValue).step() ? sum.int() : 0
         }
-    }
-
-    package func capacity(_ destination: DestinationID) throws(SafeBackupError) -> CapacityRecord? {
-        try read { (connection) throws(SafeBackupError) in try CapacityRecord.read(destination, connection) }
     }
 }
 

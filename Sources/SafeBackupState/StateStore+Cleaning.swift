@@ -119,20 +119,6 @@ extension StateStore {
         }
     }
 
-    /// There is room again: what waits for it is due now. Up to a few thousand jobs; the others come by themselves.
-    package func endWaitForRoom(_ destination: DestinationID) throws(SafeBackupError) {
-        let now = clock.now
-        try write { (connection) throws(SafeBackupError) in
-            try connection.statement(
-                """
-                UPDATE job SET not_before = min(not_before, ?1), backoff_until = NULL WHERE sequence IN (
-                    SELECT sequence FROM job WHERE destination_id = ?2 AND state = 'pending'
-                        AND last_error_code IS NOT NULL AND last_error_code = ?3 ORDER BY not_before LIMIT 5000)
-                """
-            ).bind(now).bind(destination.rawValue).bind(text: SafeBackupError.Code.destinationFull.rawValue).run()
-        }
-    }
-
     /// When the configured policy was last applied; set after it was.
     package func setPruned(_ destination: DestinationID) throws(SafeBackupError) {
         let now = clock.now

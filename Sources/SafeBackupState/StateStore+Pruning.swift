@@ -56,7 +56,8 @@ extension StateStore {
     }
 
     /// Up to `limit` deleted paths' last states that are to be removed, in the order of their numbers; those whose path
-    /// came back, or may, are kept after all. To be called while nothing is leased.
+    /// came back, or may, are kept after all. Those that went for room wait until their source was walked, as after a
+    /// crash, and while it is held, paused or emptied. To be called while nothing is leased.
     package func tombstoneRemovals(
         _ destination: DestinationID, limit: Int
     ) throws(SafeBackupError) -> [TombstoneRemoval] {
@@ -64,7 +65,11 @@ extension StateStore {
             let select = try connection.statement(
                 """
                 SELECT id, location, kind, digest, size, stored_at, inode, mtime_ns, fuzzy, damaged FROM copy
-                WHERE destination_id = ? AND removing IS NOT NULL AND role = 'current' ORDER BY id LIMIT ?
+                WHERE destination_id = ? AND removing IS NOT NULL AND role = 'current'
+                    AND (removing <> 'space' OR EXISTS (SELECT 1 FROM source s WHERE s.id = copy.source_id
+                        AND s.active = 1 AND s.held_reason IS NULL AND s.paused_at IS NULL AND s.desynced = 0
+                        AND s.emptied_at IS NULL AND s.accepted IS NULL))
+                ORDER BY id LIMIT ?
                 """)
             defer { select.reset() }
             select.bind(destination.rawValue).bind(Int64(limit))

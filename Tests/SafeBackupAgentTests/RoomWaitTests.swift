@@ -29,12 +29,15 @@ struct RoomWaitTests {
     @Test("Room that comes ends the wait at once; what comes and goes by little does not")
     func roomComes() {
         var wait = RoomWait()
-        #expect(!wait.look(available: 1 << 40), "nothing waits")
+        let early = wait.look(available: 1 << 40)
+        #expect(!early, "nothing waits")
         _ = wait.refused(at: start)
-        #expect(!wait.look(available: 5 << 20), "that is what was too little")
-        #expect(!wait.look(available: (5 << 20) + 4_096))
-        #expect(!wait.look(available: 1 << 20))
-        #expect(wait.look(available: 3 << 20), "two mebibytes more than before")
+        // The first is what was too little; the last are two mebibytes more than before.
+        var seen: [Bool] = []
+        for available: Int64 in [5 << 20, (5 << 20) + 4_096, 1 << 20, 3 << 20] {
+            seen.append(wait.look(available: available))
+        }
+        #expect(seen == [false, false, false, true])
         #expect(!wait.isWaiting(at: start))
         // It was not enough: the next wait is short again.
         #expect(wait.refused(at: start + .milliseconds(1_200)) == .seconds(1))

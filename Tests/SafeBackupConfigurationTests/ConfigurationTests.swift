@@ -38,6 +38,25 @@ private let small = """
 
 @Suite("What agent.conf says")
 struct ConfigurationTests {
+    @Test("Sizes of a destination's room that cannot be together, and rules that keep no version, are told")
+    func room() throws {
+        let faults = [
+            ("free-space-threshold = 2GiB\nfree-space-target = 1GiB", "a cleaning would never end"),
+            ("free-space-threshold = 1GiB\nfree-space-floor = 2GiB", "saving would stop"),
+            ("check-interval = 0B", "more than nothing"), ("max-usage = 100%", "is not from"),
+            ("keep-last = 0\nkeep-daily = 0", "keep no version"), ("keep-last = -1", "is no number"),
+        ]
+        for (lines, told) in faults {
+            let found = problems(small + "\n" + lines)
+            #expect(found.count == 1 && found[0].contains(told), "\(lines): \(found)")
+        }
+        let good = "free-space-threshold = 1GiB\nmax-size = 1TiB\nmax-usage = 90.5%\nkeep-last = 0\nkeep-within = 30d"
+        let destination = try #require(try configuration(small + "\n" + good).destinations.first)
+        #expect(destination.room.threshold == .gibibytes(1) && destination.room.maxSize == .gibibytes(1_024))
+        #expect(destination.room.maxUsage == Percent(hundredths: 9_050) && destination.room.target == nil)
+        #expect(destination.retention.last == 0 && destination.retention.within == .seconds(30 * 86_400))
+    }
+
     @Test("Sources, destinations and their keys are read, and what is not written has its default")
     func values() throws {
         let read = try configuration(

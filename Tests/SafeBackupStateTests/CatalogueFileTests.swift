@@ -86,7 +86,7 @@ import Testing
         // Numbers that the new state gave before must not collide.
         try await rebuilt.enqueue(try (0..<50).map { try rebuilt.change("walk\($0)") })
         let report = try await rebuilt.store.importCatalogue(path("a.db"), into: rebuilt.destination)
-        #expect(report == ImportReport(copies: Int(header.copies), names: Int(header.names), ignored: 0))
+        #expect(report == ImportReport(copies: Int(header.copies), names: Int(header.names), ignored: 0, exportedAt: header.exportedAt))
         try other.audit()
         #expect(
             try all(try StateReader(in: other.directory), rebuilt.source, rebuilt.destination)
@@ -107,14 +107,14 @@ import Testing
         let second = try await Scene(scene.store, scene.clock, path: "/second")
         try await scene.save("f", file(1))
         try await second.save("s/g", file(2))
-        _ = try export("a.db")
+        let header = try export("a.db")
         let other = try StateFixture()
         let (store, _) = try await other.open()
         let identity = RootIdentity(type: .ext, volume: nil, inode: 1, birthTime: nil)
         _ = try await store.registerSource(path: Array("/second".utf8), identity: identity, uuid: "another")
         let destination = try await store.registerDestination(location: Array("/backup".utf8), kind: "local").id
         let report = try await store.importCatalogue(path("a.db"), into: destination)
-        #expect(report == ImportReport(copies: 1, names: 1, ignored: 2))
+        #expect(report == ImportReport(copies: 1, names: 1, ignored: 2, exportedAt: header.exportedAt))
         let made = try #require(try await store.sources().first { $0.uuid == "uuid-of-/source" })
         #expect(!made.isActive && made.identity.inode == UInt64.max - 1)
         #expect(try await store.pairs().map(\.source) == [made.id])

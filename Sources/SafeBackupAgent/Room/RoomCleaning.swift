@@ -13,8 +13,6 @@ struct RoomCleaning: Sendable {
     let need: CleaningNeed
     /// Of the whole backup, where that is a limit.
     var size: Int64?
-    /// By a person.
-    let isAsked: Bool
     /// Why copies of deleted paths stay; `nil`: they may go when no version is left.
     var keepsDeleted: String?
     var stage = CleaningStage.versions
@@ -32,12 +30,11 @@ struct RoomCleaning: Sendable {
     /// In the stage as it is.
     private var removedInStage = 0
 
-    init(_ limits: CleaningLimits, before: DiskUsage, need: CleaningNeed, size: Int64?, isAsked: Bool = false) {
+    init(_ limits: CleaningLimits, before: DiskUsage, need: CleaningNeed, size: Int64?) {
         self.limits = limits
         self.before = before
         self.need = need
         self.size = size
-        self.isAsked = isAsked
     }
 
     /// Not one that has limits.

@@ -11,8 +11,10 @@ package final class WaitNotice: Sendable {
             do { try await Task.sleep(for: time) } catch { return }  // cancelled: it is over
             logger.warning(
                 .startWaits,
-                "The start waits for a disk or a server that does not answer; nothing is saved until it does, or is taken "
-                    + "out of the configuration, and the agent started anew", metadata: ["waiting.for": "\(what)"])
+                """
+                The start waits for a disk or a server that does not answer; nothing is saved until it does, or is taken out \
+                of the configuration, and the agent started anew
+                """, metadata: ["waiting.for": "\(what)"])
         }
     }
 

@@ -25,8 +25,6 @@ struct RoomKeeping: Sendable {
     var isTold = false
     /// A check for jobs that found no room comes not more often than this allows.
     var lastCheck: ContinuousClock.Instant?
-    /// What a person asked for.
-    var wish: CleaningLimits?
 }
 
 /// What the drain does next.
@@ -44,12 +42,12 @@ extension DestinationUnit {
     private static let pauseAfterVain = Duration.seconds(60)
     private static let pauseBetweenChecks = Duration.seconds(2)
 
-    func beginRoom() { room.withLock { $0 = RoomKeeping(isTold: $0.isTold, wish: $0.wish) } }
+    func beginRoom() { keeping.withLock { $0 = RoomKeeping(isTold: $0.isTold) } }
 
     /// Copies that take so many bytes stand in the catalogue.
     func countStored(_ bytes: Int64, released: Int64) {
         if bytes == 0 { return }
-        room.withLock { room in
+        keeping.withLock { room in
             room.released += released
             room.capacity?.stored(ByteCount(bytes))
             room.cleaning?.stored += bytes
@@ -57,26 +55,21 @@ extension DestinationUnit {
     }
 
     /// A job found no room.
-    func foundNoRoom() { room.withLock { $0.isWaiting = true } }
+    func foundNoRoom() { keeping.withLock { $0.isWaiting = true } }
 
     /// Something that kept a cleaning from going on may be over.
     func roomMayHaveChanged() {
-        room.withLock { room in
+        removalsAreDue.set(true)
+        keeping.withLock { room in
             if room.capacity?.shortfall == nil { return }
             room.capacity?.mayHaveChanged()
             room.notBefore = nil
         }
     }
 
-    /// A person asks for a cleaning.
-    func cleaningWasAsked(_ limits: CleaningLimits) {
-        room.withLock { $0.wish = limits }
-        wake.signal()
-    }
+    var isMakingRoom: Bool { keeping.withLock { $0.cleaning != nil } }
 
-    var isMakingRoom: Bool { room.withLock { $0.cleaning != nil || $0.wish != nil } }
-
-    var isRoomCheckDue: Bool { room.withLock { Self.isDue($0) } }
+    var isRoomCheckDue: Bool { keeping.withLock { Self.isDue($0) } }
 
     private static func isDue(_ room: RoomKeeping) -> Bool {
         if room.capacity?.isCheckDue ?? true { return true }
@@ -87,9 +80,8 @@ extension DestinationUnit {
     /// Looks at the room if that is due, and removes a part of what must go.
     func keepRoom(inUse: Int) async throws(SafeBackupError) -> RoomStep {
         if isRoomCheckDue { try await checkRoom() }
-        if let wish = room.withLock({ $0.cleaning == nil ? $0.wish : nil }) { try await begin(wish) }
         if inUse == 0 { try await judge() }
-        guard let cleaning = room.withLock({ $0.cleaning }) else { return .none }
+        guard let cleaning = keeping.withLock({ $0.cleaning }) else { return .none }
         // What may go besides versions is said by a judgement, and lies where groups store.
         if inUse > 0 && (cleaning.stage == .deleted || cleaning.cursor == nil) { return .waitingForGroups }
         return try await removePart(cleaning)
@@ -99,8 +91,8 @@ extension DestinationUnit {
 
     private func checkRoom() async throws(SafeBackupError) {
         let usage = DiskUsage(try await local.room())
-        let (id, isNew, now) = (id, room.withLock { $0.capacity == nil }, clock.now)
-        var record = room.withLock { $0.record }
+        let (id, isNew, now) = (id, keeping.withLock { $0.capacity == nil }, clock.now)
+        var record = keeping.withLock { $0.record }
         if isNew {
             let known = try await state.durably { (store) throws(SafeBackupError) in
                 (
@@ -110,13 +102,13 @@ extension DestinationUnit {
             }
             record = known.0
             let capacity = CapacityGuard(try roomLimits(usage.total), accumulated: ByteCount(known.1))
-            room.withLock { room in
+            keeping.withLock { room in
                 room.capacity = capacity
                 room.isWaiting = room.isWaiting || known.2
             }
             local.share.set(floor: capacity.limits.floor)
         }
-        guard let limits = room.withLock({ $0.capacity?.limits }) else { return }
+        guard let limits = keeping.withLock({ $0.capacity?.limits }) else { return }
         let growth = try await waitingGrowth(usage, limits)
         let size = try await limits.maxSize == nil ? nil : storedBytes()
         var known =
@@ -124,7 +116,7 @@ extension DestinationUnit {
             ?? CapacityRecord(
                 checkedAt: now, total: usage.total, available: usage.available, threshold: limits.threshold,
                 target: limits.target, floor: limits.floor, baseline: usage.available)
-        let (verdict, accumulated, shortfall) = room.withLock {
+        let (verdict, accumulated, shortfall) = keeping.withLock {
             room -> (CapacityGuard.Verdict?, Int64, SafeBackupError?) in
             let accumulated = (room.capacity?.accumulated.bytes ?? 0) - room.released
             (room.released, room.isTaken) = (0, nil)
@@ -142,22 +134,22 @@ extension DestinationUnit {
         switch verdict {
         case .enough:
             (known.baseline, known.stored, known.missing) = (usage.available, 0, nil)
-            room.withLock { ($0.isTold, $0.isTaken) = (false, false) }
+            keeping.withLock { ($0.isTold, $0.isTaken) = (false, false) }
         case .clean(let towards):
-            let isTooSoon = room.withLock { $0.notBefore.map { ContinuousClock.now < $0 } ?? false }
-            if let need = towards.need(usage: usage, size: size), !isTooSoon {
+            let isTooSoon = keeping.withLock { $0.notBefore.map { ContinuousClock.now < $0 } ?? false }
+            if let need = towards.need(usage: usage, size: size), !isTooSoon, try await !isPaused() {
                 let cleaning = RoomCleaning(towards, before: usage, need: need, size: size)
-                room.withLock { $0.cleaning = cleaning }
+                keeping.withLock { $0.cleaning = cleaning }
                 logger.info(
                     .cleaning, "Little is free in the destination; what may go is removed",
                     metadata: ["available": "\(usage.available)", "need": "\(ByteCount(need.bytes))"])
             } else {
-                room.withLock { $0.capacity?.cleaned(usage, shortfall: shortfall) }
+                keeping.withLock { $0.capacity?.cleaned(usage, shortfall: shortfall) }
             }
         case .cleaning, nil: break
         }
         let written = known
-        room.withLock { $0.record = written }
+        keeping.withLock { $0.record = written }
         try await state.durably { (store) throws(SafeBackupError) in
             try store.setCapacity(id, written, isChecked: true)
         }
@@ -178,7 +170,7 @@ extension DestinationUnit {
     /// The smallest job that waits for room, if what may be removed is enough for it: for a file that never fits nothing
     /// goes. `nil`: no job waits.
     private func waitingGrowth(_ usage: DiskUsage, _ limits: CapacityLimits) async throws(SafeBackupError) -> Int64? {
-        if !room.withLock({ $0.isWaiting }) { return nil }
+        if !keeping.withLock({ $0.isWaiting }) { return nil }
         let id = id
         let waiting = try await state.durably { (store) throws(SafeBackupError) in
             try store.smallestWaitingForRoom(id)
@@ -193,6 +185,13 @@ extension DestinationUnit {
         return isPossible ? waiting : 0
     }
 
+    private func isPaused() async throws(SafeBackupError) -> Bool {
+        let id = id
+        return try await state.durably { (store) throws(SafeBackupError) in
+            try store.destinations().first { $0.id == id }?.pausedAt != nil
+        }
+    }
+
     private func storedBytes() async throws(SafeBackupError) -> Int64 {
         let (id, directory) = (id, roomSettings.stateDirectory)
         return try await io.run { () throws(SafeBackupError) in try StateReader(in: directory).storedBytes(id) }
@@ -200,23 +199,24 @@ extension DestinationUnit {
 
     /// Whether our growth explains what is missing since there was enough.
     private func judge() async throws(SafeBackupError) {
-        guard room.withLock({ $0.isTaken == nil }) else { return }
+        guard keeping.withLock({ $0.isTaken == nil }) else { return }
         let usage = DiskUsage(try await local.room())
-        let judged = room.withLock { room -> (record: CapacityRecord, lost: Int64, ours: Int64, isLow: Bool)? in
+        let judged = keeping.withLock { room -> (record: CapacityRecord, lost: Int64, ours: Int64, isLow: Bool)? in
             guard let record = room.record, let capacity = room.capacity else { return nil }
-            let lost = record.baseline.bytes - usage.available.bytes
+            // Where there never was enough, somebody else had taken that before us.
+            let lost = max(record.baseline.bytes, record.threshold.bytes) - usage.available.bytes
             let ours = record.stored + capacity.accumulated.bytes - room.released - (room.cleaning?.freed ?? 0)
-            room.isTaken = ours <= 0 || ours < lost / 2
+            room.isTaken = lost > record.threshold.bytes / 20 && ours < lost / 2
             return (record, lost, ours, record.available < record.threshold)
         }
-        guard let judged, room.withLock({ $0.isTaken == true }), judged.isLow, judged.lost > 0 else { return }
+        guard let judged, keeping.withLock({ $0.isTaken == true }), judged.isLow else { return }
         try await tellTaken(judged.record, usage, lost: judged.lost, ours: judged.ours)
     }
 
     private func keepsDeleted(_ cleaning: RoomCleaning) -> String? {
-        // What the backup holds too much of is its own, and so is what a person asks for.
-        let isTaken = room.withLock { $0.isTaken } ?? true
-        if isTaken && cleaning.need.limit != .maxSize && !cleaning.isAsked {
+        // What the backup holds too much of is its own.
+        let isTaken = keeping.withLock { $0.isTaken } ?? true
+        if isTaken && cleaning.need.limit != .maxSize {
             return "something else than the backup filled the disk"
         }
         if copyCheck.withLock({ $0.whole.isEmpty }) { return "the stored copies were not looked for yet" }
@@ -226,7 +226,7 @@ extension DestinationUnit {
     private func tellTaken(
         _ record: CapacityRecord, _ usage: DiskUsage, lost: Int64, ours: Int64
     ) async throws(SafeBackupError) {
-        let isNew = room.withLock { room in
+        let isNew = keeping.withLock { room in
             defer { room.isTold = true }
             return !room.isTold
         }
@@ -245,15 +245,6 @@ extension DestinationUnit {
     }
 
     // MARK: Cleaning
-
-    private func begin(_ wish: CleaningLimits) async throws(SafeBackupError) {
-        let usage = DiskUsage(try await local.room())
-        let size = try await wish.maxSize == nil ? nil : storedBytes()
-        room.withLock { $0.wish = nil }
-        guard let need = wish.need(usage: usage, size: size) else { return }
-        let cleaning = RoomCleaning(wish, before: usage, need: need, size: size, isAsked: true)
-        room.withLock { $0.cleaning = cleaning }
-    }
 
     private func removePart(_ known: RoomCleaning) async throws(SafeBackupError) -> RoomStep {
         var cleaning = known
@@ -274,7 +265,7 @@ extension DestinationUnit {
         if cleaning.stage == .deleted && known.stage == .versions {
             // Groups may be in flight.
             let next = cleaning
-            room.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
+            keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
             return .part
         }
         let looked = copyCheck.withLock { $0.whole }
@@ -282,7 +273,7 @@ extension DestinationUnit {
         try await work.part(&cleaning, bytes: need.bytes, looked: looked)
         lastWork.set(.now)
         let next = cleaning
-        room.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
+        keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
         return .part
     }
 
@@ -292,7 +283,8 @@ extension DestinationUnit {
             SafeBackupError(
                 .cannotFreeEnough, "\(cleaning.wanted(usage)): \(why)", disposition: .destinationFull)
         }
-        let wasShort = room.withLock { room in
+        let wasShort = keeping.withLock { room in
+            let wasShort = room.record?.missing != nil
             defer {
                 room.capacity?.cleaned(usage, shortfall: shortfall)
                 room.cleaning = nil
@@ -307,15 +299,18 @@ extension DestinationUnit {
                     room.record?.cleanedBytes = cleaning.freed
                 }
             }
-            return room.capacity?.shortfall != nil
+            return wasShort
         }
-        if let record = room.withLock({ $0.record }) {
+        if let record = keeping.withLock({ $0.record }) {
             try await state.durably { (store) throws(SafeBackupError) in
                 try store.setCapacity(id, record, isChecked: false)
             }
         }
         if cleaning.removed > 0 {
-            try await state.durably { (store) throws(SafeBackupError) in try store.endWaitForRoom(id) }
+            room.withLock { $0 = RoomWait() }
+            _ = try await state.durably { (store) throws(SafeBackupError) in
+                try store.retryNow(id, failedWith: .destinationFull)
+            }
         }
         // Told once, not at each attempt; and it may not be the end while the stored copies were not looked for.
         let isShort = shortfall != nil && !copyCheck.withLock({ $0.whole.isEmpty })
