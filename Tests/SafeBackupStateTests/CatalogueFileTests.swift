@@ -86,7 +86,10 @@ import Testing
         // Numbers that the new state gave before must not collide.
         try await rebuilt.enqueue(try (0..<50).map { try rebuilt.change("walk\($0)") })
         let report = try await rebuilt.store.importCatalogue(path("a.db"), into: rebuilt.destination)
-        #expect(report == ImportReport(copies: Int(header.copies), names: Int(header.names), ignored: 0, exportedAt: header.exportedAt))
+        #expect(
+            report
+                == ImportReport(
+                    copies: Int(header.copies), names: Int(header.names), ignored: 0, exportedAt: header.exportedAt))
         try other.audit()
         #expect(
             try all(try StateReader(in: other.directory), rebuilt.source, rebuilt.destination)
