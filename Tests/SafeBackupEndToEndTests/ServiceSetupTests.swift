@@ -7,27 +7,15 @@ import Testing
     import Glibc
 #endif
 
-/// Whether directories of the system can be covered for one program.
-private let canMountForService: Bool = {
-    do {
-        try command(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/srv"])
-        return geteuid() == 0
-    } catch {
-        return false
-    }
-}()
-
 extension EndToEnd {
-    @Suite(
-        "init by root, where the package is installed",
-        .enabled(if: canMountForService, "needs root and a mount namespace"))
+    @Suite("init by root, where the package is installed", .needsMountNamespace)
     struct ServiceSetups {
         private static let root = FilePath(#filePath).removingLastComponent().removingLastComponent()
             .removingLastComponent()
 
         /// Runs `script` in a system that has the package: its unit, its user, and a systemctl that notes what it is told.
         /// Nothing of it is left. `$sb` is the program; everything below /srv is the script's own.
-        private func inSystem(_ script: String) async throws -> Program {
+        private func inSystem(_ script: String) async throws -> (ending: Ending?, outputText: String) {
             let bench = try Bench()
             let before = """
                 set -e
@@ -56,7 +44,7 @@ extension EndToEnd {
                 ["unshare", "-m", "bash", "-c", FilePath(before + script)], output: bench.root.appending("out"),
                 errors: bench.root.appending("err"))
             try await program.wait(within: .seconds(120))
-            return program
+            return (program.ending, program.outputText)
         }
 
         @Test(
@@ -117,5 +105,21 @@ extension EndToEnd {
             #expect(program.outputText.contains("== 3"))
             #expect(program.outputText.contains("sudo chown -R safebackup: /srv/backup"), "\(program.outputText)")
         }
+    }
+}
+
+/// Whether a test may mount something that nobody else sees.
+private let canMount: Bool = {
+    do {
+        try command(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/srv"])
+        return geteuid() == 0
+    } catch {
+        return false
+    }
+}()
+
+extension Trait where Self == ConditionTrait {
+    static var needsMountNamespace: Self {
+        .enabled(if: canMount, "needs root and a mount namespace")
     }
 }
