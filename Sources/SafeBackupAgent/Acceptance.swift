@@ -246,7 +246,8 @@ package struct Acceptance: Sendable {
 
     private static func text(of found: LocalDestination.Inspection) -> String {
         guard let statistics = found.statistics else { return "" }
-        return "\(statistics.type.name), \(statistics.available) of \(statistics.total) free"
+        // Not what is free: that changes at any time, and an answer is only for what was shown.
+        return "\(statistics.type.name) of \(statistics.total)"
     }
 
     /// Where the file system that holds the directory is mounted; `nil` if that is the directory itself, or is not known.
