@@ -9,7 +9,7 @@ package enum ConfigurationKeys {
         optional: .agent, "state", example: "/var/lib/safebackup",
         absence:
             "STATE_DIRECTORY of systemd, else /var/lib/safebackup for root and ~/.local/state/safebackup for others",
-        "The directory of the agent's state; --state comes before it, and other verbs need --state to find it")
+        "The directory of the agent's state; --state comes before it. Other verbs find it through --config too")
 
     // MARK: [source]
 
