@@ -8,6 +8,8 @@ import SafeBackupSystem
 extension DestinationUnit {
     /// A rename is an absence and a new path, which may be told a moment apart.
     private static let patience = Duration.seconds(2)
+    /// Until a source that has no file left but excluded ones is looked at again.
+    private static let pauseWhileEmptied = Duration.seconds(60)
 
     /// Moves what is due. To be called while no group is in flight: a path that comes back is stored at the same place.
     /// - Returns: when the next is due.
@@ -15,17 +17,27 @@ extension DestinationUnit {
         guard mirrorsDeletions else { return nil }
         try await noteTombstones()
         let id = id
+        // Looked at only when something is due.
+        var emptied: Set<SourceID>?
         while true {
-            let next = try await state.durably { (store) throws(SafeBackupError) in try store.nextRetirement(id) }
-            guard let next else { return nil }
+            let except = emptied ?? []
+            let next = try await state.durably { (store) throws(SafeBackupError) in
+                try store.nextRetirement(id, except: except)
+            }
+            guard let next else { return except.isEmpty ? nil : clock.now + Self.pauseWhileEmptied }
             // A single run has seen everything when it comes here.
             let patience = requeuesFuzzy ? Self.patience : .zero
             let now = clock.now + (.zero - patience)
             if next > now { return next + patience }
+            if emptied == nil {
+                emptied = await emptiedSources(of: sources.keys)
+                continue
+            }
             let (time, local) = (clock.now, local)
             let wait = local.versionInterval
             let begun = try await state.durably { (store) throws(SafeBackupError) in
-                try store.beginRetirement(id, limit: 500, now: now, wait: wait) { (copy) throws(SafeBackupError) in
+                try store.beginRetirement(id, limit: 500, now: now, wait: wait, except: except) {
+                    (copy) throws(SafeBackupError) in
                     try local.versionName(of: copy, at: time)
                 }
             }

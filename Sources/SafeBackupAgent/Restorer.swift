@@ -153,8 +153,15 @@ package struct Restorer {
                 try parent(of: entry).makeDirectory(entry.path.leaf, mode: 0o700)
             } catch {
                 guard error == .fileExists else { throw error }
-                guard try parent(of: entry).status(of: entry.path.leaf).kind == .directory else {
-                    throw Errno.notDirectory
+                let status = try parent(of: entry).status(of: entry.path.leaf)
+                guard status.kind == .directory else { throw Errno.notDirectory }
+                // One that this restore made for what lies in it gets what the backup tells; another keeps its own.
+                if !overwrites && implied[entry.path] == nil {
+                    if let metadata = entry.metadata, metadata.mode & 0o7777 != status.mode & 0o7777 {
+                        note(entry.path, "exists already and keeps its own mode (--overwrite sets that of the backup)")
+                    }
+                    report.directories += 1
+                    return
                 }
             }
             implied[entry.path] = nil

@@ -106,8 +106,8 @@ struct PruneCommand: AsyncParsableCommand {
         if !json { Console.print(text(totals, "removed")) }
         if totals.failed > 0 {
             Console.error(
-                "\(counted(totals.failed, "older state")) could not be removed: look who has protected the files (lsattr), "
-                    + "and prune once more")
+                "\(counted(totals.failed, "older state")) could not be removed: the files are protected (lsattr), or "
+                    + "what is newer is not in the destination as it was stored; 'safebackup status' tells which")
         }
         for destination in totals.waiting {
             Console.error("\(destination): what is left is removed by the agent as soon as it is there")

@@ -140,6 +140,18 @@ extension Connection {
         return CleaningCandidate(copy: found, keeper: keeper)
     }
 
+    /// What the path of a copy that is marked for removal keeps: its newest good state that is not marked too; `nil`: there
+    /// is none, as of a deleted path that is to go whole.
+    func keeper(of copy: Int64, _ destination: DestinationID) throws(SafeBackupError) -> CataloguedCopy? {
+        guard let (pair, path) = try lastPath(of: copy, destination), let history = try history(pair, path) else {
+            return nil
+        }
+        for state in history.states where state.isGood && state.copy != copy {
+            if let keeper = try catalogued(state.copy, pair, path, isLive: state.endedAt == nil) { return keeper }
+        }
+        return nil
+    }
+
     /// Whether it is just being moved to the versions.
     private func isRetiring(_ copy: Int64) throws(SafeBackupError) -> Bool {
         let select = try statement("SELECT 1 FROM retiring WHERE copy_id = ? AND version IS NOT NULL")

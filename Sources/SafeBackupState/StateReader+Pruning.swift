@@ -125,6 +125,16 @@ extension StateReader {
             return try statement.bind(destination.rawValue).step() ? statement.int() : 0
         }
     }
+
+    /// How many removals have failed since that entry of the journal.
+    package func failedRemovals(_ destination: DestinationID, after entry: Int64) throws(SafeBackupError) -> Int {
+        try read { (connection) throws(SafeBackupError) in
+            let statement = try connection.statement(
+                "SELECT count(*) FROM journal WHERE event = 'removalFailed' AND destination_id = ? AND id > ?")
+            defer { statement.reset() }
+            return try statement.bind(destination.rawValue).bind(entry).step() ? Int(statement.int()) : 0
+        }
+    }
 }
 
 extension Connection {
@@ -155,16 +165,19 @@ extension Connection {
             """)
         defer { ended.reset() }
         ended.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(split: path)
-        var hasEnded = false
+        var (hasEnded, isAnyGoing) = (false, false)
         while try ended.step() {
             let endedAt = ended.timestamp()
             let state = Self.state(ended, endedAt: endedAt)
-            if ended.bool() { continue }
+            if ended.bool() {
+                isAnyGoing = true
+                continue
+            }
             history.states.append(state)
             hasEnded = true
         }
         if live == nil { history.deletedAt = try deletion(pair, path) }
-        return hasEnded ? history : nil
+        return hasEnded || isAnyGoing ? history : nil
     }
 
     /// When a path without a live name was deleted, by its newest name, whether or not its content is still there: what the

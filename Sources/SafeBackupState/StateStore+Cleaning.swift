@@ -55,6 +55,19 @@ extension StateStore {
         }
     }
 
+    /// What the paths of these copies, which are marked for removal, keep; see `Connection.keeper`.
+    package func keepers(
+        _ destination: DestinationID, of copies: [Int64]
+    ) throws(SafeBackupError) -> [Int64: CataloguedCopy] {
+        try read { (connection) throws(SafeBackupError) in
+            var keepers: [Int64: CataloguedCopy] = [:]
+            for copy in copies {
+                if let keeper = try connection.keeper(of: copy, destination) { keepers[copy] = keeper }
+            }
+            return keepers
+        }
+    }
+
     /// The copies that a lease is about to move.
     private func leasedOrigins(
         _ destination: DestinationID, _ connection: Connection

@@ -52,8 +52,11 @@ extension StateStore {
         return last
     }
 
-    /// When the next is due; `nil` if none waits, or its source is held, paused or has just lost all of its files.
-    package func nextRetirement(_ destination: DestinationID) throws(SafeBackupError) -> Timestamp? {
+    /// When the next is due; `nil` if none waits, or its source is held, paused, one of `except`, or has just lost all of
+    /// its files.
+    package func nextRetirement(
+        _ destination: DestinationID, except: Set<SourceID> = []
+    ) throws(SafeBackupError) -> Timestamp? {
         try read { (connection) throws(SafeBackupError) in
             let select = try connection.statement(
                 """
@@ -62,7 +65,7 @@ extension StateStore {
                 """)
             defer { select.reset() }
             var next: Timestamp?
-            for source in try calmSources(of: destination, connection) {
+            for source in try calmSources(of: destination, connection) where !except.contains(source) {
                 select.bind(destination.rawValue).bind(source.rawValue)
                 if try select.step() {
                     let time = select.timestamp()
@@ -79,7 +82,7 @@ extension StateStore {
     /// became one, its next copy stays where it is; see `VersionPolicy`. To be called while nothing is leased.
     /// - Parameter version: where a copy goes.
     package func beginRetirement(
-        _ destination: DestinationID, limit: Int, now: Timestamp, wait: Duration,
+        _ destination: DestinationID, limit: Int, now: Timestamp, wait: Duration, except: Set<SourceID> = [],
         version: @Sendable (CopyRecord) throws(SafeBackupError) -> RelativePath
     ) throws(SafeBackupError) -> [Retirement] {
         let due = try read { (connection) throws(SafeBackupError) in
@@ -90,7 +93,7 @@ extension StateStore {
                 """)
             defer { select.reset() }
             var due: [Int64] = []
-            for source in try calmSources(of: destination, connection) {
+            for source in try calmSources(of: destination, connection) where !except.contains(source) {
                 select.bind(destination.rawValue).bind(source.rawValue).bind(now).bind(Int64(limit - due.count))
                 while try select.step() { due.append(select.int()) }
                 select.reset()

@@ -117,6 +117,31 @@ extension EndToEnd {
             }
         }
 
+        @Test("Nothing moves while all that the rules let be saved is gone, though names of excluded files live on")
+        func emptiedBesidesExcluded() async throws {
+            let bench = try Bench()
+            let file = try configure(bench)
+            for name in ["a", "b", "old.tmp"] { try bench.write(name, "\(name)\n") }
+            #expect(try await once(bench).ending == .exit(0))
+            let text = String(decoding: try read(file), as: UTF8.self)
+            let excluding = text.replacing("destination = d\n", with: "destination = d\nexclude = *.tmp\n")
+            try bench.write(file, Array(excluding.utf8))
+            let agent = try await start(bench)
+            try command(["rm", bench.at("a"), bench.at("b")])
+            let areEnded = try await eventually {
+                try StateFile(copying: bench.state).rows("SELECT 1 FROM name WHERE end_reason = 'deleted'").count == 2
+            }
+            #expect(areEnded, "\(agent.errorTail)")
+            // Longer than a deletion waits for the other half of a rename.
+            try await pause(.seconds(4))
+            #expect(try names(bench) == ["a", "b", "old.tmp"])
+            try bench.write("c", "c\n")
+            try await bench.stop(agent)
+            #expect(try await once(bench).ending == .exit(0))
+            #expect(
+                try names(bench) == [".safebackup/versions/a", ".safebackup/versions/b", "c", "old.tmp"])
+        }
+
         @Test(
             "A crash at any step is finished by the next start, also if a path came back or the key changed",
             .needsFaults, arguments: ["retiring", "retired", "retiredDurably"], [true, false])

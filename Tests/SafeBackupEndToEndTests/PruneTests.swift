@@ -47,6 +47,29 @@ extension EndToEnd {
             #expect(Int(known) == (try files(bench)).count, "each file has its row")
         }
 
+        @Test("A version stays when what is newer is not in the destination, though the catalogue thinks so")
+        func looksAtTheKept() async throws {
+            let bench = try await prepare()
+            try command(["rm", bench.at("d/f")])
+            try await bench.saveOnce()
+            try command(["rm", bench.backup.appending("d/f")])
+            let program = try await prune(bench, ["--keep-last", "1", "--yes"])
+            #expect(program.ending == .exit(3), "\(program.outputText)\(program.errorText)")
+            #expect(try files(bench).contains(".safebackup/versions/d/f"))
+        }
+
+        @Test(
+            "A removal that a crash broke off is done only if what is newer is still there",
+            .needsFaults, .timeLimit(.minutes(1)))
+        func looksAfterACrash() async throws {
+            let bench = try await prepare()
+            let program = try await prune(bench, ["--keep-last", "1", "--yes"], fault: "kill=removing")
+            #expect(program.ending == .signal(SIGKILL), "\(program.errorTail)")
+            try command(["rm", bench.at("d/f"), bench.backup.appending("d/f")])
+            _ = try await bench.once()
+            #expect(try files(bench).contains(".safebackup/versions/d/f"))
+        }
+
         @Test("Without --yes nothing goes, and it is told what would", .timeLimit(.minutes(1)))
         func dryRun() async throws {
             let bench = try await prepare()

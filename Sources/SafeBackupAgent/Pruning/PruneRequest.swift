@@ -129,9 +129,12 @@ struct RemovalWork: Sendable {
         return [EPERM, EACCES, EISDIR, ENOTEMPTY, EBUSY].contains(code)
     }
 
-    /// Kept versions, which lie where nothing is stored ever again: at any time. Returns those that are gone.
+    /// Kept versions, which lie where nothing is stored ever again: at any time. What their paths keep is looked at first,
+    /// also after a crash: where it is not as it was stored, that is noted, and the version stays.
+    /// - Parameter looked: those for which that was done just now.
+    /// - Returns: those that are gone.
     @discardableResult
-    func removeVersions() async throws(SafeBackupError) -> Set<Int64> {
+    func removeVersions(looked: Set<Int64> = []) async throws(SafeBackupError) -> Set<Int64> {
         let id = id
         var gone: Set<Int64> = []
         while true {
@@ -139,6 +142,7 @@ struct RemovalWork: Sendable {
                 try store.removals(id, limit: 1_000).map(\.copy)
             }
             if copies.isEmpty { return gone }
+            if try await !keepUnsure(copies.map(\.id).filter { !looked.contains($0) }).isEmpty { continue }
             Faults.reach("removing")
             let numbers = try await removed(copies) { (copies) throws(SafeBackupError) in
                 try await local.remove(versions: copies.map(\.location))
@@ -147,6 +151,35 @@ struct RemovalWork: Sendable {
             try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }
             gone.formUnion(numbers)
         }
+    }
+
+    /// Keeps those of these versions whose paths have nothing newer in the destination as it was stored. Returns them.
+    private func keepUnsure(_ copies: [Int64]) async throws(SafeBackupError) -> [Int64] {
+        if copies.isEmpty { return [] }
+        let id = id
+        let keepers = try await state.durably { (store) throws(SafeBackupError) in
+            try store.keepers(id, of: copies)
+        }
+        let kept = Array(Dictionary(keepers.values.map { ($0.id, $0) }) { $1 }.values)
+        var unsound: Set<Int64> = []
+        for (copy, look) in zip(kept, try await local.look(at: kept.map(\.expected))) {
+            if case .same = look { continue }
+            unsound.insert(copy.id)
+            try await RoomWork(id: id, local: local, state: state).noteUnsound(copy)
+        }
+        let unsure = copies.filter { keepers[$0].map { unsound.contains($0.id) } ?? false }
+        if unsure.isEmpty { return [] }
+        try await state.durably { (store) throws(SafeBackupError) in
+            for copy in unsure {
+                guard let keeper = keepers[copy]?.expected else { continue }
+                try store.keepAfterAll(id, copy)
+                try store.record(
+                    level: "warning", event: "removalFailed",
+                    message: "An older state of \(keeper.path) is kept: the newer one is not in the destination as it "
+                        + "was stored, at \(keeper.location)", destination: id)
+            }
+        }
+        return unsure
     }
 
     /// Deleted paths' last states, which lie at their paths' own places: only while nothing is leased there. Returns those

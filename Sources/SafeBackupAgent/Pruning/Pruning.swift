@@ -102,7 +102,16 @@ package struct Pruning: Sendable {
                 totals.waiting.append(printable(part.destination.location))
             }
             if totals.removed > before, try reader.newestFailedRemoval(part.destination.id) != failedBefore {
+                let failed = totals.failed
                 try tellFailed(part, reader, &totals, tell)
+                // Of a path whose newer state was found missing, the policy now keeps the older one.
+                let untold =
+                    try reader.failedRemovals(part.destination.id, after: failedBefore)
+                    - (totals.failed - failed)
+                if untold > 0 {
+                    totals.failed += untold
+                    totals.removed -= untold
+                }
             }
         }
         return totals

@@ -268,7 +268,8 @@ extension DestinationUnit {
             keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
             return .part
         }
-        let looked = copyCheck.withLock { $0.whole }
+        var looked = copyCheck.withLock { $0.whole }
+        if cleaning.stage == .deleted { looked.subtract(await emptiedSources(of: looked)) }
         let work = RoomWork(id: id, local: local, state: state)
         try await work.part(&cleaning, bytes: need.bytes, looked: looked)
         lastWork.set(.now)

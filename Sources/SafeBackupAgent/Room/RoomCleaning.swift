@@ -122,7 +122,7 @@ struct RoomWork: Sendable {
         Faults.reach("cleaning")
         if marked.isEmpty { return }
         let work = RemovalWork(id: id, local: local, state: state)
-        var gone = try await work.removeVersions()
+        var gone = try await work.removeVersions(looked: Set(marked))
         if stage == .deleted { gone.formUnion(try await work.removeTombstones()) }
         let removed = marked.filter(gone.contains)
         cleaning.unremovable += marked.count - removed.count
@@ -146,7 +146,8 @@ struct RoomWork: Sendable {
             }
             Faults.reach("pruning")
             if marked.isEmpty { continue }
-            let gone = try await RemovalWork(id: id, local: local, state: state).removeVersions()
+            let gone = try await RemovalWork(id: id, local: local, state: state).removeVersions(
+                looked: Set(marked))
             for copy in marked where gone.contains(copy) {
                 count += 1
                 bytes += frees[copy] ?? 0
@@ -187,7 +188,7 @@ struct RoomWork: Sendable {
     }
 
     /// The catalogue relied on it: it is noted as damaged, and stored again where the source has it.
-    private func noteUnsound(_ copy: CataloguedCopy) async throws(SafeBackupError) {
+    func noteUnsound(_ copy: CataloguedCopy) async throws(SafeBackupError) {
         let id = id
         try await state.durably { (store) throws(SafeBackupError) in
             guard let suspect = try store.suspect(id, copy.id).suspect,

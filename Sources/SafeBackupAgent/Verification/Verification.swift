@@ -68,6 +68,11 @@ package struct Verification: Sendable {
                 report.failures.append(error.message)
             }
         }
+        if !paths.isEmpty, report.copies + report.withoutDigest + report.unverified + report.damaged == 0,
+            report.failures.isEmpty
+        {
+            report.failures.append("The backup has nothing of what was named; nothing was read")
+        }
         let (seconds, attoseconds) = (ContinuousClock.now - began).components
         report.seconds = Double(seconds) + Double(attoseconds / 1_000_000_000_000_000) / 1_000
         return report
