@@ -14,6 +14,14 @@ struct RoomKeeping: Sendable {
     var cleaning: RoomCleaning?
     /// Jobs wait for room.
     var isWaiting = false
+    /// A job found none since the last check, or something may go that could not at that time.
+    var isUnchecked = false
+    /// What waits would fit, as the last check saw.
+    var fits = false
+    /// That was tried once more.
+    var wasTried = false
+    /// A job of this size, or a larger one, cannot be made room for, which is not asked again before.
+    var impossible: (size: Int64, until: ContinuousClock.Instant)?
     /// One that was in vain is not begun again before.
     var notBefore: ContinuousClock.Instant?
     /// What was released since the last check by copies that were replaced and not kept.
@@ -55,15 +63,16 @@ extension DestinationUnit {
     }
 
     /// A job found no room.
-    func foundNoRoom() { keeping.withLock { $0.isWaiting = true } }
+    func foundNoRoom() { keeping.withLock { ($0.isWaiting, $0.isUnchecked) = (true, true) } }
 
     /// Something that kept a cleaning from going on may be over.
     func roomMayHaveChanged() {
         removalsAreDue.set(true)
         keeping.withLock { room in
-            if room.capacity?.shortfall == nil { return }
+            if room.capacity?.shortfall == nil && !room.isWaiting { return }
             room.capacity?.mayHaveChanged()
-            room.notBefore = nil
+            (room.notBefore, room.impossible) = (nil, nil)
+            room.isUnchecked = room.isWaiting
         }
     }
 
@@ -79,7 +88,7 @@ extension DestinationUnit {
 
     /// Looks at the room if that is due, and removes a part of what must go.
     func keepRoom(inUse: Int) async throws(SafeBackupError) -> RoomStep {
-        if isRoomCheckDue { try await checkRoom() }
+        if isRoomCheckDue { try await checkRoom(inUse: inUse) }
         if inUse == 0 { try await judge() }
         guard let cleaning = keeping.withLock({ $0.cleaning }) else { return .none }
         // What may go besides versions is said by a judgement, and lies where groups store.
@@ -89,7 +98,7 @@ extension DestinationUnit {
 
     // MARK: Checking
 
-    private func checkRoom() async throws(SafeBackupError) {
+    private func checkRoom(inUse: Int) async throws(SafeBackupError) {
         let usage = DiskUsage(try await local.room())
         let (id, isNew, now) = (id, keeping.withLock { $0.capacity == nil }, clock.now)
         var record = keeping.withLock { $0.record }
@@ -109,7 +118,9 @@ extension DestinationUnit {
             local.share.set(floor: capacity.limits.floor)
         }
         guard let limits = keeping.withLock({ $0.capacity?.limits }) else { return }
-        let growth = try await waitingGrowth(usage, limits)
+        // What is waited for is judged by it.
+        keeping.withLock { $0.record = record }
+        let waiting = try await waitingGrowth(usage, limits, inUse: inUse)
         let size = try await limits.maxSize == nil ? nil : storedBytes()
         var known =
             record
@@ -122,9 +133,12 @@ extension DestinationUnit {
             (room.released, room.isTaken) = (0, nil)
             let shortfall = room.capacity?.shortfall
             room.lastCheck = .now
-            if growth == nil { room.isWaiting = false }
+            if waiting == .nothing { room.isWaiting = false }
+            // While groups are in flight it cannot be told what of deleted paths may go.
+            if inUse == 0 || waiting != .impossible { room.isUnchecked = false }
+            room.fits = waiting == .fits
             return (
-                room.capacity?.checked(usage, size: size.map { ByteCount($0) }, growth: ByteCount(growth ?? 0)),
+                room.capacity?.checked(usage, size: size.map { ByteCount($0) }, growth: ByteCount(waiting.growth)),
                 accumulated, shortfall
             )
         }
@@ -167,24 +181,6 @@ extension DestinationUnit {
         return try CapacityLimits(disk: total)
     }
 
-    /// The smallest job that waits for room, if what may be removed is enough for it: for a file that never fits nothing
-    /// goes. `nil`: no job waits.
-    private func waitingGrowth(_ usage: DiskUsage, _ limits: CapacityLimits) async throws(SafeBackupError) -> Int64? {
-        if !keeping.withLock({ $0.isWaiting }) { return nil }
-        let id = id
-        let waiting = try await state.durably { (store) throws(SafeBackupError) in
-            try store.smallestWaitingForRoom(id)
-        }
-        guard let waiting else { return nil }
-        if usage.available.bytes - waiting >= limits.floor.bytes || usage.available < limits.threshold { return 0 }
-        let directory = roomSettings.stateDirectory
-        let removable = try await io.run { () throws(SafeBackupError) in
-            try StateReader(in: directory).removableBytes(id)
-        }
-        let isPossible = usage.available.bytes + removable - waiting >= limits.threshold.bytes
-        return isPossible ? waiting : 0
-    }
-
     private func isPaused() async throws(SafeBackupError) -> Bool {
         let id = id
         return try await state.durably { (store) throws(SafeBackupError) in
@@ -198,7 +194,7 @@ extension DestinationUnit {
     }
 
     /// Whether our growth explains what is missing since there was enough.
-    private func judge() async throws(SafeBackupError) {
+    func judge() async throws(SafeBackupError) {
         guard keeping.withLock({ $0.isTaken == nil }) else { return }
         let usage = DiskUsage(try await local.room())
         let judged = keeping.withLock { room -> (record: CapacityRecord, lost: Int64, ours: Int64, isLow: Bool)? in
@@ -215,10 +211,12 @@ extension DestinationUnit {
 
     private func keepsDeleted(_ cleaning: RoomCleaning) -> String? {
         // What the backup holds too much of is its own.
+        whyDeletedStay(unlessTaken: cleaning.need.limit != .maxSize)
+    }
+
+    func whyDeletedStay(unlessTaken: Bool) -> String? {
         let isTaken = keeping.withLock { $0.isTaken } ?? true
-        if isTaken && cleaning.need.limit != .maxSize {
-            return "something else than the backup filled the disk"
-        }
+        if isTaken && unlessTaken { return "something else than the backup filled the disk" }
         if copyCheck.withLock({ $0.whole.isEmpty }) { return "the stored copies were not looked for yet" }
         return nil
     }

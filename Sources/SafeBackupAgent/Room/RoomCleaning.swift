@@ -161,7 +161,9 @@ struct RoomWork: Sendable {
         from candidates: [CleaningCandidate], _ cleaning: inout RoomCleaning
     ) async throws(SafeBackupError) -> (chosen: [CleaningCandidate], frees: [Int64: Int64]) {
         var keepers: [Int64: CataloguedCopy] = [:]
-        for candidate in candidates { if let keeper = candidate.keeper { keepers[keeper.id] = keeper } }
+        for candidate in candidates {
+            for keeper in [candidate.keeper, candidate.newest].compactMap(\.self) { keepers[keeper.id] = keeper }
+        }
         let kept = Array(keepers.values)
         let looks = try await local.look(at: kept.map(\.expected) + candidates.map(\.copy.expected))
         var sound: Set<Int64> = []
@@ -170,7 +172,7 @@ struct RoomWork: Sendable {
         }
         var (chosen, frees): ([CleaningCandidate], [Int64: Int64]) = ([], [:])
         for (candidate, look) in zip(candidates, looks.dropFirst(kept.count)) {
-            if let keeper = candidate.keeper, !sound.contains(keeper.id) {
+            if [candidate.keeper, candidate.newest].contains(where: { $0.map { !sound.contains($0.id) } ?? false }) {
                 cleaning.unsure += 1
                 continue
             }
