@@ -267,6 +267,15 @@ extension StateReader {
         }
     }
 
+    /// How many copies there are: about as many files and directories.
+    package func copyCount(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
+        try read { (connection) throws(SafeBackupError) in
+            let count = try connection.statement("SELECT count(*) FROM copy WHERE destination_id = ?")
+            defer { count.reset() }
+            return try count.bind(destination.rawValue).step() ? count.int() : 0
+        }
+    }
+
     /// Whether the copies that may go now take so much: versions, and of these sources what deleted paths have. What only
     /// the destination tells is not known here, such as copies that somebody took away.
     package func canFree(

@@ -53,12 +53,13 @@ extension DestinationUnit {
     func beginRoom() { keeping.withLock { $0 = RoomKeeping(isTold: $0.isTold) } }
 
     /// Copies that take so many bytes stand in the catalogue.
-    func countStored(_ bytes: Int64, released: Int64) {
-        if bytes == 0 { return }
+    func countStored(_ bytes: Int64, released: Int64, copies: Int) {
+        if bytes == 0 && copies == 0 { return }
         keeping.withLock { room in
             room.released += released
-            room.capacity?.stored(ByteCount(bytes))
+            room.capacity?.stored(ByteCount(bytes), copies: copies)
             room.cleaning?.stored += bytes
+            room.cleaning?.storedCopies += copies
         }
     }
 
@@ -156,7 +157,10 @@ extension DestinationUnit {
                 keeping.withLock { $0.cleaning = cleaning }
                 logger.info(
                     .cleaning, "Little is free in the destination; what may go is removed",
-                    metadata: ["available": "\(usage.available)", "need": "\(ByteCount(need.bytes))"])
+                    metadata: [
+                        "available": "\(usage.available)",
+                        "need": "\(need.inodes > 0 ? counted(Int(need.inodes), "file") : "\(ByteCount(need.bytes))")",
+                    ])
             } else {
                 keeping.withLock { $0.capacity?.cleaned(usage, shortfall: shortfall) }
             }
@@ -209,9 +213,20 @@ extension DestinationUnit {
         try await tellTaken(judged.record, usage, lost: judged.lost, ours: judged.ours)
     }
 
-    private func keepsDeleted(_ cleaning: RoomCleaning) -> String? {
+    private func keepsDeleted(
+        _ cleaning: inout RoomCleaning, _ need: CleaningNeed
+    ) async throws(SafeBackupError) -> String? {
         // What the backup holds too much of is its own.
-        whyDeletedStay(unlessTaken: cleaning.need.limit != .maxSize)
+        guard need.limit == .minInodes else { return whyDeletedStay(unlessTaken: cleaning.need.limit != .maxSize) }
+        if cleaning.hasMostInodes == nil { cleaning.hasMostInodes = try await hasMostInodes() }
+        if cleaning.hasMostInodes == false { return "most files on the disk are not the backup's" }
+        return whyDeletedStay(unlessTaken: false)
+    }
+
+    private func hasMostInodes() async throws(SafeBackupError) -> Bool {
+        let (id, directory, inodes) = (id, roomSettings.stateDirectory, try await local.room().inodes)
+        let copies = try await io.run { () throws(SafeBackupError) in try StateReader(in: directory).copyCount(id) }
+        return inodes.map { copies > ($0.total - $0.available) / 2 } ?? false
     }
 
     func whyDeletedStay(unlessTaken: Bool) -> String? {
@@ -255,7 +270,7 @@ extension DestinationUnit {
             try await end(cleaning, usage, RoomCleaning.inVain)
             return .none
         }
-        cleaning.keepsDeleted = keepsDeleted(cleaning)
+        cleaning.keepsDeleted = try await keepsDeleted(&cleaning, need)
         if cleaning.cursor == nil && !cleaning.goOn() {
             try await end(cleaning, usage, cleaning.whatStays)
             return .none
@@ -263,16 +278,16 @@ extension DestinationUnit {
         if cleaning.stage == .deleted && known.stage == .versions {
             // Groups may be in flight.
             let next = cleaning
-            keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
+            keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0) } }
             return .part
         }
         var looked = copyCheck.withLock { $0.whole }
         if cleaning.stage == .deleted { looked.subtract(await emptiedSources(of: looked)) }
         let work = RoomWork(id: id, local: local, state: state)
-        try await work.part(&cleaning, bytes: need.bytes, looked: looked)
+        try await work.part(&cleaning, need, looked: looked)
         lastWork.set(.now)
         let next = cleaning
-        keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
+        keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0) } }
         return .part
     }
 
@@ -333,9 +348,9 @@ extension DestinationUnit {
 
 extension RoomCleaning {
     /// With what was stored while a part was removed.
-    fileprivate func counting(_ stored: Int64) -> RoomCleaning {
+    fileprivate func counting(_ known: RoomCleaning) -> RoomCleaning {
         var copy = self
-        copy.stored = stored
+        (copy.stored, copy.storedCopies) = (known.stored, known.storedCopies)
         return copy
     }
 
@@ -347,6 +362,9 @@ extension RoomCleaning {
         case .maxUsage:
             "At most \(limits.maxUsagePercent ?? 100) % of the destination's disk should be used; \(usage.available) are "
                 + "free"
+        case .minInodes:
+            "\(limits.minFreeInodes ?? 0) more files of any size (inodes, see df -i) should fit on the destination's disk "
+                + "and \(usage.inodes?.available ?? 0) do"
         case .maxSize: "The backup should hold at most \(limits.maxSize ?? ByteCount(0)), and holds more"
         }
     }

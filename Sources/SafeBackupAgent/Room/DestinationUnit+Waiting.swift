@@ -63,6 +63,8 @@ extension DestinationUnit {
             try store.smallestWaitingForRoom(id)
         }
         guard let waiting else { return .nothing }
+        // Too many files: how large they are matters not.
+        if let inodes = usage.inodes, inodes.available <= inodes.floor { return .impossible }
         let missing = limits.floor.bytes + waiting - usage.available.bytes
         if missing <= 0 || usage.available < limits.threshold { return .fits }
         let isKnown = keeping.withLock { room in
