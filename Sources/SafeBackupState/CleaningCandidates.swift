@@ -261,7 +261,8 @@ extension StateReader {
     package func storedBytes(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
         try read { (connection) throws(SafeBackupError) in
             let sum = try connection.statement(
-                "SELECT ifnull(sum(size), 0) FROM copy WHERE destination_id = ? AND kind <> 'directory'")
+                "SELECT ifnull(sum(min(size, 17592186044416)), 0) FROM copy WHERE destination_id = ? AND kind <> 'directory'"
+            )
             defer { sum.reset() }
             return try sum.bind(destination.rawValue).step() ? sum.int() : 0
         }
@@ -302,8 +303,9 @@ extension StateReader {
         try read { (connection) throws(SafeBackupError) in
             let sum = try connection.statement(
                 """
-                SELECT ifnull(sum((size + 4095) & ~4095), 0) FROM copy c WHERE c.destination_id = ? AND c.role IN ('kept', 'current')
-                    AND c.adopted = 0 AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id AND n.ended_at IS NULL)
+                SELECT ifnull(sum((min(size, 17592186044416) + 4095) & ~4095), 0) FROM copy c
+                WHERE c.destination_id = ? AND c.role IN ('kept', 'current') AND c.adopted = 0
+                    AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id AND n.ended_at IS NULL)
                 """)
             defer { sum.reset() }
             return try sum.bind(destination.rawValue).step() ? sum.int() : 0
