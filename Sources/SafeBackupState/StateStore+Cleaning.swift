@@ -128,7 +128,7 @@ extension StateStore {
             select.bind(destination.rawValue).bind(text: SafeBackupError.Code.destinationFull.rawValue)
             guard try select.step() else { return nil }
             let size = select.int()
-            return select.int() > 0 ? size : nil
+            return select.int() > 0 ? size.countedSize : nil
         }
     }
 
