@@ -178,7 +178,7 @@ public final class LocalBackupSession: BackupSession {
             }
         }
         let isDone = await withTaskCancellationHandler {
-            await wait(number)
+            await wait(number, endsWithTask: true)
         } onCancel: {
             end(number)
         }
@@ -199,18 +199,20 @@ public final class LocalBackupSession: BackupSession {
             state.lastWaiter += 1
             return state.lastWaiter
         }
-        _ = await wait(number)
+        // Also in a task that was cancelled: what was asked for before is still being saved.
+        _ = await wait(number, endsWithTask: false)
         savers.stop()
         cleaning.stop()
         store.withLock { $0 = nil }
     }
 
-    /// Returns `true` when all that was asked for before is done, `false` if `end` was called before.
-    private func wait(_ number: UInt64) async -> Bool {
+    /// Returns `true` when all that was asked for before is done, `false` if `end` was called before, or the task was
+    /// cancelled before.
+    private func wait(_ number: UInt64, endsWithTask: Bool) async -> Bool {
         await withUnsafeContinuation { continuation in
             state.withLock { state in
                 // `end` came first.
-                if Task.isCancelled { return continuation.resume(returning: false) }
+                if endsWithTask && Task.isCancelled { return continuation.resume(returning: false) }
                 state.waiters.append(
                     Waiter(number: number, ticket: state.queue.lastTicket, continuation: continuation))
             }
@@ -269,8 +271,12 @@ public final class LocalBackupSession: BackupSession {
             }
             if group.isEmpty { return }
             guard let store = store.withLock({ $0 }) else {
-                // Broken only if `close` did not wait: it closes the store when the queue is empty.
-                preconditionFailure("a save is in the queue of a closed session")
+                // `close` waits until the queue is empty. Should it ever not, these saves failed, and no process ends.
+                let failure = SafeBackupError(
+                    .interrupted, "The session was closed before this was saved; save it in another one",
+                    disposition: .transient)
+                for entry in group { finish(entry, .failure(failure)) }
+                continue
             }
             save(group, in: store)
         }

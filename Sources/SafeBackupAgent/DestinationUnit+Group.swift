@@ -157,7 +157,7 @@ extension DestinationUnit {
             try store.complete(id, completions, versionLimit: versionLimit)
         }
         Faults.reach("completed")
-        countStored(result.room, released: result.released)
+        countStored(result.room, released: result.released, copies: completions.count(where: \.isStored))
         if completions.contains(where: \.foundNoRoom) { foundNoRoom() }
         for emptied in result.emptied {
             guard let path = sources[emptied.source]?.settings.path.bytes else { continue }
@@ -176,6 +176,11 @@ extension DestinationUnit {
 }
 
 extension Completion {
+    fileprivate var isStored: Bool {
+        if case .stored = outcome { return true }
+        return false
+    }
+
     fileprivate var foundNoRoom: Bool {
         if case .failed(let error, _) = outcome { return error.disposition == .destinationFull }
         return false
