@@ -9,7 +9,8 @@ struct VerifyCommand: AsyncParsableCommand {
         discussion: """
             Current copies, tombstones and versions are read from the disk at low priority, and their digests compared. A \
             damaged or missing one is marked, never counts as a last good copy, and is saved again from the source where \
-            that still has it; else the newest good version is named. Runs beside an agent or without one. With --share \
+            that still has it; else the newest good version is named. Runs beside an agent or without one. Without paths, destinations that are \
+            not configured any more are read too, where they are there; 'safebackup status' tells when all was last read. With --share \
             only a part is read, and the next time the part after it. With --from only the destination is asked, as on a new \
             machine: its copies are compared with its catalogue copy, nothing is written, and what is not in the catalogue \
             copy is told as not known. Exit code 3: something is damaged or could not be \

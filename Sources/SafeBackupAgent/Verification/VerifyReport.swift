@@ -12,7 +12,8 @@ package struct VerifyReport: Sendable, Encodable {
         package var locationHex: String?
         /// `content`, `missing`, `kind` or `unreadable`.
         package var fault: String
-        /// `storedAgain`, `replaced` (the newer content of the source is saved) or `lost`; where only the destination was
+        /// `storedAgain`, `replaced` (the newer content of the source is saved), `inactive` (the source is not saved there any
+        /// more, so that nothing is stored again) or `lost`; where only the destination was
         /// asked, `notAsked`: the source may have it, or of what is missing the agent may know where it went.
         package var outcome: String
         /// The newest state of the path that is neither fuzzy nor damaged, where this one is lost.
@@ -46,6 +47,8 @@ package struct VerifyReport: Sendable, Encodable {
             switch VerifyRequest.Verdict(rawValue: outcome) {
             case .storedAgain: return text + "it is saved again from the source"
             case .replaced: text += "the source has changed since, and its newer content is saved"
+            case .inactive:
+                text += "its source is not saved there any more, as it is not configured, so that it is not saved again"
             default: text += "the source has it no more"
             }
             if let newestGood, let newestGoodFrom {
@@ -80,6 +83,8 @@ package struct VerifyReport: Sendable, Encodable {
     package var soundAgain = 0
     /// What kept a destination from being verified.
     package var failures: [String] = []
+    /// Destinations that nothing is saved to any more, and that are not there.
+    package var leftOut: [String] = []
     package var seconds = 0.0
     /// Of a rolling share, in percent.
     package var share: Double?
@@ -93,7 +98,7 @@ package struct VerifyReport: Sendable, Encodable {
 
     private enum CodingKeys: String, CodingKey {
         case copies, bytes, withoutDigest, damaged, storedAgain, lost, damages, unverified, reasons, soundAgain,
-            failures,
+            failures, leftOut,
             seconds, share, catalogueFrom, notKnown, notKnownNames
     }
 
@@ -123,7 +128,7 @@ package struct VerifyReport: Sendable, Encodable {
 
     /// Without the damaged copies, which were told as they were found.
     package var text: String {
-        var lines = failures + reasons
+        var lines = leftOut + failures + reasons
         if unverified > reasons.count { lines.append("and \(ReportText.grouped(unverified - reasons.count)) more") }
         if withoutDigest > 0 {
             lines.append(

@@ -301,6 +301,26 @@ enum Schema {
         ALTER TABLE destination ADD COLUMN verified_upto INTEGER;
         ALTER TABLE destination ADD COLUMN verified_at INTEGER;
 
+        -- How the verification of a pair ended last. scope: 'all', or 'share' of so many percent of the destination.
+        -- copies: what was read, bytes: of those that are sound; damaged, missing: how many of them, unverified: how many could not be read.
+        -- all_at: when all of it was last read in one go. failed_at, failure: a later one did not come to its end, and why.
+        CREATE TABLE verification (
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            ended_at INTEGER,
+            scope TEXT,
+            share REAL,
+            copies INTEGER NOT NULL DEFAULT 0,
+            bytes INTEGER NOT NULL DEFAULT 0,
+            damaged INTEGER NOT NULL DEFAULT 0,
+            missing INTEGER NOT NULL DEFAULT 0,
+            unverified INTEGER NOT NULL DEFAULT 0,
+            all_at INTEGER,
+            failed_at INTEGER,
+            failure TEXT,
+            PRIMARY KEY (source_id, destination_id)
+        ) STRICT, WITHOUT ROWID;
+
         -- What the event is about, where it is one path, one source, one destination.
         ALTER TABLE journal ADD COLUMN path ANY;
         ALTER TABLE journal ADD COLUMN source_id INTEGER;
