@@ -159,7 +159,7 @@ extension Connection {
     ) throws(SafeBackupError) -> CleaningCandidate? {
         guard history.states[index].isFuzzy, let newest = history.states.firstIndex(where: \.isFuzzy), newest < index
         else { return nil }
-        var candidate = CleaningCandidate(copy: found, keeper: nil)
+        var candidate = CleaningCandidate(copy: found, storedAt: history.states[index].storedAt, keeper: nil)
         if let newestGood {
             // It ended: a fuzzy one is newer.
             candidate.keeper = try catalogued(history.states[newestGood].copy, pair, history.path, isSeen: true)

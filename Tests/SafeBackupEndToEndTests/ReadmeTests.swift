@@ -53,6 +53,7 @@ extension EndToEnd {
             "safebackup restore . --deleted --to DIR": .verb("restore . --deleted --to DIR"),
             "safebackup ls [PATH] [--at TIME] [-R] [--json]": .verb("ls docs --at TIME -R --json"),
             "safebackup verify [PATH...] [--share 5%] [--json]": .verb("verify --share 5% --json"),
+            "safebackup verify [PATH...] --from DESTINATION": .verb("verify --from DESTINATION"),
             "safebackup prune [PATH...] --keep-last N ...": .verb("prune PATH --keep-last 1 --yes"),
             "safebackup retry [PATH...]": .verb("retry PATH", exit: [0, 3]),
             "safebackup pause [NAME...]": .verb("pause SOURCE"),
