@@ -22,6 +22,8 @@ int sb_volume(int descriptor, struct sb_volume *volume) {
     volume->total = s.f_blocks * unit;
     volume->available = s.f_bavail * unit;
     volume->free = s.f_bfree * unit;
+    volume->inodes = s.f_files;
+    volume->inodes_free = s.f_ffree;
     volume->name_limit = (uint64_t)s.f_namelen;
     volume->read_only = (s.f_flags & ST_RDONLY) ? 1 : 0;
     return 0;

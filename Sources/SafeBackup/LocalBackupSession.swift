@@ -170,19 +170,22 @@ public final class LocalBackupSession: BackupSession {
             state.lastWaiter += 1
             return state.lastWaiter
         }
-        let timer = timeout.map { time in
-            Task {
-                // A sleep that is cancelled ends early, when nobody waits any more.
-                do { try await Task.sleep(for: time) } catch { return }
-                self.end(number)
-            }
-        }
+        let timer = Locked<Task<Void, Never>?>(nil)
         let isDone = await withTaskCancellationHandler {
-            await wait(number)
+            await wait(number, endsWithTask: true) {
+                // Not before it waits: an end that came first would end nothing.
+                guard let timeout else { return }
+                let task = Task {
+                    // A sleep that is cancelled ends early, when nobody waits any more.
+                    do { try await Task.sleep(for: timeout) } catch { return }
+                    self.end(number)
+                }
+                timer.withLock { $0 = task }
+            }
         } onCancel: {
             end(number)
         }
-        timer?.cancel()
+        timer.withLock { $0 }?.cancel()
         let (failure, saves, isCleaning) = state.withLock { state in
             defer { if isDone { state.failure = nil } }
             return (state.failure, state.queue.count, state.guardian.isCleaning)
@@ -199,21 +202,25 @@ public final class LocalBackupSession: BackupSession {
             state.lastWaiter += 1
             return state.lastWaiter
         }
-        _ = await wait(number)
+        // Also in a task that was cancelled: what was asked for before is still being saved.
+        _ = await wait(number, endsWithTask: false)
         savers.stop()
         cleaning.stop()
         store.withLock { $0 = nil }
     }
 
-    /// Returns `true` when all that was asked for before is done, `false` if `end` was called before.
-    private func wait(_ number: UInt64) async -> Bool {
+    /// Returns `true` when all that was asked for before is done, `false` if `end` was called before, or the task was
+    /// cancelled before.
+    /// - Parameter begun: called when `end` ends the wait, and before anything else does.
+    private func wait(_ number: UInt64, endsWithTask: Bool, begun: () -> Void = {}) async -> Bool {
         await withUnsafeContinuation { continuation in
             state.withLock { state in
                 // `end` came first.
-                if Task.isCancelled { return continuation.resume(returning: false) }
+                if endsWithTask && Task.isCancelled { return continuation.resume(returning: false) }
                 state.waiters.append(
                     Waiter(number: number, ticket: state.queue.lastTicket, continuation: continuation))
             }
+            begun()
             resumeWaiters()
         }
     }
@@ -269,8 +276,12 @@ public final class LocalBackupSession: BackupSession {
             }
             if group.isEmpty { return }
             guard let store = store.withLock({ $0 }) else {
-                // Broken only if `close` did not wait: it closes the store when the queue is empty.
-                preconditionFailure("a save is in the queue of a closed session")
+                // `close` waits until the queue is empty. Should it ever not, these saves failed, and no process ends.
+                let failure = SafeBackupError(
+                    .interrupted, "The session was closed before this was saved; save it in another one",
+                    disposition: .transient)
+                for entry in group { finish(entry, .failure(failure)) }
+                continue
             }
             save(group, in: store)
         }

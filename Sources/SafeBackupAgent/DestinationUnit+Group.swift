@@ -148,16 +148,17 @@ extension DestinationUnit {
         return Completion(job: job, outcome: .failed(error, verdict))
     }
 
+    /// How many older versions a path has at most. Where a policy says what is kept, it alone does.
+    var versionLimit: Int { policy.hasRules ? VersionThinning.policyLimit : VersionThinning.limit }
+
     func finish(_ completions: [Completion]) async throws(SafeBackupError) {
         if completions.isEmpty { return }
-        let id = id
-        // Where a policy says what is kept, it alone does.
-        let versionLimit = policy.hasRules ? VersionThinning.policyLimit : VersionThinning.limit
+        let (id, versionLimit) = (id, versionLimit)
         let result = try await state.durably { (store) throws(SafeBackupError) in
             try store.complete(id, completions, versionLimit: versionLimit)
         }
         Faults.reach("completed")
-        countStored(result.room, released: result.released)
+        countStored(result.room, released: result.released, copies: completions.count(where: \.isStored))
         if completions.contains(where: \.foundNoRoom) { foundNoRoom() }
         for emptied in result.emptied {
             guard let path = sources[emptied.source]?.settings.path.bytes else { continue }
@@ -176,6 +177,11 @@ extension DestinationUnit {
 }
 
 extension Completion {
+    fileprivate var isStored: Bool {
+        if case .stored = outcome { return true }
+        return false
+    }
+
     fileprivate var foundNoRoom: Bool {
         if case .failed(let error, _) = outcome { return error.disposition == .destinationFull }
         return false

@@ -21,14 +21,17 @@ extension DestinationUnit {
     func lookForRoom() async throws(SafeBackupError) {
         guard room.withLock({ $0.isWaiting(at: .now) }) else { return }
         let path = local.path
-        let available = await io.run { () -> Int64? in
+        let statistics = await io.run { () -> VolumeStatistics? in
             do throws(Errno) {
-                return try VolumeStatistics(try Descriptor.open(path, O_RDONLY | O_DIRECTORY)).available.bytes
+                return try VolumeStatistics(try Descriptor.open(path, O_RDONLY | O_DIRECTORY))
             } catch {
                 return nil  // ignored because whoever stores there next says what is wrong
             }
         }
-        guard let available, room.withLock({ $0.look(available: available) }) else { return }
+        guard let statistics else { return }
+        let available = statistics.available
+        let isMore = room.withLock { $0.look(available: available.bytes, inodes: statistics.inodes?.available) }
+        if !isMore { return }
         let id = id
         let count = try await state.durably { (store) throws(SafeBackupError) in
             try store.retryNow(id, failedWith: .destinationFull)
@@ -36,7 +39,7 @@ extension DestinationUnit {
         if count > 0 {
             logger.info(
                 .roomFound, "There is more room in the destination; what waited for it is tried",
-                metadata: ["jobs": "\(count)", "available": "\(ByteCount(available))"])
+                metadata: ["jobs": "\(count)", "available": "\(available)"])
             wake.signal()
         }
     }

@@ -188,6 +188,8 @@ package final class DestinationUnit: Sendable {
                 return false
             }
             if left.hasUntried { return false }
+            if self.checksRoomFirst() { return false }
+            if try await self.triesWhatFits() { return false }
             return try await self.state.durably { (store) throws(SafeBackupError) in
                 // What only waits for space would be waited for without end.
                 return try store.unsavedReport(limit: 10_000).allSatisfy { entry in

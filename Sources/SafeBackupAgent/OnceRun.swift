@@ -135,12 +135,33 @@ final class OnceRun: Sendable {
         do throws(SafeBackupError) {
             try await destination.drainOnce(
                 upTo: { source in self.walked.withLock { $0[source] } }, sourceFailed: { await self.hold($0, $1) })
-            let keeper = units.keepers.first { $0.unit.id == destination.id }
-            if !stop.isRequested { try await keeper?.export(after: .zero) }
+            if !stop.isRequested { try await exportCatalogue(of: destination) }
         } catch {
             await hold(destination, error)
         }
         await destination.local.detach()
+    }
+
+    /// What was saved is saved: a catalogue copy that cannot be written, as on a full disk, is told, and the next run
+    /// writes it.
+    /// - Throws: what holds the destination, or ends the agent.
+    private func exportCatalogue(of destination: DestinationUnit) async throws(SafeBackupError) {
+        guard let keeper = units.keepers.first(where: { $0.unit.id == destination.id }) else { return }
+        do throws(SafeBackupError) {
+            try await keeper.export(after: .zero)
+        } catch {
+            if error.code == .stateDamaged || error.isHolding || error.disposition == .destinationUnavailable {
+                throw error
+            }
+            logger.error(
+                .catalogueFailed,
+                "The catalogue copy was not written; the next run writes it, and what was saved is saved",
+                metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
+            let (id, message) = (destination.id, "The catalogue copy was not written: \(error.message)")
+            try await state.durably { (store) throws(SafeBackupError) in
+                try store.record(level: "error", event: "catalogueFailed", message: message, destination: id)
+            }
+        }
     }
 
     // MARK: Sources

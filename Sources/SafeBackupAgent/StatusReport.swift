@@ -79,6 +79,12 @@ package struct StatusReport: Sendable, Encodable {
         package var jobs: Int
         /// What they take, as far as it is known.
         package var bytes: Int64
+
+        /// What waits, and what to do.
+        var text: String {
+            "\(counted(jobs, "change waits", "changes wait")) for room"
+                + "\(bytes > 0 ? " (\(ByteCount(bytes)) or more)" : ""); make some there"
+        }
     }
 
     /// The last file was deleted.
@@ -253,10 +259,7 @@ package struct StatusReport: Sendable, Encodable {
             if let paused = destination.pausedAt { lines.append(Self.pausedLine(paused)) }
             if let held = destination.held { lines.append(contentsOf: held.lines) }
             if let full = destination.full {
-                lines.append(
-                    "  FULL          \(counted(full.jobs, "change waits", "changes wait")) for room"
-                        + "\(full.bytes > 0 ? " (\(ByteCount(full.bytes)) or more)" : ""); make some there"
-                )
+                lines.append("  FULL          \(full.text)")
             }
             if let room = destination.room { lines += room.lines }
             let waiting = destination.pending + destination.leased

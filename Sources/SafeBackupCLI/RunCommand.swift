@@ -104,6 +104,7 @@ struct RunCommand: AsyncParsableCommand {
             throw error
         }
         await display?.stop()
+        if desk.isLeaving { throw ExitCode(SignalDesk.leavingCode) }
         switch result {
         case .complete: return
         case .incomplete(let unsaved):

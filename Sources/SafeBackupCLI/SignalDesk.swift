@@ -11,6 +11,9 @@ import UnixSignals
 /// A stop is passed on by what only listens, so that nothing that blocks, such as a configuration on a server that is
 /// away, stands between the signal and the agent. What may block is a loop that the service manager's watchdog sees.
 final class SignalDesk: Sendable {
+    /// As a shell tells of SIGINT.
+    static let leavingCode: Int32 = 130
+
     private let agent: Agent
     private let service: ServiceReport?
     /// `nil`: there is none to read again.
@@ -18,6 +21,7 @@ final class SignalDesk: Sendable {
     /// Not worked on yet.
     private let asked = Locked<[UnixSignal]>([])
     private let wake = TaskSignal()
+    private let leaving = Locked(false)
 
     init(agent: Agent, service: ServiceReport?, configured: ConfiguredRun?, logger: Logger) {
         self.agent = agent
@@ -36,6 +40,9 @@ final class SignalDesk: Sendable {
         }
     }
 
+    /// Somebody asked twice. The orderly end may still come first, and then has the same exit code.
+    var isLeaving: Bool { leaving.withLock { $0 } }
+
     private func listen() async {
         var stops = 0
         let hangUp: [UnixSignal] = configuration != nil ? [.sighup] : []
@@ -44,8 +51,9 @@ final class SignalDesk: Sendable {
                 stops += 1
                 if stops > 1 {
                     // The queue is durable: nothing is lost by leaving at once.
+                    leaving.withLock { $0 = true }
                     await Console.flush(within: .milliseconds(100))
-                    Glibc.exit(130)
+                    Glibc.exit(Self.leavingCode)
                 }
                 agent.requestStop()
             }

@@ -1,10 +1,11 @@
 package import SafeBackupCore
+import SafeBackupSystem
 
 /// Decides when a destination is looked at, whether a cleaning begins, and whether a job may make the backup larger.
 /// What is cleaned is the cleaner's matter. Pure: told what happened, it answers what to do.
 ///
-/// A check is due at the start, each time the bytes stored since the last check reach the check interval, and before a
-/// job that would not fit. Every check resets the count. One cleaning at a time; saving goes on meanwhile, unless the
+/// A check is due at the start, each time the bytes stored since the last check reach the check interval, or the copies a
+/// quarter of the inodes that are to stay free, and before a job that would not fit. Every check resets the count. One cleaning at a time; saving goes on meanwhile, unless the
 /// free space would come under the floor.
 package struct CapacityGuard: Sendable, Hashable {
     /// What follows from a check.
@@ -33,6 +34,9 @@ package struct CapacityGuard: Sendable, Hashable {
     /// Why the last cleaning did not free enough; `nil` since one did, or since there was room again.
     package private(set) var shortfall: SafeBackupError?
     private var isDue = true
+    /// Copies stored since the last check, and at how many the next is due, where the number of files is limited.
+    private var copies: Int64 = 0
+    private var copyInterval: Int64?
     /// Free at the last check, less what was stored since; others may have written too.
     private var available: ByteCount?
 
@@ -44,8 +48,10 @@ package struct CapacityGuard: Sendable, Hashable {
     /// The disk is to be looked at, and `checked` called.
     package var isCheckDue: Bool { isDue }
 
-    /// A copy of so many bytes was stored.
-    package mutating func stored(_ size: ByteCount) {
+    /// Copies of so many bytes together were stored.
+    package mutating func stored(_ size: ByteCount, copies count: Int = 1) {
+        copies = copies.addingClamped(Int64(max(0, count)))
+        if let copyInterval, copies >= copyInterval { isDue = true }
         accumulated.bytes = accumulated.bytes.addingClamped(max(0, size.bytes))
         if let known = available { available = ByteCount(known.bytes.addingClamped(-max(0, size.bytes))) }
         if accumulated >= limits.checkInterval { isDue = true }
@@ -74,6 +80,8 @@ package struct CapacityGuard: Sendable, Hashable {
         _ usage: DiskUsage, size: ByteCount? = nil, growth: ByteCount = ByteCount(0)
     ) -> Verdict {
         accumulated = ByteCount(0)
+        copies = 0
+        copyInterval = usage.inodes.map { max(1, $0.threshold / 4) }
         isDue = false
         available = usage.available
         if isCleaning { return .cleaning }
@@ -82,12 +90,14 @@ package struct CapacityGuard: Sendable, Hashable {
             usage.available < limits.threshold
             || usage.available.bytes.addingClamped(-waiting) < limits.floor.bytes
         let others = CleaningLimits(maxUsagePercent: limits.maxUsagePercent, maxSize: limits.maxSize)
-        guard isLow || others.need(usage: usage, size: size?.bytes) != nil else {
+        let isShortOfInodes = usage.inodes.map { $0.available < $0.threshold } ?? false
+        guard isLow || isShortOfInodes || others.need(usage: usage, size: size?.bytes) != nil else {
             shortfall = nil
             return .enough
         }
         isCleaning = true
         var towards = others
+        if isShortOfInodes { towards.minFreeInodes = usage.inodes?.target }
         if isLow {
             // With the waiting job stored there is still as much free as the threshold, so that it starts no other.
             towards.minFree = max(limits.target, ByteCount(limits.threshold.bytes.addingClamped(waiting)))

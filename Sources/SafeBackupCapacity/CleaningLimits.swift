@@ -9,6 +9,8 @@ public struct CleaningLimits: Sendable, Hashable {
     public var maxUsagePercent: Double?
     /// The directory's files may hold at most so much; also where the disk cannot be asked.
     public var maxSize: ByteCount?
+    /// So many more files must fit, where that is limited: an agent's, which knows which small files may go.
+    package var minFreeInodes: Int64?
 
     /// At least one must be given.
     public init(minFree: ByteCount? = nil, maxUsagePercent: Double? = nil, maxSize: ByteCount? = nil) {
@@ -47,7 +49,11 @@ public struct CleaningLimits: Sendable, Hashable {
             needs.append(CleaningNeed(bytes: usage.used.bytes - Int64(allowed), limit: .maxUsage))
         }
         if let size, let maxSize { needs.append(CleaningNeed(bytes: size - maxSize.bytes, limit: .maxSize)) }
-        return needs.filter { $0.bytes > 0 }.max { $0.bytes < $1.bytes }
+        if let need = needs.filter({ $0.bytes > 0 }).max(by: { $0.bytes < $1.bytes }) { return need }
+        guard let minFreeInodes, let inodes = usage?.inodes, inodes.available < minFreeInodes else { return nil }
+        var need = CleaningNeed(bytes: 0, limit: .minInodes)
+        need.inodes = minFreeInodes - inodes.available
+        return need
     }
 
     /// Throws `invalidConfiguration` for a limit that this disk can never keep.
@@ -68,14 +74,18 @@ public enum CleaningLimit: String, Sendable, Hashable {
     case maxUsage
     /// `CleaningLimits.maxSize`.
     case maxSize
+    /// The file system can hold only so many files, and few more fit. Only an agent cleans for that.
+    case minInodes
 }
 
 /// What must be freed, and why.
 public struct CleaningNeed: Sendable, Hashable {
-    /// More than none.
+    /// More than none, except for `minInodes`.
     public var bytes: Int64
     /// The one that asks for the most.
     public var limit: CleaningLimit
+    /// For `minInodes`: so many files.
+    package var inodes: Int64 = 0
 
     package init(bytes: Int64, limit: CleaningLimit) {
         self.bytes = bytes
@@ -91,6 +101,8 @@ public struct DiskUsage: Sendable, Hashable {
     public var used: ByteCount
     /// What a user without privileges may still take.
     public var available: ByteCount
+    /// Where the number of files is limited.
+    package var inodes: InodeCount?
 
     /// As a quota or another machine may tell it.
     public init(total: ByteCount, used: ByteCount, available: ByteCount) {
@@ -102,5 +114,6 @@ public struct DiskUsage: Sendable, Hashable {
     package init(_ volume: VolumeStatistics) {
         self.init(
             total: volume.total, used: ByteCount(volume.total.bytes - volume.free.bytes), available: volume.available)
+        inodes = volume.inodes
     }
 }

@@ -75,11 +75,15 @@ enum Failure {
             disposition: .transient)
     }
 
-    static func full(_ location: RelativePath, _ available: ByteCount) -> SafeBackupError {
-        SafeBackupError(
-            .destinationFull,
-            "No room for \(location): \(max(available, ByteCount(0))) free in the destination; free space",
-            disposition: .destinationFull)
+    static func full(_ location: RelativePath, _ space: RoomBudget) -> SafeBackupError {
+        var what = "\(ByteCount(max(space.available, 0))) free in the destination; free space"
+        if let inodes = space.inodes, space.isShortOfInodes {
+            what =
+                "the destination's disk can hold only \(max(inodes.available, 0)) more files of any size (inodes, see "
+                + "df -i); remove files there that nobody needs"
+        }
+        return SafeBackupError(
+            .destinationFull, "No room for \(location): \(what)", disposition: .destinationFull)
     }
 
     /// Only files are copied under names that callers give.

@@ -316,12 +316,14 @@ extension GroupStore {
     /// reserved for it, to be given back when it is written.
     private mutating func admit(_ lease: LeasedJob, _ status: FileStatus) throws(SafeBackupError) -> Int64 {
         let size = min(status.allocated, status.size)
-        let reserved = space.isNearFloor(size) ? size : 0
-        if reserved > 0 {
+        let isNear = space.isNearFloor(size)
+        let reserved = isNear ? size : 0
+        if isNear {
             // Before it is asked what is free, so that of two that ask at once at least one sees the other.
             share.reserve(reserved)
             do {
-                space.set(available: share.unpromised(try VolumeStatistics(root.base.root)) + reserved)
+                let statistics = try VolumeStatistics(root.base.root)
+                space.set(available: share.unpromised(statistics) + reserved, inodes: statistics.inodes)
             } catch {
                 share.release(reserved)
                 throw Failure.destination(error, "look at", at: root.path)
@@ -330,11 +332,13 @@ extension GroupStore {
         var older: Int64 = 0
         if case .present(.file, _, let size, _) = lease.plan.final { older = size }
         let reason = lease.plan.versionReason
-        if !space.admits(size, releasing: reason == .inTheWay ? older : 0) {
+        var isNew = true
+        if case .present(.file, _, _, _) = lease.plan.final { isNew = reason != nil && reason != .inTheWay }
+        if !space.admits(size, releasing: reason == .inTheWay ? older : 0, isNew: isNew) {
             // The newest state comes before an older one.
-            guard reason == .kept, space.admits(size, releasing: older) else {
+            guard reason == .kept, space.admits(size, releasing: older, isNew: false) else {
                 share.release(reserved)
-                throw Failure.full(lease.job.location, ByteCount(space.available))
+                throw Failure.full(lease.job.location, space)
             }
             unkept.insert(lease.job.sequence)
         }

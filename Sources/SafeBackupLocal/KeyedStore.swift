@@ -190,8 +190,7 @@ package final class KeyedStore: Sendable {
         var outcomes = store(group, sources).makeIterator()
         return results.map { result in
             if let result { return result }
-            guard let outcome = outcomes.next() else { preconditionFailure("each job of a group has an outcome") }
-            return Self.result(outcome)
+            return outcomes.next().map(Self.result) ?? .failure(Self.untold)
         }
     }
 
@@ -228,12 +227,17 @@ package final class KeyedStore: Sendable {
         }
     }
 
+    /// For what the rules of a group exclude: nothing is called saved that nobody said is, and the caller's process lives.
+    private static var untold: SafeBackupError {
+        SafeBackupError(
+            .destinationFailed, "It is not known whether the file was stored; save it again", disposition: .transient)
+    }
+
     private static func result(_ outcome: JobOutcome) -> Result<StoredCopy, SafeBackupError> {
         switch outcome {
         case .stored(let entry):
-            guard case .copied(let copy) = entry.content else {
-                preconditionFailure("what has no live copy is copied")
-            }
+            // What has no live name in a catalogue is copied, always.
+            guard case .copied(let copy) = entry.content else { return .failure(untold) }
             return .success(copy)
         case .gone:
             return .failure(

@@ -61,7 +61,7 @@ struct Planner {
         }
         if root.isKeyed { try checkKeyed(job, &plan) }
         if case .absent = plan.final, job.action != .delete, job.live == nil, job.origin == nil, space.isScarce {
-            throw Failure.full(job.location, ByteCount(space.available))
+            throw Failure.full(job.location, space)
         }
         return plan
     }

@@ -1,5 +1,5 @@
 package import SafeBackupCore
-import SafeBackupSystem
+package import SafeBackupSystem
 import SystemPackage
 
 /// What may still be written by one group. Whether room is to be made is the capacity guard's matter; here it is seen to
@@ -9,31 +9,49 @@ package struct RoomBudget: Sendable, Hashable {
     let floor: Int64
     /// What is free, less what was taken since it was asked.
     private(set) var available: Int64
+    /// How many more files fit, where that is limited, less those that were made since it was asked.
+    private(set) var inodes: InodeCount?
 
-    package init(floor: ByteCount, available: ByteCount) {
-        (self.floor, self.available) = (floor.bytes, available.bytes)
+    package init(floor: ByteCount, available: ByteCount, inodes: InodeCount? = nil) {
+        (self.floor, self.available, self.inodes) = (floor.bytes, available.bytes, inodes)
     }
 
     /// Jobs that grow the backup wait.
-    package var isScarce: Bool { available < floor }
+    package var isScarce: Bool { available < floor || isShortOfInodes }
+
+    /// One file more than there are would not fit, or be one too many.
+    package var isShortOfInodes: Bool { inodes.map { $0.available <= $0.floor } ?? false }
 
     /// Whether a copy of this size, of which `released` bytes are given back later, may be written.
-    package func admits(_ size: Int64, releasing released: Int64) -> Bool {
+    /// - Parameter isNew: no other file goes for it.
+    package func admits(_ size: Int64, releasing released: Int64, isNew: Bool = true) -> Bool {
         if size > available { return false }
+        if let inodes, inodes.available <= (isNew ? inodes.floor : 0) { return false }
         return available - size >= floor || size <= released
     }
 
     /// Whether so large a copy comes near enough to the floor that it matters what others take meanwhile.
-    package func isNearFloor(_ size: Int64) -> Bool { size > Self.nearness || available - size < floor + Self.nearness }
+    package func isNearFloor(_ size: Int64) -> Bool {
+        if let inodes, inodes.available - inodes.floor < Self.inodeNearness { return true }
+        return size > Self.nearness || available - size < floor + Self.nearness
+    }
 
+    /// What the groups in flight may make between two looks.
+    private static let inodeNearness: Int64 = 10_000
     /// What the groups in flight may write between two looks.
     private static let nearness: Int64 = 512 << 20
 
-    /// Counts what was written.
-    package mutating func take(_ size: Int64) { available -= size }
+    /// Counts a file that was written.
+    package mutating func take(_ size: Int64) {
+        available -= size
+        inodes?.available -= 1
+    }
 
     /// What is free was asked again.
-    mutating func set(available: Int64) { self.available = available }
+    mutating func set(available: Int64, inodes: InodeCount?) {
+        self.available = available
+        if self.inodes != nil { self.inodes = inodes }
+    }
 }
 
 /// What all groups of a destination share of its room.
@@ -52,7 +70,9 @@ package final class RoomShare: Sendable {
     func budget(_ root: AttachedRoot) throws(Errno) -> RoomBudget {
         let statistics = try VolumeStatistics(root.base.root)
         let usual = root.isKeyed ? ByteCount(0) : Self.usualFloor(statistics.total)
-        return RoomBudget(floor: state.withLock { $0.floor } ?? usual, available: statistics.available)
+        return RoomBudget(
+            floor: state.withLock { $0.floor } ?? usual, available: statistics.available,
+            inodes: root.isKeyed ? nil : statistics.inodes)
     }
 
     /// 1 % of the disk, but at most 1 GiB.

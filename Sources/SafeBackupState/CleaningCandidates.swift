@@ -20,8 +20,10 @@ package struct CleaningCandidate: Sendable, Hashable {
     package var copy: CataloguedCopy
     package var storedAt: Timestamp
     /// The path's newest good state, which must be found in the destination before the copy goes; `nil`: the copy is the
-    /// last that a deleted path has.
+    /// last that a deleted path has, or a fuzzy one of a path that has nothing good.
     package var keeper: CataloguedCopy?
+    /// For a fuzzy copy that is newer than the newest good state: the path's newest fuzzy state, which must be found too.
+    package var newest: CataloguedCopy?
 }
 
 /// Where the search for candidates goes on.
@@ -44,7 +46,8 @@ package struct CleaningPage: Sendable {
 /// The rule that stands above every limit, as the catalogue can tell it; the destination is asked besides.
 ///
 /// Of each path the newest good state stays: the newest that is neither fuzzy nor damaged, and that a save has looked at.
-/// A version goes only when such a state of its path is newer. Only of a path that the source has no more that state may
+/// A version goes only when such a state of its path is newer, or when it is fuzzy and a newer fuzzy one stays besides: of a
+/// file that is torn at each save all would stay for ever. Only of a path that the source has no more that state may
 /// go too, as the last of all of the path's, in the stage of the deleted.
 extension Connection {
     /// Up to `limit` candidates after `cursor`, or fewer when these hold `bytes`.
@@ -122,7 +125,10 @@ extension Connection {
         let newestGood = history.states.firstIndex(where: \.isGood)
         switch stage {
         case .versions:
-            guard history.states[index].role == "kept", let newestGood, newestGood < index else { return nil }
+            guard history.states[index].role == "kept" else { return nil }
+            if newestGood.map({ $0 >= index }) ?? true {
+                return try fuzzyCandidate(found, index, history, pair, newestGood: newestGood)
+            }
         case .deleted:
             guard sources.contains(pair.source), !history.isAlive, try !isAwaited(pair, path) else {
                 return nil
@@ -147,14 +153,37 @@ extension Connection {
         return CleaningCandidate(copy: found, storedAt: storedAt, keeper: keeper)
     }
 
-    /// What the path of a copy that is marked for removal keeps: its newest good state that is not marked too; `nil`: there
-    /// is none, as of a deleted path that is to go whole.
+    /// A fuzzy copy as a candidate that is newer than all good states of its path.
+    private func fuzzyCandidate(
+        _ found: CataloguedCopy, _ index: Int, _ history: PathHistory, _ pair: PairKey, newestGood: Int?
+    ) throws(SafeBackupError) -> CleaningCandidate? {
+        guard history.states[index].isFuzzy, let newest = history.states.firstIndex(where: \.isFuzzy), newest < index
+        else { return nil }
+        var candidate = CleaningCandidate(copy: found, storedAt: history.states[index].storedAt, keeper: nil)
+        if let newestGood {
+            // It ended: a fuzzy one is newer.
+            candidate.keeper = try catalogued(history.states[newestGood].copy, pair, history.path, isSeen: true)
+            if candidate.keeper == nil { return nil }
+        }
+        let state = history.states[newest]
+        candidate.newest = try catalogued(
+            state.copy, pair, history.path, isLive: state.endedAt == nil, mayBeFuzzy: true)
+        return candidate.newest == nil ? nil : candidate
+    }
+
+    /// What the path of a copy that is marked for removal keeps: its newest good state that is not marked too, or where no
+    /// state is good the newest fuzzy one; `nil`: there is none, as of a deleted path that is to go whole.
     func keeper(of copy: Int64, _ destination: DestinationID) throws(SafeBackupError) -> CataloguedCopy? {
         guard let (pair, path) = try lastPath(of: copy, destination), let history = try history(pair, path) else {
             return nil
         }
         for state in history.states where state.isGood && state.copy != copy {
             if let keeper = try catalogued(state.copy, pair, path, isLive: state.endedAt == nil) { return keeper }
+        }
+        for state in history.states where state.isFuzzy && state.copy != copy {
+            if let keeper = try catalogued(state.copy, pair, path, isLive: state.endedAt == nil, mayBeFuzzy: true) {
+                return keeper
+            }
         }
         return nil
     }
@@ -182,7 +211,8 @@ extension Connection {
     /// - Parameter isSeen: only one whose file, with its time and its digest, a save has seen: what a recovery found is
     ///   not compared with the source yet.
     private func catalogued(
-        _ copy: Int64, _ pair: PairKey, _ path: RelativePath, isLive: Bool = false, isSeen: Bool = false
+        _ copy: Int64, _ pair: PairKey, _ path: RelativePath, isLive: Bool = false, isSeen: Bool = false,
+        mayBeFuzzy: Bool = false
     ) throws(SafeBackupError) -> CataloguedCopy? {
         let select = try statement(
             """
@@ -198,7 +228,7 @@ extension Connection {
         if let mtime = select.fileTime() { found.mtimes.append(mtime) }
         if isSeen && !select.bool() { return nil }
         if isLive, let live = try liveName(pair, path) {
-            if live.isFuzzy || live.copy != copy { return nil }
+            if (live.isFuzzy && !mayBeFuzzy) || live.copy != copy { return nil }
             // A save that found equal content gave it the source's time.
             if !found.mtimes.contains(live.fingerprint.mtime) { found.mtimes.append(live.fingerprint.mtime) }
             found.name = live.id
@@ -238,19 +268,51 @@ extension StateReader {
     package func storedBytes(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
         try read { (connection) throws(SafeBackupError) in
             let sum = try connection.statement(
-                "SELECT ifnull(sum(size), 0) FROM copy WHERE destination_id = ? AND kind <> 'directory'")
+                "SELECT ifnull(sum(min(size, 17592186044416)), 0) FROM copy WHERE destination_id = ? AND kind <> 'directory'"
+            )
             defer { sum.reset() }
             return try sum.bind(destination.rawValue).step() ? sum.int() : 0
         }
     }
 
-    /// Bytes of the copies that the rules could give up at most: versions, and what deleted paths have.
-    package func removableBytes(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
+    /// How many copies there are: about as many files and directories.
+    package func copyCount(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
+        try read { (connection) throws(SafeBackupError) in
+            let count = try connection.statement("SELECT count(*) FROM copy WHERE destination_id = ?")
+            defer { count.reset() }
+            return try count.bind(destination.rawValue).step() ? count.int() : 0
+        }
+    }
+
+    /// Whether the copies that may go now take so much: versions, and of these sources what deleted paths have. What only
+    /// the destination tells is not known here, such as copies that somebody took away.
+    package func canFree(
+        _ bytes: Int64, _ destination: DestinationID, deletedOf looked: Set<SourceID>
+    ) throws(SafeBackupError) -> Bool {
+        // Cheap, and mostly enough to say no.
+        if try removableRoom(destination) < bytes { return false }
+        var left = bytes
+        for stage in looked.isEmpty ? [CleaningStage.versions] : [.versions, .deleted] {
+            var cursor = CleaningCursor?.some(CleaningCursor())
+            while left > 0, let place = cursor {
+                let (room, next) = try read { (connection) throws(SafeBackupError) in
+                    try connection.removableRoom(destination, stage, of: looked, after: place, limit: 1_000)
+                }
+                left -= room
+                cursor = next
+            }
+        }
+        return left <= 0
+    }
+
+    /// What the copies take that the rules could give up at most: versions, and what deleted paths have.
+    private func removableRoom(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
         try read { (connection) throws(SafeBackupError) in
             let sum = try connection.statement(
                 """
-                SELECT ifnull(sum(size), 0) FROM copy c WHERE c.destination_id = ? AND c.role IN ('kept', 'current')
-                    AND c.adopted = 0 AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id AND n.ended_at IS NULL)
+                SELECT ifnull(sum((min(size, 17592186044416) + 4095) & ~4095), 0) FROM copy c
+                WHERE c.destination_id = ? AND c.role IN ('kept', 'current') AND c.adopted = 0
+                    AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id AND n.ended_at IS NULL)
                 """)
             defer { sum.reset() }
             return try sum.bind(destination.rawValue).step() ? sum.int() : 0
@@ -259,6 +321,43 @@ extension StateReader {
 }
 
 extension Connection {
+    /// What those of the next `limit` copies take that may go in the stage, or would in the end, when others of their paths
+    /// have gone in their turn; and where the rest begins.
+    fileprivate func removableRoom(
+        _ destination: DestinationID, _ stage: CleaningStage, of looked: Set<SourceID>, after cursor: CleaningCursor,
+        limit: Int
+    ) throws(SafeBackupError) -> (room: Int64, next: CleaningCursor?) {
+        let sources = stage == .deleted ? try cleanableSources(destination).intersection(looked) : []
+        let (ids, next) = try cleaningIDs(destination, stage, after: cursor, limit: limit)
+        var room: Int64 = 0
+        for (id, _) in ids {
+            let version = try cleaningCandidate(id, destination, .versions, of: [])
+            if stage == .versions {
+                room += version?.copy.expected.room ?? 0
+            } else if version == nil, try goesInTheEnd(id, destination, of: sources), let size = try size(of: id) {
+                room += roomOnDisk(size)
+            }
+        }
+        return (room, next)
+    }
+
+    /// Whether the state of a deleted path may go, be it as the last of all of the path's.
+    private func goesInTheEnd(
+        _ copy: Int64, _ destination: DestinationID, of sources: Set<SourceID>
+    ) throws(SafeBackupError) -> Bool {
+        if try cleaningCandidate(copy, destination, .deleted, of: sources) != nil { return true }
+        guard let (pair, path) = try lastPath(of: copy, destination), sources.contains(pair.source),
+            let history = try history(pair, path), !history.isAlive, try !isAwaited(pair, path), try !isRetiring(copy)
+        else { return false }
+        return history.states.allSatisfy { ["kept", "current"].contains($0.role) }
+    }
+
+    private func size(of copy: Int64) throws(SafeBackupError) -> Int64? {
+        let select = try statement("SELECT size FROM copy WHERE id = ?")
+        defer { select.reset() }
+        return try select.bind(copy).step() ? select.int() : nil
+    }
+
     /// The sources whose deleted paths may lose their last copies: they are run, nothing stops them or has emptied them,
     /// and they were walked since the start, so that what is deleted is known.
     func cleanableSources(_ destination: DestinationID) throws(SafeBackupError) -> Set<SourceID> {

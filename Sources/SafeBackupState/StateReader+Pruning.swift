@@ -12,6 +12,8 @@ package struct PathState: Sendable, Hashable {
     package var endedAt: Timestamp?
     /// Neither fuzzy nor damaged.
     package var isGood: Bool
+    /// It was torn when it was read, and is as it was stored.
+    package var isFuzzy = false
 }
 
 /// All stored states of a path, newest first.
@@ -146,7 +148,10 @@ extension Connection {
         if let live {
             history.isAlive = true
             let copies = try statement(
-                "SELECT id, location, size, role, stored_at, fuzzy = 0 AND damaged = 0 FROM copy WHERE id = ?")
+                """
+                SELECT id, location, size, role, stored_at, fuzzy = 0 AND damaged = 0, fuzzy = 1 AND damaged = 0
+                FROM copy WHERE id = ?
+                """)
             defer { copies.reset() }
             if try copies.bind(live.copy).step() { history.states.append(Self.state(copies, endedAt: nil)) }
         } else {
@@ -155,7 +160,7 @@ extension Connection {
         let ended = try statement(
             """
             SELECT n.ended_at, c.id, c.location, c.size, c.role, c.stored_at,
-                c.fuzzy = 0 AND c.damaged = 0, c.removing IS NOT NULL
+                c.fuzzy = 0 AND c.damaged = 0, c.fuzzy = 1 AND c.damaged = 0, c.removing IS NOT NULL
             FROM name n JOIN copy c ON c.id = n.copy_id
             WHERE n.source_id = ? AND n.destination_id = ? AND n.parent = ? AND n.leaf = ? AND n.ended_at IS NOT NULL
                 AND n.end_reason IN ('replaced', 'deleted')
@@ -197,7 +202,7 @@ extension Connection {
     private static func state(_ row: Statement, endedAt: Timestamp?) -> PathState {
         PathState(
             copy: row.int(), location: row.path(), size: row.int(), role: row.text(), storedAt: row.timestamp(),
-            endedAt: endedAt, isGood: row.bool())
+            endedAt: endedAt, isGood: row.bool(), isFuzzy: row.bool())
     }
 
     /// Whether the source has the path, although it is not saved: it waits to be, or cannot be.

@@ -17,7 +17,8 @@ package struct JournalEntry: Sendable, Hashable {
     package var at: Timestamp
     package var level: Level
     /// A stable word: `started`, `stopped`, `held`, `released`, `paused`, `resumed`, `accepted`, `desynced`, `reconciled`,
-    /// `stateRebuilt`, `catalogueRead`, `emptied`, `failing`, `stuck`, `fuzzy`, `copiesChanged`, or a request's verb.
+    /// `stateRebuilt`, `catalogueRead`, `emptied`, `failing`, `stuck`, `fuzzy`, `copiesChanged`,
+    /// `catalogueFailed`, or a request's verb.
     package var event: String
     /// A sentence.
     package var message: String

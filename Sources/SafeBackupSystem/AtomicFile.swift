@@ -9,28 +9,37 @@ package enum AtomicFile {
     package static func write(
         _ content: [UInt8], to leaf: [UInt8], in directory: Descriptor, mode: mode_t = 0o600
     ) throws(Errno) {
-        let stage = Array(".".utf8) + leaf + Array(".new".utf8)
-        do {
-            try directory.remove(stage)
-        } catch {
-            if error != .noSuchFileOrDirectory { throw error }
-        }
-        let file = try directory.open(stage, O_WRONLY | O_CREAT | O_EXCL, mode: mode)
-        do throws(Errno) {
-            try file.writeAll(content)
-            try file.sync()
-            try directory.rename(stage, to: directory, leaf)
-        } catch {
-            discard(stage, in: directory)
-            throw error
-        }
-        try directory.sync()
+        try stage(
+            content, for: leaf, in: directory, mode, finish: { _ throws(Errno) in },
+            publish: { stage throws(Errno) in try directory.rename(stage, to: directory, leaf) })
     }
 
     /// Writes `content` to `leaf`, which must not be there yet: `EEXIST`, and nothing is changed. When this returns, the
     /// file survives a power cut; after a crash the whole file is there, or none.
     package static func create(
         _ content: [UInt8], at leaf: [UInt8], in directory: Descriptor, mode: mode_t = 0o600
+    ) throws(Errno) {
+        try stage(
+            content, for: leaf, in: directory, mode,
+            // Whatever the umask leaves of it.
+            finish: { file throws(Errno) in try file.setMode(UInt32(mode)) },
+            publish: { stage throws(Errno) in
+                Faults.reach("creating")
+                // A link refuses a name that is taken, on every file system that has links.
+                do throws(Errno) {
+                    try directory.renameWithoutReplacing(stage, to: directory, leaf)
+                } catch {
+                    guard error == .invalidArgument || error == .noFunction else { throw error }
+                    try directory.link(stage, to: directory, leaf)
+                    try directory.remove(stage)
+                }
+            })
+    }
+
+    /// Writes, finishes and flushes the content under a name of its own, has it published, and flushes the directory.
+    private static func stage(
+        _ content: [UInt8], for leaf: [UInt8], in directory: Descriptor, _ mode: mode_t,
+        finish: (Descriptor) throws(Errno) -> Void, publish: ([UInt8]) throws(Errno) -> Void
     ) throws(Errno) {
         let stage = Array(".".utf8) + leaf + Array(".new".utf8)
         do {
@@ -41,18 +50,9 @@ package enum AtomicFile {
         let file = try directory.open(stage, O_WRONLY | O_CREAT | O_EXCL, mode: mode)
         do throws(Errno) {
             try file.writeAll(content)
-            // Whatever the umask leaves of it.
-            try file.setMode(UInt32(mode))
+            try finish(file)
             try file.sync()
-            Faults.reach("creating")
-            // A link refuses a name that is taken, on every file system that has links.
-            do throws(Errno) {
-                try directory.renameWithoutReplacing(stage, to: directory, leaf)
-            } catch {
-                guard error == .invalidArgument || error == .noFunction else { throw error }
-                try directory.link(stage, to: directory, leaf)
-                try directory.remove(stage)
-            }
+            try publish(stage)
         } catch {
             discard(stage, in: directory)
             throw error

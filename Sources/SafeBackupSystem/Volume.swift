@@ -10,6 +10,8 @@ package struct VolumeStatistics: Sendable, Hashable {
     package var available: ByteCount
     /// What nobody has taken, with what is reserved for root.
     package var free: ByteCount
+    /// `nil` where any number of files fits as long as there is room, or where nobody can tell.
+    package var inodes: InodeCount?
     package var isReadOnly: Bool
     /// The longest name, in bytes.
     package var nameLimit: Int
@@ -24,7 +26,27 @@ package struct VolumeStatistics: Sendable, Hashable {
         isReadOnly = volume.read_only != 0
         nameLimit = Int(clamping: volume.name_limit)
         type = VolumeType(rawValue: volume.type)
+        let count = InodeCount(
+            total: Int64(clamping: volume.inodes), available: Int64(clamping: volume.inodes_free))
+        // What a server or a program behind the file system tells may be made up: some always say that none is free.
+        let isTold = [.fuse, .smb, .cifs, .smb2, .plan9, .ceph].contains(type)
+        inodes = isTold || count.total <= 0 || count.available > count.total ? nil : count
     }
+}
+
+/// How many files and directories a file system can hold at all, and how many more. See: man 2 statfs.
+package struct InodeCount: Sendable, Hashable {
+    package var total: Int64
+    package var available: Int64
+
+    package init(total: Int64, available: Int64) { (self.total, self.available) = (total, available) }
+
+    /// With fewer than this older copies are removed: a tenth of the disk's, but at most 10,000,
+    package var threshold: Int64 { min(total / 10, 10_000) }
+    /// until so many are free.
+    package var target: Int64 { threshold * 2 }
+    /// Saving leaves so many: a hundredth, but at most 1,000.
+    package var floor: Int64 { min(total / 100, 1_000) }
 }
 
 /// A file system's magic number. See: man 2 statfs.

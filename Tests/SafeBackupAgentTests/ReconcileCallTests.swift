@@ -4,7 +4,7 @@ import Testing
 
 @Suite("A walk that is wanted")
 struct ReconcileCallTests {
-    @Test("A walk that is under way is slowed down no more, until the call is taken", .timeLimit(.minutes(1)))
+    @Test("A walk that is under way is slowed down no more, until the call is taken", .timeLimit(.minutes(10)))
     func pace() async {
         for _ in 0..<100 {
             let call = ReconcileCall()

@@ -39,6 +39,11 @@ struct RoomWaitTests {
         }
         #expect(seen == [false, false, false, true])
         #expect(!wait.isWaiting(at: start))
+        var ofFiles = RoomWait()
+        _ = ofFiles.refused(at: start)
+        var more: [Bool] = []
+        for inodes: Int64 in [3, 8, 18, 20] { more.append(ofFiles.look(available: 1 << 20, inodes: inodes)) }
+        #expect(more == [false, false, false, true], "so many more files fit")
         // It was not enough: the next wait is short again.
         #expect(wait.refused(at: start + .milliseconds(1_200)) == .seconds(1))
     }

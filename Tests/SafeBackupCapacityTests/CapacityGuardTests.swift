@@ -1,4 +1,5 @@
 import SafeBackupCore
+import SafeBackupSystem
 import Testing
 
 @testable import SafeBackupCapacity
@@ -16,6 +17,19 @@ struct CapacityGuardTests {
                 target: ByteCount(200), floor: ByteCount(10)))
     }
 
+    @Test("While a person's cleaning is under way no other begins, and the next look decides anew")
+    func asked() throws {
+        var capacity = try makeGuard()
+        #expect(capacity.checked(usage(free: 500)) == .enough)
+        capacity.cleaningWasAsked()
+        #expect(capacity.checked(usage(free: 50)) == .cleaning)
+        capacity.cleaned(usage(free: 60), shortfall: capacity.shortfall)
+        #expect(capacity.shortfall == nil)
+        capacity.mayHaveChanged()
+        #expect(capacity.isCheckDue)
+        #expect(capacity.checked(usage(free: 60)) == .clean(CleaningLimits(minFree: ByteCount(200))))
+    }
+
     @Test("It checks at the start and then once an interval, not at each save after the first crossing")
     func interval() throws {
         var capacity = try makeGuard()
@@ -30,6 +44,29 @@ struct CapacityGuardTests {
         // At the start, and after each ten saves; the hundredth makes one due that nobody has asked for yet.
         #expect(checks == 10)
         #expect(capacity.isCheckDue)
+    }
+
+    @Test(
+        "Where few more files fit a cleaning begins too, towards a number of files, and small copies make a check due")
+    func inodes() throws {
+        var capacity = try makeGuard()
+        var usage = usage(free: 500)
+        usage.inodes = InodeCount(total: 1_000, available: 400)
+        #expect(capacity.checked(usage) == .enough)
+        for _ in 0..<24 { capacity.stored(ByteCount(0)) }
+        #expect(!capacity.isCheckDue)
+        capacity.stored(ByteCount(0))
+        #expect(capacity.isCheckDue, "a quarter of the hundred that are to stay free")
+        usage.inodes?.available = 99
+        var towards = CleaningLimits()
+        towards.minFreeInodes = 200
+        #expect(capacity.checked(usage) == .clean(towards))
+        let need = try #require(towards.need(usage: usage, size: nil))
+        #expect(need.limit == .minInodes && need.inodes == 101)
+        usage.inodes?.available = 200
+        #expect(towards.need(usage: usage, size: nil) == nil)
+        // Elsewhere nothing is asked.
+        #expect(towards.need(usage: self.usage(free: 500), size: nil) == nil)
     }
 
     @Test("The count goes on over a restart, which checks anyway")

@@ -213,6 +213,23 @@ extension EndToEnd {
             #expect(try await bench.once().ending == .exit(4))
         }
 
+        @Test("What is shown, and what an answer is for, is the same while the disk fills up", .needsLoopDevice)
+        func busyDisk() async throws {
+            let bench = try Bench()
+            try files(bench)
+            let disk = try bench.makeDisk("disk", mebibytes: 64)
+            bench.backup = disk.mountPoint.appending("backup")
+            try await bench.saveOnce()
+            try command(["mv", bench.backup, bench.root.appending("former")])
+            try bench.makeDirectory(bench.backup)
+            let first = try await accept(bench, bench.backup, yes: false)
+            #expect(
+                first.ending == .exit(4) && first.outputText.contains("an empty directory, ext of "),
+                "\(first.outputText)")
+            try bench.write(disk.mountPoint.appending("other"), [UInt8](repeating: 1, count: 32 << 20))
+            #expect(try await accept(bench, bench.backup, yes: false).outputText == first.outputText)
+        }
+
         @Test(
             "A crash while a destination is accepted is finished, or asked again", .needsFaults,
             arguments: ["accepting", "accepted"])

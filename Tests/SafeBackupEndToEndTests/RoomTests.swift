@@ -86,6 +86,58 @@ extension EndToEnd {
         }
 
         @Test(
+            "A file that fits when older versions are gone is saved by the run that found no room for it",
+            .needsLoopDevice, .timeLimit(.minutes(3)))
+        func largeFile() async throws {
+            let (bench, disk) = try bench()
+            try await prepare(bench)
+            let before = try usage(disk.mountPoint)
+            #expect(before.available.bytes > before.total.bytes / 10)
+            try fill(bench, "small", 1, seed: 5)
+            var random = SeededGenerator(seed: 6)
+            try bench.write(bench.at("large"), random.bytes(Int(before.available.bytes) + 4 << 20))
+            try await bench.saveOnce()
+            try bench.expectSaved()
+            try expectWhole(bench)
+            let gone = try cleaned(bench)
+            #expect(!gone.isEmpty)
+        }
+
+        @Test(
+            "For a file that does not fit into what may go now no version goes, also where a held source has more",
+            .needsLoopDevice, .timeLimit(.minutes(3)))
+        func tooLargeFile() async throws {
+            let (bench, disk) = try bench()
+            let other = bench.root.appending("other")
+            try command(["mkdir", other])
+            var random = SeededGenerator(seed: 1)
+            for number in 0..<20 { try bench.write(other.appending("\(number)"), random.bytes(1 << 20)) }
+            try fill(bench, "kept", 10, seed: 2)
+            // A line of the destination ends where the next section begins.
+            let file = try configure(
+                bench, "[source \"o\"]\npath = \(other)\ndestination = d\nprefix = o", prefix: "prefix = s")
+            func once() async throws -> Program { try await bench.run(["run", "--once", "--config", file]) }
+            #expect(try await once().ending == .exit(0))
+            try fill(bench, "kept", 10, seed: 3)
+            for number in 0..<19 { try command(["rm", other.appending("\(number)")]) }
+            #expect(try await once().ending == .exit(0))
+            try command(["mv", other, bench.root.appending("elsewhere")])
+            #expect(try await once().ending == .exit(4), "it is away")
+            // More than is free with ten versions, and less than with the deleted ones of the source that is away.
+            let room = try usage(disk.mountPoint).available.bytes
+            try bench.write(bench.at("large"), random.bytes(Int(room) + 14 << 20))
+            let program = try await once()
+            #expect(program.ending != .exit(0) && program.ending != .exit(1), "\(program.errorTail)")
+            #expect(try cleaned(bench) == [])
+            #expect(try texts(bench, "SELECT last_error_code FROM job") == ["destinationFull"])
+            // Back again, its deleted ones may go.
+            try command(["mv", bench.root.appending("elsewhere"), other])
+            let again = try await once()
+            #expect(again.ending == .exit(0), "\(again.errorTail)")
+            #expect(try cleaned(bench).count > 10)
+        }
+
+        @Test(
             "A disk that is filled three times over by real saves is never full, and nothing waits for long",
             .needsLoopDevice, .timeLimit(.minutes(5)))
         func neverFull() async throws {
@@ -245,7 +297,7 @@ extension EndToEnd {
         }
 
         /// A configuration of the bench's source and destination, with these lines for the destination.
-        private func configure(_ bench: Bench, _ lines: String) throws -> FilePath {
+        private func configure(_ bench: Bench, _ lines: String, prefix: String = "") throws -> FilePath {
             let file = bench.root.appending("agent.conf")
             let text = """
                 [agent]
@@ -253,6 +305,7 @@ extension EndToEnd {
                 [source "s"]
                 path = \(bench.source)
                 destination = d
+                \(prefix)
                 [destination "d"]
                 path = \(bench.backup)
                 \(lines)

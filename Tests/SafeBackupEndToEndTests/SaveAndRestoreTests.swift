@@ -97,6 +97,25 @@ extension EndToEnd {
             #expect(try read(one.appending("dir/deleted")) == Array("deleted\n".utf8))
         }
 
+        @Test("A directory that is there already keeps its mode; what is missing in it comes back with its own")
+        func restoreIntoExisting() async throws {
+            let bench = try Bench()
+            try bench.write("shared/below/file", "content\n")
+            try command(["chmod", "0700", bench.at("shared"), bench.at("shared/below")])
+            try await bench.saveOnce()
+            let back = bench.root.appending("back")
+            try command(["mkdir", "-p", back.appending("shared")])
+            try command(["chmod", "2775", back.appending("shared")])
+            try bench.write(back.appending("shared/mine"), Array("mine\n".utf8))
+            let program = try await bench.run(["restore", "shared", "--to", back, "--state", bench.state])
+            #expect(
+                program.ending == .exit(3) && program.errorText.contains("keeps its own mode"), "\(program.errorTail)")
+            let modes = try command([
+                "find", back.appending("shared"), "-printf", "%P %m\\n",
+            ]).split(separator: "\n").map(String.init).sorted()
+            #expect(modes == [" 2775", "below 700", "below/file 644", "mine 644"])
+        }
+
         @Test("The source is only ever read: nothing in it has another time, mode, owner or name afterwards")
         func sourceUntouched() async throws {
             let bench = try Bench()

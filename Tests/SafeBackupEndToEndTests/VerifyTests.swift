@@ -160,6 +160,19 @@ extension EndToEnd {
             #expect(found >= 1)
         }
 
+        @Test(
+            "A path that the backup has not is no success: exit code 3, and that nothing was read",
+            .timeLimit(.minutes(2)))
+        func unknown() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            try await bench.saveOnce()
+            let program = try await bench.run(["verify", "fiel", "--state", bench.state])
+            #expect(program.ending == .exit(3))
+            #expect((program.outputText + program.errorText).contains("nothing was read"), "\(program.outputText)")
+            #expect(try await bench.run(["verify", "file", "--state", bench.state]).ending == .exit(0))
+        }
+
         @Test("Of a destination that is not there nothing is called missing", .timeLimit(.minutes(1)))
         func away() async throws {
             let bench = try Bench()

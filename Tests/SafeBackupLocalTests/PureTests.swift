@@ -77,6 +77,14 @@ struct PureTests {
         #expect(budget.admits(1 << 20, releasing: 1 << 20))
         #expect(budget.isNearFloor(1))
         #expect(!RoomBudget(floor: .gibibytes(1), available: .gibibytes(9)).isNearFloor(1 << 20))
+        // A hundredth of the inodes stays free; what takes another's place needs one for a moment.
+        var few = RoomBudget(
+            floor: .mebibytes(1), available: .gibibytes(9), inodes: InodeCount(total: 1_000, available: 11))
+        #expect(few.isNearFloor(0) && !few.isScarce && few.admits(0, releasing: 0))
+        few.take(0)
+        #expect(few.isScarce && !few.admits(0, releasing: 0) && few.admits(1, releasing: 0, isNew: false))
+        for _ in 0..<10 { few.take(0) }
+        #expect(!few.admits(1, releasing: 0, isNew: false))
         #expect(RoomBudget(floor: .gibibytes(1), available: .gibibytes(9)).isNearFloor(600 << 20))
     }
 

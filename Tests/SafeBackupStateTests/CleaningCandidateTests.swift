@@ -61,7 +61,9 @@ struct CleaningCandidateTests {
             let text = copy.expected.location.description
             return text.hasPrefix(".safebackup/versions/") ? String(text.dropFirst(21)) : text
         }
-        return try await found(stage, limit: limit).map { "\(name($0.copy))<\(name($0.keeper))" }
+        return try await found(stage, limit: limit).map { found in
+            "\(name(found.copy))<\(name(found.keeper))" + (found.newest == nil ? "" : "+\(name(found.newest))")
+        }
     }
 
     private func begin(_ candidates: [CleaningCandidate], _ stage: CleaningStage) async throws -> Int {
@@ -110,6 +112,58 @@ struct CleaningCandidateTests {
         try await save("h", 22, keeping: "h@21")
         try Connection(fixture.database, .readWrite).execute("UPDATE copy SET inode = NULL WHERE location = 'h'")
         #expect(try await candidates() == [])
+    }
+
+    @Test("Of a file that is always torn older fuzzy versions may go; the newest good and the newest fuzzy state stay")
+    func alwaysTorn() async throws {
+        try await save("f", 1)
+        for number in 2...5 {
+            try await save("f", UInt8(number), keeping: "f@\(number - 1)", fuzzy: true)
+        }
+        #expect(try await candidates() == ["f@2<f@1+f", "f@3<f@1+f", "f@4<f@1+f"], "oldest first")
+        // The newest fuzzy one is damaged: the one before it stays.
+        try damage("f")
+        #expect(try await candidates() == ["f@2<f@1+f@4", "f@3<f@1+f@4"])
+        // What is good is not what the path keeps any more: nothing goes for it.
+        try Connection(fixture.database, .readWrite).execute(
+            "UPDATE copy SET inode = NULL WHERE location LIKE '%f@1'")
+        #expect(try await candidates() == [])
+
+        // It was never good.
+        try await save("g", 11, fuzzy: true)
+        try await save("g", 12, keeping: "g@11", fuzzy: true)
+        try await save("g", 13, keeping: "g@12", fuzzy: true)
+        #expect(try await candidates() == ["g@11<nothing+g", "g@12<nothing+g"])
+        let all = try await found()
+        #expect(try await begin(all, .versions) == 2)
+        let keepers = try await scene.store.keepers(scene.destination, of: all.map(\.copy.id))
+        #expect(keepers.count == 2, "after a crash, too, it is looked at what stays")
+        try fixture.audit()
+    }
+
+    @Test("What could be freed is what may go now: nothing of held sources, nothing that is the newest good state")
+    func canFree() async throws {
+        try await save("f", 1)
+        try await save("f", 2, keeping: "f@1")
+        try await save("f", 3, keeping: "f@2")
+        for (number, path) in ["gone", "away"].enumerated() {
+            try await save(path, UInt8(10 + number))
+            try await save(path, UInt8(11 + number), keeping: "\(path)@1")
+            try await delete(path)
+        }
+        let (destination, source) = (scene.destination, scene.source)
+        func blocks(_ looked: Set<SourceID>) throws -> Int {
+            let reader = try StateReader(in: fixture.directory)
+            return try (1...20).first { try !reader.canFree(Int64($0) * 4_096, destination, deletedOf: looked) } ?? 0
+        }
+        #expect(try blocks([]) == 5, "two versions of f, one each of what was deleted")
+        #expect(try blocks([source]) == 7, "and in the end what was deleted")
+        try await scene.store.hold(
+            .source(source), SafeBackupError(.rootMissing, "away", disposition: .destinationUnavailable))
+        #expect(try blocks([source]) == 5)
+        try damage("f")
+        try damage("f@2")
+        #expect(try blocks([source]) == 3)
     }
 
     @Test("What was there before us, what stood in the way, and the last good one are no candidates")

@@ -22,7 +22,7 @@ struct ProcessTests {
         }
     }
 
-    @Test("Who looks for the holder of a lock keeps nobody from taking it", .timeLimit(.minutes(1)))
+    @Test("Who looks for the holder of a lock keeps nobody from taking it", .timeLimit(.minutes(10)))
     func lookAtLock() async throws {
         let temporary = try TemporaryDirectory()
         let path = temporary.path.appending("lock")
@@ -38,7 +38,7 @@ struct ProcessTests {
         try await looker.value
     }
 
-    @Test("A second process's lock is refused and names the first", .timeLimit(.minutes(1)))
+    @Test("A second process's lock is refused and names the first", .timeLimit(.minutes(10)))
     func lock() throws {
         let temporary = try TemporaryDirectory()
         let path = temporary.path.appending("lock")
@@ -107,7 +107,7 @@ struct ProcessTests {
         }
     }
 
-    @Test("Threads that the system refuses are an error, and those that it gave before end", .timeLimit(.minutes(1)))
+    @Test("Threads that the system refuses are an error, and those that it gave before end", .timeLimit(.minutes(10)))
     func refusedThread() throws {
         func named(_ name: String) throws -> Int {
             try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").filter { task in

@@ -89,16 +89,7 @@ struct LocalBackupSessionTests {
     func ordersKeys() async throws {
         let yard = try Yard()
         let gate = Gate()
-        let session = try await LocalBackupSession(yard.configuration()) { _, store in
-            gate.pass()
-            return store()
-        }
-        var tasks: [Task<Void, any Error>] = []
-        for number in 0..<8 {
-            let file = try yard.write("files/\(number)", "\(number)")
-            tasks.append(Task { try await session.save(file, as: "key") })
-            #expect(try await eventually { session.unfinishedSaves == number + 1 })
-        }
+        let (session, tasks) = try await waiting(yard, gate) { _ in "key" }
         gate.open()
         for task in tasks { try await task.value }
         #expect(yard.copy("key") == "7")
@@ -339,25 +330,37 @@ struct LocalBackupSessionTests {
         await session.close()
     }
 
-    @Test("Closing waits for the saves that were asked for, and takes no more")
-    func closes() async throws {
-        let yard = try Yard()
-        let gate = Gate()
+    /// A session that stores nothing until the gate opens, and eight saves that wait for it.
+    private func waiting(
+        _ yard: Yard, _ gate: Gate, as key: @escaping @Sendable (Int) -> String
+    ) async throws -> (session: LocalBackupSession, saves: [Task<Void, any Error>]) {
         let session = try await LocalBackupSession(yard.configuration()) { _, store in
             gate.pass()
             return store()
         }
-        var tasks: [Task<Void, any Error>] = []
+        var saves: [Task<Void, any Error>] = []
         for number in 0..<8 {
             let file = try yard.write("files/\(number)", "\(number)")
-            tasks.append(Task { try await session.save(file, as: "\(number)") })
+            saves.append(Task { try await session.save(file, as: "\(key(number))") })
+            #expect(try await eventually { session.unfinishedSaves == number + 1 })
         }
-        #expect(try await eventually { session.unfinishedSaves == 8 })
+        return (session, saves)
+    }
+
+    @Test(
+        "Closing waits for the saves that were asked for, also when it is cancelled, and takes no more",
+        arguments: [false, true])
+    func closes(isCancelled: Bool) async throws {
+        let yard = try Yard()
+        let gate = Gate()
+        let (session, tasks) = try await waiting(yard, gate) { "\($0)" }
         let isClosed = Locked(false)
         let closing = Task {
+            while isCancelled && !Task.isCancelled { await Task.yield() }
             await session.close()
             isClosed.withLock { $0 = true }
         }
+        if isCancelled { closing.cancel() }
         let late = try yard.write("files/late", "late")
         #expect(try await eventually { session.isClosing })
         #expect(await failure { () throws(BackupSessionError) in try await session.save(late, as: "late") } == .closed)

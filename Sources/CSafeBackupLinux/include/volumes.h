@@ -9,6 +9,8 @@ struct sb_volume {
     uint64_t available;    // to a process without privileges
     uint64_t free;
     uint64_t name_limit;
+    uint64_t inodes;       // 0: there is no limit
+    uint64_t inodes_free;
     uint32_t read_only;
 };
 

@@ -14,6 +14,14 @@ struct RoomKeeping: Sendable {
     var cleaning: RoomCleaning?
     /// Jobs wait for room.
     var isWaiting = false
+    /// A job found none since the last check, or something may go that could not at that time.
+    var isUnchecked = false
+    /// What waits would fit, as the last check saw.
+    var fits = false
+    /// That was tried once more.
+    var wasTried = false
+    /// A job of this size, or a larger one, cannot be made room for, which is not asked again before.
+    var impossible: (size: Int64, until: ContinuousClock.Instant)?
     /// One that was in vain is not begun again before.
     var notBefore: ContinuousClock.Instant?
     /// What was released since the last check by copies that were replaced and not kept.
@@ -45,25 +53,27 @@ extension DestinationUnit {
     func beginRoom() { keeping.withLock { $0 = RoomKeeping(isTold: $0.isTold) } }
 
     /// Copies that take so many bytes stand in the catalogue.
-    func countStored(_ bytes: Int64, released: Int64) {
-        if bytes == 0 { return }
+    func countStored(_ bytes: Int64, released: Int64, copies: Int) {
+        if bytes == 0 && copies == 0 { return }
         keeping.withLock { room in
             room.released += released
-            room.capacity?.stored(ByteCount(bytes))
+            room.capacity?.stored(ByteCount(bytes), copies: copies)
             room.cleaning?.stored += bytes
+            room.cleaning?.storedCopies += copies
         }
     }
 
     /// A job found no room.
-    func foundNoRoom() { keeping.withLock { $0.isWaiting = true } }
+    func foundNoRoom() { keeping.withLock { ($0.isWaiting, $0.isUnchecked) = (true, true) } }
 
     /// Something that kept a cleaning from going on may be over.
     func roomMayHaveChanged() {
         removalsAreDue.set(true)
         keeping.withLock { room in
-            if room.capacity?.shortfall == nil { return }
+            if room.capacity?.shortfall == nil && !room.isWaiting { return }
             room.capacity?.mayHaveChanged()
-            room.notBefore = nil
+            (room.notBefore, room.impossible) = (nil, nil)
+            room.isUnchecked = room.isWaiting
         }
     }
 
@@ -79,7 +89,7 @@ extension DestinationUnit {
 
     /// Looks at the room if that is due, and removes a part of what must go.
     func keepRoom(inUse: Int) async throws(SafeBackupError) -> RoomStep {
-        if isRoomCheckDue { try await checkRoom() }
+        if isRoomCheckDue { try await checkRoom(inUse: inUse) }
         if inUse == 0 { try await judge() }
         try await beginAskedCleaning()
         guard let cleaning = keeping.withLock({ $0.cleaning }) else { return .none }
@@ -90,7 +100,7 @@ extension DestinationUnit {
 
     // MARK: Checking
 
-    private func checkRoom() async throws(SafeBackupError) {
+    private func checkRoom(inUse: Int) async throws(SafeBackupError) {
         let usage = DiskUsage(try await local.room())
         let (id, isNew, now) = (id, keeping.withLock { $0.capacity == nil }, clock.now)
         var record = keeping.withLock { $0.record }
@@ -110,7 +120,9 @@ extension DestinationUnit {
             local.share.set(floor: capacity.limits.floor)
         }
         guard let limits = keeping.withLock({ $0.capacity?.limits }) else { return }
-        let growth = try await waitingGrowth(usage, limits)
+        // What is waited for is judged by it.
+        keeping.withLock { $0.record = record }
+        let waiting = try await waitingGrowth(usage, limits, inUse: inUse)
         let size = try await limits.maxSize == nil ? nil : storedBytes()
         var known =
             record
@@ -123,9 +135,12 @@ extension DestinationUnit {
             (room.released, room.isTaken) = (0, nil)
             let shortfall = room.capacity?.shortfall
             room.lastCheck = .now
-            if growth == nil { room.isWaiting = false }
+            if waiting == .nothing { room.isWaiting = false }
+            // While groups are in flight it cannot be told what of deleted paths may go.
+            if inUse == 0 || waiting != .impossible { room.isUnchecked = false }
+            room.fits = waiting == .fits
             return (
-                room.capacity?.checked(usage, size: size.map { ByteCount($0) }, growth: ByteCount(growth ?? 0)),
+                room.capacity?.checked(usage, size: size.map { ByteCount($0) }, growth: ByteCount(waiting.growth)),
                 accumulated, shortfall
             )
         }
@@ -144,7 +159,10 @@ extension DestinationUnit {
                 keeping.withLock { $0.cleaning = cleaning }
                 logger.info(
                     .cleaning, "Little is free in the destination; what may go is removed",
-                    metadata: ["available": "\(usage.available)", "need": "\(ByteCount(need.bytes))"])
+                    metadata: [
+                        "available": "\(usage.available)",
+                        "need": "\(need.inodes > 0 ? counted(Int(need.inodes), "file") : "\(ByteCount(need.bytes))")",
+                    ])
             } else {
                 keeping.withLock { $0.capacity?.cleaned(usage, shortfall: shortfall) }
             }
@@ -169,24 +187,6 @@ extension DestinationUnit {
         return try CapacityLimits(disk: total)
     }
 
-    /// The smallest job that waits for room, if what may be removed is enough for it: for a file that never fits nothing
-    /// goes. `nil`: no job waits.
-    private func waitingGrowth(_ usage: DiskUsage, _ limits: CapacityLimits) async throws(SafeBackupError) -> Int64? {
-        if !keeping.withLock({ $0.isWaiting }) { return nil }
-        let id = id
-        let waiting = try await state.durably { (store) throws(SafeBackupError) in
-            try store.smallestWaitingForRoom(id)
-        }
-        guard let waiting else { return nil }
-        if usage.available.bytes - waiting >= limits.floor.bytes || usage.available < limits.threshold { return 0 }
-        let directory = roomSettings.stateDirectory
-        let removable = try await io.run { () throws(SafeBackupError) in
-            try StateReader(in: directory).removableBytes(id)
-        }
-        let isPossible = usage.available.bytes + removable - waiting >= limits.threshold.bytes
-        return isPossible ? waiting : 0
-    }
-
     private func isPaused() async throws(SafeBackupError) -> Bool {
         let id = id
         return try await state.durably { (store) throws(SafeBackupError) in
@@ -200,7 +200,7 @@ extension DestinationUnit {
     }
 
     /// Whether our growth explains what is missing since there was enough.
-    private func judge() async throws(SafeBackupError) {
+    func judge() async throws(SafeBackupError) {
         guard keeping.withLock({ $0.isTaken == nil }) else { return }
         let usage = DiskUsage(try await local.room())
         let judged = keeping.withLock { room -> (cause: SpaceCause, isLow: Bool)? in
@@ -214,12 +214,25 @@ extension DestinationUnit {
         try await tellTaken(usage, judged.cause)
     }
 
-    private func keepsDeleted(_ cleaning: RoomCleaning) -> String? {
+    private func keepsDeleted(
+        _ cleaning: inout RoomCleaning, _ need: CleaningNeed
+    ) async throws(SafeBackupError) -> String? {
         // What the backup holds too much of is its own.
+        guard need.limit == .minInodes else { return whyDeletedStay(unlessTaken: cleaning.need.limit != .maxSize) }
+        if cleaning.hasMostInodes == nil { cleaning.hasMostInodes = try await hasMostInodes() }
+        if cleaning.hasMostInodes == false { return "most files on the disk are not the backup's" }
+        return whyDeletedStay(unlessTaken: false)
+    }
+
+    private func hasMostInodes() async throws(SafeBackupError) -> Bool {
+        let (id, directory, inodes) = (id, roomSettings.stateDirectory, try await local.room().inodes)
+        let copies = try await io.run { () throws(SafeBackupError) in try StateReader(in: directory).copyCount(id) }
+        return inodes.map { copies > ($0.total - $0.available) / 2 } ?? false
+    }
+
+    func whyDeletedStay(unlessTaken: Bool) -> String? {
         let isTaken = keeping.withLock { $0.isTaken } ?? true
-        if isTaken && cleaning.need.limit != .maxSize {
-            return RoomCleaning.taken
-        }
+        if isTaken && unlessTaken { return RoomCleaning.taken }
         if copyCheck.withLock({ $0.whole.isEmpty }) { return "the stored copies were not looked for yet" }
         return nil
     }
@@ -256,7 +269,7 @@ extension DestinationUnit {
             try await end(cleaning, usage, RoomCleaning.inVain)
             return .none
         }
-        cleaning.keepsDeleted = keepsDeleted(cleaning)
+        cleaning.keepsDeleted = try await keepsDeleted(&cleaning, need)
         if cleaning.cursor == nil && !cleaning.goOn() {
             try await end(cleaning, usage, cleaning.whatStays)
             return .none
@@ -264,16 +277,16 @@ extension DestinationUnit {
         if cleaning.stage == .deleted && known.stage == .versions {
             // Groups may be in flight.
             let next = cleaning
-            keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
+            keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0) } }
             return .part
         }
         var looked = copyCheck.withLock { $0.whole }
         if cleaning.stage == .deleted { looked.subtract(await emptiedSources(of: looked)) }
         let work = RoomWork(id: id, local: local, state: state, reason: cleaning.asked?.request.reason ?? "space")
-        try await work.part(&cleaning, bytes: need.bytes, looked: looked)
+        try await work.part(&cleaning, need, looked: looked)
         lastWork.set(.now)
         let next = cleaning
-        keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0.stored) } }
+        keeping.withLock { $0.cleaning = $0.cleaning.map { next.counting($0) } }
         return .part
     }
 
@@ -332,9 +345,9 @@ extension DestinationUnit {
 
 extension RoomCleaning {
     /// With what was stored while a part was removed.
-    fileprivate func counting(_ stored: Int64) -> RoomCleaning {
+    fileprivate func counting(_ known: RoomCleaning) -> RoomCleaning {
         var copy = self
-        copy.stored = stored
+        (copy.stored, copy.storedCopies) = (known.stored, known.storedCopies)
         return copy
     }
 
@@ -346,6 +359,9 @@ extension RoomCleaning {
         case .maxUsage:
             "At most \(limits.maxUsagePercent ?? 100) % of the destination's disk should be used; \(usage.available) are "
                 + "free"
+        case .minInodes:
+            "\(limits.minFreeInodes ?? 0) more files of any size (inodes, see df -i) should fit on the destination's disk "
+                + "and \(usage.inodes?.available ?? 0) do"
         case .maxSize: "The backup should hold at most \(limits.maxSize ?? ByteCount(0)), and holds more"
         }
     }

@@ -25,6 +25,9 @@ struct RoomCleaning: Sendable {
     var removedSize: Int64 = 0
     /// What was stored since it began.
     var stored: Int64 = 0
+    var storedCopies = 0
+    /// Most of the disk's files are the backup's; `nil`: that was not counted.
+    var hasMostInodes: Bool?
     /// Copies that stay, because what their paths would keep is not in the destination as it was stored.
     var unsure = 0
     /// Copies that stay, because somebody changed them, or because they cannot be removed.
@@ -59,6 +62,11 @@ struct RoomCleaning: Sendable {
     /// What was removed does not show: going on would remove everything for nothing.
     func isInVain(_ usage: DiskUsage) -> Bool {
         if need.limit == .maxSize { return false }
+        if need.limit == .minInodes {
+            guard let now = usage.inodes, let before = before.inodes else { return false }
+            let shown = now.available - before.available + Int64(storedCopies)
+            return removed >= Int(need.inodes) + storedCopies && shown < removed / 2
+        }
         let shown = usage.available.bytes - before.available.bytes + stored
         return freed >= need.bytes + stored && shown < freed / 2
     }
@@ -68,7 +76,7 @@ struct RoomCleaning: Sendable {
         removed += 1
         removedInStage += 1
         freed += bytes
-        removedSize += candidate.copy.expected.kind == .directory ? 0 : candidate.copy.expected.size
+        removedSize += candidate.copy.expected.held
         let storedAt = candidate.storedAt
         span = (min(span?.oldest ?? storedAt, storedAt), max(span?.newest ?? storedAt, storedAt))
     }
@@ -106,6 +114,11 @@ struct RoomCleaning: Sendable {
         "what was removed did not make room; something else takes it, or a snapshot of the disk still holds it"
 }
 
+extension ExpectedCopy {
+    /// What it counts towards the size of the backup; a sum of these does not overflow.
+    var held: Int64 { kind == .directory ? 0 : min(size, 1 << 44) }
+}
+
 /// Looks at candidates, and removes those that may go.
 struct RoomWork: Sendable {
     let id: DestinationID
@@ -119,16 +132,22 @@ struct RoomWork: Sendable {
     /// Rows that are looked at for a part of the deleted.
     private static let scanLimit = 2_000
 
-    /// Removes the next few, of at most about `bytes`. In the stage of the deleted no group may be in flight.
+    /// Removes the next few, about as many as are needed at most. In the stage of the deleted no group may be in flight.
     ///
     /// What each path keeps is looked at first: where it is not as it was stored, that is noted, so that it is stored again
     /// where the source has it, and what is older stays. After a crash the removal is done, or given up.
-    func part(_ cleaning: inout RoomCleaning, bytes: Int64, looked: Set<SourceID>) async throws(SafeBackupError) {
+    func part(
+        _ cleaning: inout RoomCleaning, _ need: CleaningNeed, looked: Set<SourceID>
+    ) async throws(SafeBackupError) {
         guard let cursor = cleaning.cursor else { return }
         let (id, stage, reason) = (id, cleaning.stage, reason)
-        let limit = stage == .versions ? Self.partLimit : Self.scanLimit
+        var (limit, bytes) = (stage == .versions ? Self.partLimit : Self.scanLimit, need.bytes)
+        if need.limit == .minInodes {
+            (limit, bytes) = (min(limit, Int(clamping: max(need.inodes, 50))), .max)
+        }
+        let (most, enough) = (limit, bytes)
         let page = try await state.durably { (store) throws(SafeBackupError) in
-            try store.cleaningCandidates(id, stage, looked: looked, after: cursor, bytes: bytes, limit: limit)
+            try store.cleaningCandidates(id, stage, looked: looked, after: cursor, bytes: enough, limit: most)
         }
         cleaning.cursor = page.next
         if page.candidates.isEmpty { return }
@@ -181,7 +200,9 @@ struct RoomWork: Sendable {
         from candidates: [CleaningCandidate], _ cleaning: inout RoomCleaning
     ) async throws(SafeBackupError) -> (chosen: [CleaningCandidate], frees: [Int64: Int64]) {
         var keepers: [Int64: CataloguedCopy] = [:]
-        for candidate in candidates { if let keeper = candidate.keeper { keepers[keeper.id] = keeper } }
+        for candidate in candidates {
+            for keeper in [candidate.keeper, candidate.newest].compactMap(\.self) { keepers[keeper.id] = keeper }
+        }
         let kept = Array(keepers.values)
         let looks = try await local.look(at: kept.map(\.expected) + candidates.map(\.copy.expected))
         var sound: Set<Int64> = []
@@ -190,7 +211,7 @@ struct RoomWork: Sendable {
         }
         var (chosen, frees): ([CleaningCandidate], [Int64: Int64]) = ([], [:])
         for (candidate, look) in zip(candidates, looks.dropFirst(kept.count)) {
-            if let keeper = candidate.keeper, !sound.contains(keeper.id) {
+            if [candidate.keeper, candidate.newest].contains(where: { $0.map { !sound.contains($0.id) } ?? false }) {
                 cleaning.unsure += 1
                 continue
             }

@@ -68,13 +68,7 @@ package struct Verification: Sendable {
                 report.failures.append(error.message)
             }
         }
-        if !paths.isEmpty, report.copies + report.withoutDigest + report.unverified + report.damaged == 0,
-            report.failures.isEmpty
-        {
-            report.failures.append("The backup has nothing of what was named; nothing was read")
-        }
-        let (seconds, attoseconds) = (ContinuousClock.now - began).components
-        report.seconds = Double(seconds) + Double(attoseconds / 1_000_000_000_000_000) / 1_000
+        report.finish(hasPaths: !paths.isEmpty, since: began)
         return report
     }
 
@@ -94,18 +88,19 @@ package struct Verification: Sendable {
                     guard let index = parts.firstIndex(where: { $0.destination.id == pair.destination }) else {
                         continue
                     }
-                    parts[index].scopes += Self.scopes(target, pair)
+                    parts[index].scopes += Self.scopes(target.source.id, target.path, prefix: pair.prefix)
                 }
             }
         }
         return parts.filter { !$0.scopes.isEmpty }
     }
 
-    private static func scopes(_ target: PathTarget, _ pair: PairRecord) -> [CopyScope] {
-        let location = pair.prefix.appending(target.path)
+    /// What a path of a source means, with all below it.
+    static func scopes(_ source: SourceID, _ path: RelativePath, prefix: RelativePath) -> [CopyScope] {
+        let location = prefix.appending(path)
         if location.isRoot { return [.all] }
         let below: [CopyScope] = [.below(location), .below(Layout.versions.appending(location))]
-        return target.path.isRoot ? below : [.of(target.source.id, target.path)] + below
+        return path.isRoot ? below : [.of(source, path)] + below
     }
 
     // MARK: Reading

@@ -49,9 +49,11 @@ final class Bench {
 
     /// A disk of the test's own, mounted below `root` until the end.
     func makeDisk(
-        _ name: String, mebibytes: Int, blockSize: Int = 4096, _ fileSystem: LoopDisk.FileSystem = .ext4
+        _ name: String, mebibytes: Int, blockSize: Int = 4096, inodes: Int? = nil,
+        _ fileSystem: LoopDisk.FileSystem = .ext4
     ) throws -> LoopDisk {
-        let disk = try LoopDisk(in: root, named: name, mebibytes: mebibytes, blockSize: blockSize, fileSystem)
+        let disk = try LoopDisk(
+            in: root, named: name, mebibytes: mebibytes, blockSize: blockSize, inodes: inodes, fileSystem)
         disks.append(disk)
         return disk
     }

@@ -19,9 +19,9 @@ final class LoopDisk {
     let mountPoint: FilePath
     private var isMounted = false
 
-    /// Makes and mounts a new one. `mebibytes` is its size, `blockSize` in bytes.
+    /// Makes and mounts a new one. `mebibytes` is its size, `blockSize` in bytes, `inodes` how many files it holds at most.
     init(
-        in directory: FilePath, named name: String, mebibytes: Int, blockSize: Int = 4096,
+        in directory: FilePath, named name: String, mebibytes: Int, blockSize: Int = 4096, inodes: Int? = nil,
         _ fileSystem: FileSystem = .ext4
     ) throws {
         self.fileSystem = fileSystem
@@ -35,9 +35,11 @@ final class LoopDisk {
             return
         }
         // No reserved blocks: a full disk is then full for root too.
-        try command([
-            "mkfs.ext4", "-q", "-F", "-m", "0", "-b", FilePath("\(blockSize)"), "-E", "lazy_itable_init=0", image,
-        ])
+        var limit: [FilePath] = []
+        if let inodes { limit = ["-N", FilePath("\(inodes)")] }
+        try command(
+            ["mkfs.ext4", "-q", "-F", "-m", "0", "-b", FilePath("\(blockSize)"), "-E", "lazy_itable_init=0"] + limit
+                + [image])
         try mount()
         try command(["rm", "-rf", mountPoint.appending("lost+found")])
     }
