@@ -66,7 +66,7 @@ extension StateReader {
                 """
                 SELECT CASE WHEN EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id AND n.ended_at IS NULL) THEN 'live'
                     WHEN c.adopted = 1 OR c.role NOT IN ('kept', 'current') THEN 'foreign'
-                    WHEN c.role = 'kept' THEN 'versions' ELSE 'deleted' END, count(*), sum(c.size)
+                    WHEN c.role = 'kept' THEN 'versions' ELSE 'deleted' END, count(*), sum(min(c.size, 17592186044416))
                 FROM copy c WHERE c.destination_id = ? AND c.removing IS NULL AND c.kind <> 'directory' GROUP BY 1
                 """)
             defer { sums.reset() }

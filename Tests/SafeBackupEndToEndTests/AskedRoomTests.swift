@@ -225,6 +225,82 @@ extension EndToEnd {
             try expectWhole(bench)
         }
 
+        @Test(
+            "Asked at the start, it waits until it is known what was deleted; a destination at rest is opened for it",
+            .timeLimit(.minutes(2)))
+        func atTheStart() async throws {
+            let bench = try Bench()
+            try await prepare(bench, size: 4_096)
+            let file = bench.root.appending("agent.conf")
+            let text = """
+                [agent]
+                state = \(bench.state)
+                [source "s"]
+                path = \(bench.source)
+                destination = d
+                [destination "d"]
+                path = \(bench.backup)
+                idle-time = 1s
+                """
+            try bench.write(file, Array(text.utf8))
+            let agent = try bench.spawn(["run", "--config", file])
+            let isReady = try await eventually { agent.outputText.contains("ready\n") }
+            try #require(isReady, "\(agent.errorTail)")
+            let first = try await bench.run(["clean", "--config", file, "--destination", "d", "--max-size", "180KiB"])
+            #expect(first.ending == .exit(0), "\(first.outputText)\(first.errorTail)")
+            let all = try await bench.run(["clean", "--config", file, "--destination", "d", "--max-size", "1B"])
+            #expect(all.ending == .exit(3), "\(all.outputText)\(all.errorTail)")
+            #expect(try cleaned(bench).count == 32, "what deleted files left goes too")
+            // Nothing of it is open now.
+            let isResting = try await eventually {
+                let open = try command([
+                    "bash", "-c", #"ls -l "/proc/$0/fd" | grep -c "$1" || true"#, FilePath("\(agent.process)"),
+                    bench.backup,
+                ])
+                return open == "0\n"
+            }
+            #expect(isResting)
+            try bench.write("more", String(repeating: "m", count: 4_096))
+            try await bench.expectInSync(agent)
+            let resting = try await eventually {
+                let open = try command([
+                    "bash", "-c", #"ls -l "/proc/$0/fd" | grep -c "$1" || true"#, FilePath("\(agent.process)"),
+                    bench.backup,
+                ])
+                return open == "0\n"
+            }
+            #expect(resting)
+            try bench.write("more", String(repeating: "n", count: 4_097))
+            try await bench.expectInSync(agent)
+            let last = try await bench.run(["clean", "--config", file, "--destination", "d", "--max-size", "117KiB"])
+            #expect(last.ending == .exit(0), "\(last.outputText)\(last.errorTail)")
+            #expect(try cleaned(bench).last == "more")
+            try await bench.stop(agent)
+            try expectWhole(bench)
+        }
+
+        @Test(
+            "What somebody else took is not paid for with what deleted files left", .needsLoopDevice,
+            .timeLimit(.minutes(3)))
+        func somebodyElse() async throws {
+            let (bench, disk) = try bench()
+            try await prepare(bench)
+            let agent = try await bench.startAgent()
+            try await bench.expectInSync(agent)
+            let free = try usage(disk.mountPoint).available.bytes
+            try command(["fallocate", "-l", FilePath("\(free - 4 << 20)"), disk.mountPoint.appending("filler")])
+            let limit: [FilePath] = ["--min-free", "70MiB"]
+            let planned = try report(try await clean(bench, limit + ["--plan", "--json"]))
+            #expect(planned.copies == 30 && planned.failure?.code == "cannotFreeEnough", "\(planned)")
+            #expect(planned.kept?.first { $0.rule == "deleted" }?.why.contains("something else") == true)
+            let program = try await clean(bench, limit)
+            #expect(program.ending == .exit(3) && program.errorText.contains("something else"), "\(program.errorTail)")
+            #expect(try cleaned(bench).count == 30)
+            #expect(try command(["ls", bench.backup.appending("early")]).split(separator: "\n").count == 16)
+            try await bench.stop(agent)
+            try expectWhole(bench)
+        }
+
         @Test("Of small files what they hold counts towards the size, not what they take", .timeLimit(.minutes(1)))
         func smallFiles() async throws {
             let bench = try Bench()

@@ -76,7 +76,7 @@ struct RoomCleaning: Sendable {
         removed += 1
         removedInStage += 1
         freed += bytes
-        removedSize += candidate.copy.expected.kind == .directory ? 0 : candidate.copy.expected.size
+        removedSize += candidate.copy.expected.held
         let storedAt = candidate.storedAt
         span = (min(span?.oldest ?? storedAt, storedAt), max(span?.newest ?? storedAt, storedAt))
     }
@@ -112,6 +112,11 @@ struct RoomCleaning: Sendable {
 
     static let inVain =
         "what was removed did not make room; something else takes it, or a snapshot of the disk still holds it"
+}
+
+extension ExpectedCopy {
+    /// What it counts towards the size of the backup; a sum of these does not overflow.
+    var held: Int64 { kind == .directory ? 0 : min(size, 1 << 44) }
 }
 
 /// Looks at candidates, and removes those that may go.

@@ -104,16 +104,17 @@ struct RoomForecast {
 
     /// Counts those that are there, or gone already, and whose paths have what they keep.
     private mutating func look(at candidates: [CleaningCandidate]) throws(SafeBackupError) {
-        let keepers = candidates.compactMap { $0.keeper?.expected }
+        let keepers = candidates.flatMap { [$0.keeper, $0.newest].compactMap { $0?.expected } }
         let expected = candidates.map(\.copy.expected)
         let looks = try LocalDestination.look(at: keepers + expected, in: place.root, place.capabilities)
         var keeperLooks = looks.prefix(keepers.count)[...]
         for (candidate, look) in zip(candidates, looks.dropFirst(keepers.count)) {
-            if candidate.keeper != nil {
-                guard case .same = keeperLooks.removeFirst() else {
-                    unsure += 1
-                    continue
-                }
+            let own = keeperLooks.prefix([candidate.keeper, candidate.newest].count { $0 != nil })
+            keeperLooks = keeperLooks.dropFirst(own.count)
+            let isSure = own.allSatisfy { if case .same = $0 { true } else { false } }
+            if !isSure {
+                unsure += 1
+                continue
             }
             let frees: Int64
             switch look {
@@ -129,8 +130,8 @@ struct RoomForecast {
             if copy.kind == .directory { continue }
             let kind: KeptCopies.Kind = copy.location.isWithin(Layout.versions) ? .versions : .deleted
             going[kind, default: KeptCopies()].copies += 1
-            going[kind, default: KeptCopies()].bytes += copy.size
-            size += copy.size
+            going[kind, default: KeptCopies()].bytes += copy.held
+            size += copy.held
         }
     }
 }
