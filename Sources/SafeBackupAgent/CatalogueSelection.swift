@@ -108,23 +108,54 @@ struct CatalogueSelection {
             ?? SafeBackupError(.stateFailed, "This state has saved nothing yet", disposition: .permanent)
     }
 
+    /// Where the catalogue copies of a destination are.
+    private static func catalogues(_ destination: FilePath) -> [FilePath] {
+        let catalogue = destination.appending(".safebackup").appending("catalogue")
+        return [catalogue.appending("a.db"), catalogue.appending("b.db")]
+    }
+
+    /// The newest catalogue copy in the destination that is whole to its last row; `nil` if there is none. Also why others
+    /// are not used.
+    static func checkedFile(beside destination: FilePath) -> (file: CatalogueFileReader?, notes: [String]) {
+        var waiting = catalogues(destination)
+        var notes: [String] = []
+        while !waiting.isEmpty {
+            let (newest, refused) = CatalogueFile.newestFinished(of: waiting)
+            notes += refused.map(note(refused:))
+            guard let newest else { break }
+            do throws(SafeBackupError) {
+                try newest.check()
+                return (newest, notes)
+            } catch {
+                notes.append(note(refused: (newest.path, error)))
+            }
+            waiting.removeAll { path in path == newest.path || refused.contains { $0.path == path } }
+        }
+        return (nil, notes)
+    }
+
+    private static func note(refused: (path: FilePath, error: SafeBackupError)) -> String {
+        "A catalogue copy is not used: \(refused.error.message)"
+    }
+
     /// By the newest whole catalogue copy in the destination; `nil` if there is none. Also why others are not used.
     static func beside(
         _ destination: FilePath
     ) throws(SafeBackupError) -> (selection: CatalogueSelection?, notes: [String]) {
-        let catalogue = destination.appending(".safebackup").appending("catalogue")
-        let (newest, refused) = CatalogueFile.newestFinished(
-            of: [catalogue.appending("a.db"), catalogue.appending("b.db")])
-        let notes = refused.map { "A catalogue copy is not used: \($0.error.message)" }
+        let (newest, refused) = CatalogueFile.newestFinished(of: catalogues(destination))
+        let notes = refused.map(note(refused:))
         guard let newest else { return (nil, notes) }
+        return (try CatalogueSelection(newest, destination), notes)
+    }
+
+    /// By a catalogue copy in the destination.
+    init(_ newest: CatalogueFileReader, _ destination: FilePath) throws(SafeBackupError) {
         let choices = try newest.catalogueSources().map { source in
             Choice(
                 source: source.id, destination: CatalogueFileReader.destination, path: source.path, root: destination,
                 sentinel: nil, isActive: true, prefix: source.prefix ?? .root)
         }
-        return (
-            CatalogueSelection(newest, choices, root: destination, exportedAt: newest.header.exportedAt), notes
-        )
+        self.init(newest, choices, root: destination, exportedAt: newest.header.exportedAt)
     }
 
     /// The backup that the catalogue tells of.

@@ -22,6 +22,8 @@ struct PathFacts {
     /// Newest first; the live one, if there is one, is the first.
     var versions: [PathVersion]
     var below = BelowSummary()
+    /// The copy of the path that was removed last, where none is its current one.
+    var cleaned: CleanedCopy?
 
     enum Difference {
         case none
@@ -73,6 +75,7 @@ struct PathVerdict: Equatable {
         /// In the backup, but the source cannot be compared.
         case unclear
         case held
+        /// The backup had it, and has no good copy of it any more.
         case lost
         /// Neither at the source nor in the backup.
         case unknown
@@ -149,7 +152,11 @@ struct PathVerdict: Equatable {
     private static func waiting(_ job: QueuedJob, _ facts: PathFacts) -> PathVerdict {
         let now = facts.now
         let meanwhile =
-            facts.live.map { " The state saved \(ReportText.ago($0.beganAt, now)) is in the backup meanwhile." } ?? ""
+            facts.live.map { live in
+                let state = " The state saved \(ReportText.ago(live.beganAt, now))"
+                return live.copy?.isDamaged == true
+                    ? "\(state) was found damaged or missing in the backup." : "\(state) is in the backup meanwhile."
+            } ?? ""
         let since = ReportText.span(now - job.firstSeenAt)
         let error = "\(job.error ?? "it failed") (\(job.errorCode ?? "unknown"))"
         let tries = job.attempts > 0 ? " after \(ReportText.count(job.attempts, "try", "tries"))" : ""
@@ -204,6 +211,10 @@ struct PathVerdict: Equatable {
         let when = ReportText.ago(live.beganAt, facts.now)
         switch facts.finding {
         case .absent:
+            if live.copy?.isDamaged == true {
+                return PathVerdict(
+                    .lost, "Gone from the source, which nobody has noted yet; \(lostState(live, facts))")
+            }
             return PathVerdict(
                 .deleted, "Gone from the source, which nobody has noted yet; what was saved \(when) is in the backup.")
         case .unclear(let message):
@@ -234,7 +245,10 @@ struct PathVerdict: Equatable {
                 )
             }
             if live.copy?.isDamaged == true {
-                return PathVerdict(.lost, "Saved \(when), but the stored copy is damaged.")
+                return PathVerdict(
+                    .lost,
+                    "Saved \(when), but the stored copy was found damaged or missing: the backup has not what was saved. The "
+                        + "source still has it: 'safebackup verify \(facts.path)' has it saved again.")
             }
         }
         let below = facts.below
@@ -297,12 +311,62 @@ struct PathVerdict: Equatable {
         case "lost": return PathVerdict(.lost, "Its copies were lost \(when), when the destination was replaced.")
         default:
             if let place = last.movedTo { return PathVerdict(.moved, "Moved to \(place) \(when).") }
-            return PathVerdict(
-                .deleted,
-                "Deleted at the source \(when); "
-                    + (last.copy == nil
-                        ? "it was a directory."
-                        : "'safebackup restore \(facts.path) --to DIR' brings back its last state."))
+            return deleted(last, facts, when)
+        }
+    }
+
+    /// Its last state ended with a deletion, and lies nowhere else.
+    private static func deleted(_ last: PathVersion, _ facts: PathFacts, _ when: String) -> PathVerdict {
+        let what = "Deleted at the source \(when); "
+        if last.name?.kind == .directory { return PathVerdict(.deleted, "\(what)it was a directory.") }
+        if let copy = last.copy {
+            if copy.isDamaged { return PathVerdict(.lost, what + lostState(last, facts)) }
+        } else if last.name?.linkTarget == nil {
+            return PathVerdict(.lost, what + gone(last, facts))
+        }
+        return PathVerdict(
+            .deleted, "\(what)'safebackup restore \(facts.path) --to DIR' brings back its last state.")
+    }
+
+    /// What a damaged last copy means, and what to do.
+    private static func lostState(_ last: PathVersion, _ facts: PathFacts) -> String {
+        "its last copy was found damaged or missing, so that what was saved \(ReportText.ago(last.beganAt, facts.now)) is lost"
+            + " unless it lies elsewhere ('safebackup verify \(facts.path)' reads it again, and tells where the same content "
+            + "is); \(olderState(facts))"
+    }
+
+    /// What became of a last copy that the backup has no more.
+    private static func gone(_ last: PathVersion, _ facts: PathFacts) -> String {
+        let older = olderState(facts)
+        guard let cleaned = facts.cleaned, let ended = last.endedAt, cleaned.at >= ended else {
+            return
+                "its last state is not in the backup any more: it was replaced too soon to be kept, or removed since; \(older)"
+        }
+        return "its last copy (\(ByteCount(cleaned.size))) was removed from the backup "
+            + "\(ReportText.ago(cleaned.at, facts.now)), \(cleaned.cause) (reason '\(cleaned.reason)' in v_cleaned); \(older)"
+    }
+
+    /// What else can be had.
+    private static func olderState(_ facts: PathFacts) -> String {
+        let good = facts.versions.first { version in
+            guard let name = version.name, let copy = version.copy else { return false }
+            return version.endedAt != nil && !copy.isDamaged && !name.isFuzzy && name.kind != .directory
+        }
+        guard let good else { return "no other good state of it is kept." }
+        return "'safebackup restore \(facts.path) --at \(good.beganAt.iso8601) --to DIR' brings back an older one."
+    }
+}
+
+extension CleanedCopy {
+    /// Goes on after "it was removed".
+    fileprivate var cause: String {
+        if reason.hasPrefix("prune") { return "as somebody asked by 'safebackup prune'" }
+        if reason.hasPrefix("policy") { return "by the keep- keys of the configuration" }
+        return switch reason {
+        case "space": "to make room on the destination's disk"
+        case "versionLimit": "because many newer states of it were kept"
+        case "damaged": "because it was damaged"
+        default: "by a rule"
         }
     }
 }

@@ -9,6 +9,8 @@ package struct QueueReport: Sendable, Encodable {
         package var held: StatusReport.Held?
         /// Since when a person stopped it, or a source of it.
         package var pausedAt: String?
+        /// Jobs that wait because the destination is full.
+        package var full: StatusReport.Full?
         package var pending: Int
         package var leased: Int
         package var stuck: Int
@@ -75,8 +77,10 @@ package struct QueueReport: Sendable, Encodable {
                 Destination(
                     location: printable(destination.record.location),
                     held: destination.record.hold.map(StatusReport.Held.init),
-                    pausedAt: Self.pausedAt(destination.record, status)?.iso8601, pending: counts.pending,
-                    leased: counts.leased, stuck: counts.stuck, pendingBytes: destination.pendingBytes,
+                    pausedAt: Self.pausedAt(destination.record, status)?.iso8601,
+                    full: destination.waitingForRoom.map { StatusReport.Full(jobs: $0.jobs, bytes: $0.bytes) },
+                    pending: counts.pending, leased: counts.leased, stuck: counts.stuck,
+                    pendingBytes: destination.pendingBytes,
                     pendingUnknownSize: destination.unknownSizes,
                     jobs: jobs.map { job in
                         Job(
@@ -92,10 +96,12 @@ package struct QueueReport: Sendable, Encodable {
         return ([destination.pausedAt].compactMap { $0 } + sources).min()
     }
 
-    /// 4: a destination is held, 3: something is stuck, or waits because it is paused, else 0.
+    /// 4: a destination is held, 3: something is stuck, or waits because it is paused or there is no room, else 0.
     package var exitCode: Int32 {
         if destinations.contains(where: { $0.held != nil }) { return 4 }
-        let isBad = destinations.contains { $0.stuck > 0 || $0.pausedAt != nil && $0.pending + $0.leased > 0 }
+        let isBad = destinations.contains {
+            $0.stuck > 0 || $0.full != nil || $0.pausedAt != nil && $0.pending + $0.leased > 0
+        }
         return isBad ? 3 : 0
     }
 
@@ -110,6 +116,7 @@ package struct QueueReport: Sendable, Encodable {
             if let paused = destination.pausedAt {
                 lines.append("  PAUSED since \(paused); 'safebackup resume' goes on")
             }
+            if let full = destination.full { lines.append("  FULL: \(full.text)") }
             if !agent.running && destination.pending + destination.leased > 0 {
                 lines.append("  No agent runs: nothing of this is done until one is started")
             }

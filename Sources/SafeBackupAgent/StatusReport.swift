@@ -53,11 +53,15 @@ package struct StatusReport: Sendable, Encodable {
         package var pendingUnknownSize: Int
         package var oldestPendingAt: String?
         package var catalogueExportedAt: String?
+        /// How the last verification of each of its sources ended; without those that never had one.
+        package var verified: [Verified]
+        /// Sources that are saved to it and were never verified there.
+        fileprivate var neverVerified = 0
 
         enum CodingKeys: String, CodingKey {
             case location, kind, held, pausedAt, full, room, pending, leased, stuck, fuzzy, pendingBytes,
                 oldestPendingAt
-            case catalogueExportedAt
+            case catalogueExportedAt, verified
             case isActive = "active"
         }
     }
@@ -79,6 +83,12 @@ package struct StatusReport: Sendable, Encodable {
         package var jobs: Int
         /// What they take, as far as it is known.
         package var bytes: Int64
+
+        /// What waits, and what to do.
+        var text: String {
+            "\(counted(jobs, "change waits", "changes wait")) for room"
+                + "\(bytes > 0 ? " (\(ByteCount(bytes)) or more)" : ""); make some there"
+        }
     }
 
     /// The last file was deleted.
@@ -162,6 +172,7 @@ package struct StatusReport: Sendable, Encodable {
                     Emptied(files: $0.files, since: $0.at.iso8601, message: $0.advice(source.record.path))
                 })
         }
+        let verifications = try reader.verifications()
         destinations = status.destinations.map { destination in
             Destination(
                 location: printable(destination.record.location), kind: destination.record.kind,
@@ -175,7 +186,9 @@ package struct StatusReport: Sendable, Encodable {
                 leased: destination.counts.leased, stuck: destination.counts.stuck, fuzzy: destination.counts.fuzzy,
                 pendingBytes: destination.pendingBytes, pendingUnknownSize: destination.unknownSizes,
                 oldestPendingAt: destination.oldestPending?.iso8601,
-                catalogueExportedAt: destination.record.catalogueExportedAt?.iso8601)
+                catalogueExportedAt: destination.record.catalogueExportedAt?.iso8601,
+                verified: Verified.of(destination.record.id, verifications, status),
+                neverVerified: Verified.missing(destination.record.id, verifications, status))
         }
         let unsaved = try reader.unsavedReport(limit: 100)
         hasUnsaved = !UnsavedReport(unsaved).isComplete
@@ -253,10 +266,7 @@ package struct StatusReport: Sendable, Encodable {
             if let paused = destination.pausedAt { lines.append(Self.pausedLine(paused)) }
             if let held = destination.held { lines.append(contentsOf: held.lines) }
             if let full = destination.full {
-                lines.append(
-                    "  FULL          \(counted(full.jobs, "change waits", "changes wait")) for room"
-                        + "\(full.bytes > 0 ? " (\(ByteCount(full.bytes)) or more)" : ""); make some there"
-                )
+                lines.append("  FULL          \(full.text)")
             }
             if let room = destination.room { lines += room.lines }
             let waiting = destination.pending + destination.leased
@@ -274,6 +284,7 @@ package struct StatusReport: Sendable, Encodable {
             if destination.fuzzy > 0 { lines.append("  fuzzy         \(destination.fuzzy)") }
             lines.append(
                 "  catalogue     \(destination.catalogueExportedAt.map { "copied \($0)" } ?? "not copied yet")")
+            lines += Verified.lines(destination.verified, never: destination.neverVerified)
         }
         if problems.contains(where: { $0.code != SafeBackupError.Code.destinationFull.rawValue }) {
             lines.append("")

@@ -1,4 +1,5 @@
 package import SafeBackupCore
+import SafeBackupLocal
 import SafeBackupState
 package import SafeBackupSystem
 import SafeBackupWatch
@@ -116,6 +117,12 @@ package struct WhyReport: Sendable, Encodable {
                     notSaved: try reader.notSaved(target.source.id, target.path), job: found?.job, phase: found?.phase,
                     versions: try reader.versions(target, pair, limit: Self.versionLimit),
                     below: try reader.summary(target.source.id, pair.destination, below: target.path))
+                if facts.live == nil, facts.versions.first?.name != nil {
+                    // Below the source's own copies, or its versions.
+                    facts.cleaned = try reader.lastCleaned(
+                        pair.destination, target.path,
+                        below: pair.prefix.isRoot ? [.root] : [pair.prefix, Layout.versions.appending(pair.prefix)])
+                }
                 facts.finding = look.find(target.path)
                 facts.link = look.link(above: target.path)
                 facts.obstacle = look.obstacle(target.path, isDirectory: facts.isDirectory)

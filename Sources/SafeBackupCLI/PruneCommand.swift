@@ -11,7 +11,7 @@ struct PruneCommand: AsyncParsableCommand {
             Lists what would be removed, and asks. A version stays if one of the rules keeps it; the current copy of a file \
             counts as its newest one. Never removed are the last good copy of a path, what lay in the destination before, \
             and the last state of a deleted file, unless --keep-deleted is given. Each removal is noted in the state (view \
-            v_cleaned). Exit code 3: something is removed only when its disk is there again, or could not be removed.
+            v_cleaned). Exit code 2: nobody could be asked, and nothing was removed; 3: something is removed only when its disk is there again, or could not be removed.
             """)
 
     @Argument(help: "Absolute, or relative to the source, with all below them; none means all.")
@@ -138,8 +138,9 @@ struct PruneCommand: AsyncParsableCommand {
 
     private func isAgreed(_ plan: Pruning.Totals) throws -> Bool {
         guard isatty(0) == 1 else {
-            Console.error("Nobody can be asked here; with --yes it is removed")
-            return false
+            // What a timer's script asked for was not done, and must not look as if it were.
+            Console.error("safebackup: nothing was removed: nobody can be asked here; with --yes it is removed")
+            throw ExitCode(2)
         }
         Console.write("Remove? [y/N] ", to: 1)
         return ["y", "yes"].contains(readLine()?.lowercased())

@@ -7,7 +7,7 @@ struct QueueCommand: AsyncParsableCommand {
         abstract: "Show what waits to be saved, in the order it will be done, and what is stuck.",
         discussion: """
             Reads the state, beside a running agent or without one. Exit code 0: nothing is stuck, 3: something is, or \
-            waits because it is paused, 4: a destination is held.
+            waits because it is paused or because the destination is full, 4: a destination is held.
             """)
 
     @OptionGroup var state: AgentOptions

@@ -1,5 +1,6 @@
 import ArgumentParser
 import SafeBackupAgent
+import SystemPackage
 
 struct VerifyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -8,8 +9,11 @@ struct VerifyCommand: AsyncParsableCommand {
         discussion: """
             Current copies, tombstones and versions are read from the disk at low priority, and their digests compared. A \
             damaged or missing one is marked, never counts as a last good copy, and is saved again from the source where \
-            that still has it; else the newest good version is named. Runs beside an agent or without one. With --share \
-            only a part is read, and the next time the part after it. Exit code 3: something is damaged or could not be \
+            that still has it; else the newest good version is named. Runs beside an agent or without one. Without paths, destinations that are \
+            not configured any more are read too, where they are there; 'safebackup status' tells when all was last read. With --share \
+            only a part is read, and the next time the part after it. With --from only the destination is asked, as on a new \
+            machine: its copies are compared with its catalogue copy, nothing is written, and what is not in the catalogue \
+            copy is told as not known. Exit code 3: something is damaged or could not be \
             read, 4: the backup is not there.
             """)
 
@@ -24,6 +28,9 @@ struct VerifyCommand: AsyncParsableCommand {
 
     @OptionGroup var state: AgentOptions
 
+    @Option(name: .long, help: "The backup itself, when there is no state: on a new machine, or after its loss.")
+    var from: ArgumentBytes?
+
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false
 
@@ -36,6 +43,10 @@ struct VerifyCommand: AsyncParsableCommand {
     }
 
     func validate() throws {
+        if share != nil && from != nil {
+            throw ValidationError(
+                "--share goes on where the last one ended, which only the state knows: not with --from")
+        }
         if try part() != nil && !paths.isEmpty {
             throw ValidationError("--share goes through the whole backup by and by; leave out the paths, or --share")
         }
@@ -43,10 +54,16 @@ struct VerifyCommand: AsyncParsableCommand {
 
     func run() async throws {
         let isQuiet = json
-        let verification = Verification(
-            try state.directory(), paths: paths.map(\.bytes), share: try part(),
-            tell: { if !isQuiet { Console.print($0) } })
-        let report = try await verification.run()
+        let tell: @Sendable (String) -> Void = { if !isQuiet { Console.print($0) } }
+        let report: VerifyReport
+        if let from {
+            let backup = FilePath(bytes: try state.paths(of: [from])[0])
+            report = try await BareVerification(from: backup, paths: paths.map(\.bytes), tell: tell).run()
+        } else {
+            report = try await Verification(
+                try state.directory(), paths: paths.map(\.bytes), share: try part(), tell: tell
+            ).run()
+        }
         Console.print(json ? try ReportText.json(report) : report.text)
         if report.exitCode != 0 { throw ExitCode(report.exitCode) }
     }

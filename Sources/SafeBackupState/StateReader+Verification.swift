@@ -32,22 +32,21 @@ package struct CopyCursor: Sendable, Hashable {
 /// A part of the copies that were asked for.
 package struct CopyPage: Sendable {
     package var copies: [CopyRecord]
+    /// Whose they are, in the same order.
+    package var sources: [SourceID] = []
     /// Where the rest begins; `nil` at the end.
     package var next: CopyCursor?
 }
 
 /// What `safebackup verify` reads. Each call is one short read.
 extension StateReader {
-    private static let columns = """
-        c.id, c.location, c.kind, c.digest, c.size, c.stored_at, c.inode, c.mtime_ns, c.fuzzy, c.damaged
-        """
-
     /// Looks at every copy's row.
     package func verifiable(_ destination: DestinationID) throws(SafeBackupError) -> VerifiableTotal {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
                 """
-                SELECT count(digest), ifnull(sum(size) FILTER (WHERE digest IS NOT NULL), 0), count(*) - count(digest)
+                SELECT count(digest), ifnull(sum(min(size, 17592186044416)) FILTER (WHERE digest IS NOT NULL), 0),
+                    count(*) - count(digest)
                 FROM copy WHERE destination_id = ? AND removing IS NULL AND kind IN ('file', 'symlink')
                 """)
             defer { statement.reset() }
@@ -72,12 +71,7 @@ extension StateReader {
         _ destination: DestinationID, _ scope: CopyScope, after cursor: CopyCursor?, limit: Int
     ) throws(SafeBackupError) -> CopyPage {
         try read { (connection) throws(SafeBackupError) in
-            switch scope {
-            case .all: try Self.byNumber(destination, cursor ?? CopyCursor(), limit, connection)
-            case .of(let source, let path):
-                CopyPage(copies: try Self.ofPath(source, destination, path, connection), next: nil)
-            case .below(let location): try Self.below(location, destination, cursor ?? CopyCursor(), limit, connection)
-            }
+            try CopyQuery(state: destination, connection).page(scope, after: cursor, limit: limit)
         }
     }
 
@@ -85,7 +79,7 @@ extension StateReader {
     package func copy(_ id: Int64) throws(SafeBackupError) -> CopyRecord? {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.prepare(
-                "SELECT \(Self.columns) FROM copy c WHERE c.id = ? AND c.removing IS NULL")
+                "SELECT \(CopyQuery.columns) FROM copy c WHERE c.id = ? AND c.removing IS NULL")
             return try statement.bind(id).step() ? CopyRecord.read(statement) : nil
         }
     }
@@ -107,7 +101,7 @@ extension StateReader {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.prepare(
                 """
-                SELECT n.began_at, \(Self.columns) FROM name m JOIN name n ON n.source_id = m.source_id
+                SELECT n.began_at, \(CopyQuery.columns) FROM name m JOIN name n ON n.source_id = m.source_id
                         AND n.destination_id = m.destination_id AND n.parent = m.parent AND n.leaf = m.leaf
                         AND n.ended_at IS NOT NULL
                     JOIN copy c ON c.id = n.copy_id
@@ -136,67 +130,5 @@ extension StateReader {
             statement.bind(copy.id).bind(blob: digest.bytes).bind(text: copy.kind.rawValue)
             return try statement.step() ? statement.path() : nil
         }
-    }
-
-    private static func byNumber(
-        _ destination: DestinationID, _ cursor: CopyCursor, _ limit: Int, _ connection: Connection
-    ) throws(SafeBackupError) -> CopyPage {
-        let statement = try connection.prepare(
-            """
-            SELECT \(columns) FROM copy c NOT INDEXED WHERE c.destination_id = ? AND c.id > ? AND c.removing IS NULL
-                AND c.kind IN ('file', 'symlink')
-            ORDER BY c.id LIMIT ?
-            """)
-        statement.bind(destination.rawValue).bind(cursor.id).bind(Int64(limit))
-        var copies: [CopyRecord] = []
-        while try statement.step() { copies.append(CopyRecord.read(statement)) }
-        guard copies.count == limit, let last = copies.last else { return CopyPage(copies: copies, next: nil) }
-        return CopyPage(copies: copies, next: .after(last.id))
-    }
-
-    private static func ofPath(
-        _ source: SourceID, _ destination: DestinationID, _ path: RelativePath, _ connection: Connection
-    ) throws(SafeBackupError) -> [CopyRecord] {
-        let statement = try connection.prepare(
-            """
-            SELECT \(columns) FROM copy c WHERE c.removing IS NULL AND c.kind IN ('file', 'symlink') AND c.id IN (
-                SELECT copy_id FROM name WHERE source_id = ?1 AND destination_id = ?2 AND parent = ?3 AND leaf = ?4
-                    AND ended_at IS NULL
-                UNION SELECT copy_id FROM name WHERE source_id = ?1 AND destination_id = ?2 AND parent = ?3 AND leaf = ?4
-                    AND ended_at IS NOT NULL)
-            ORDER BY c.id
-            """)
-        statement.bind(source.rawValue).bind(destination.rawValue).bind(split: path)
-        var copies: [CopyRecord] = []
-        while try statement.step() { copies.append(CopyRecord.read(statement)) }
-        return copies
-    }
-
-    private static func below(
-        _ location: RelativePath, _ destination: DestinationID, _ cursor: CopyCursor, _ limit: Int,
-        _ connection: Connection
-    ) throws(SafeBackupError) -> CopyPage {
-        let ranges = PathRange.below(location)
-        var page = CopyPage(copies: [], next: cursor)
-        while var place = page.next, place.range < ranges.count {
-            let statement = try connection.prepare(
-                """
-                SELECT \(columns) FROM copy c WHERE c.destination_id = ? AND c.location \(place.location == nil ? ">=" : ">") ?
-                    AND c.location < ? AND c.removing IS NULL AND c.kind IN ('file', 'symlink')
-                ORDER BY c.location LIMIT ?
-                """)
-            statement.bind(destination.rawValue)
-            if let last = place.location { statement.bind(last) } else { statement.bind(ranges[place.range].lower) }
-            statement.bind(ranges[place.range].upper).bind(Int64(limit - page.copies.count))
-            while try statement.step() { page.copies.append(CopyRecord.read(statement)) }
-            if page.copies.count == limit {
-                place.location = page.copies.last?.location
-                page.next = place
-                return page
-            }
-            page.next = CopyCursor(range: place.range + 1)
-        }
-        page.next = nil
-        return page
     }
 }

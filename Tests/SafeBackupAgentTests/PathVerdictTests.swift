@@ -183,4 +183,64 @@ import Testing
         facts.versions = [moved]
         expect(facts, .moved, 0, "Moved 5.0 s ago (2026-09-21T14:13:15Z) to e.")
     }
+
+    @Test("Of a deleted path whose last copy was removed it is said when, why, and what is left")
+    func cleaned() throws {
+        var last = try version(endedAt: now + .seconds(-100), reason: "deleted")
+        last.copy = nil
+        var facts = try facts(finding: .absent, versions: [last])
+        let deleted = "Deleted at the source 100 s ago (2026-09-21T14:11:40Z); "
+        expect(facts, .lost, 3, deleted + "its last state is not in the backup any more: it was replaced too soon")
+        #expect(PathVerdict(facts).text.hasSuffix("no other good state of it is kept."))
+        facts.cleaned = CleanedCopy(
+            at: now + .seconds(-50), location: try RelativePath("d/f"), size: 2_048, reason: "space")
+        expect(
+            facts, .lost, 3,
+            deleted
+                + "its last copy (2.0 KiB) was removed from the backup 50 s ago (2026-09-21T14:12:30Z), to make room "
+                + "on the destination's disk (reason 'space' in v_cleaned); no other")
+        facts.cleaned?.reason = "policy: keep-last=1"
+        expect(
+            facts, .lost, 3,
+            deleted + "its last copy (2.0 KiB) was removed from the backup 50 s ago "
+                + "(2026-09-21T14:12:30Z), by the keep- keys of the configuration (reason 'policy: keep-last=1'")
+        facts.versions.append(try version(endedAt: now + .seconds(-200), reason: "replaced"))
+        #expect(
+            PathVerdict(facts).text.hasSuffix(
+                "'safebackup restore d/f --at 2026-09-21T14:13:08Z --to DIR' brings back an older one."))
+        // A row of an earlier file of this name says nothing of the last state.
+        facts.cleaned?.at = now + .seconds(-101)
+        expect(facts, .lost, 3, deleted + "its last state is not in the backup any more")
+        // A directory never had a copy.
+        facts.versions = [try version(endedAt: now + .seconds(-100), reason: "deleted", kind: .directory)]
+        expect(facts, .deleted, 0, deleted + "it was a directory.")
+        // A link's target is in the catalogue, where the destination takes no links.
+        last.name?.linkTarget = Array("x".utf8)
+        facts.versions = [last]
+        expect(facts, .deleted, 0, deleted + "'safebackup restore d/f --to DIR' brings back its last state.")
+    }
+
+    @Test("A damaged copy is never said to be in the backup, and what to do is told")
+    func damaged() throws {
+        var live = try version()
+        live.copy?.isDamaged = true
+        var facts = try facts(finding: .present(status()), versions: [live])
+        expect(facts, .lost, 3, "Saved \(when), but the stored copy was found damaged or missing: the backup has not")
+        #expect(PathVerdict(facts).text.contains("'safebackup verify d/f' has it saved again"))
+        facts.finding = .absent
+        expect(facts, .lost, 3, "Gone from the source, which nobody has noted yet; its last copy was found damaged")
+        facts.finding = .present(status(6))
+        facts.job = try job()
+        facts.phase = "settling"
+        #expect(
+            PathVerdict(facts).text.hasSuffix("The state saved \(when) was found damaged or missing in the backup."))
+        facts.job = nil
+        facts.finding = .absent
+        live.endedAt = now
+        live.endReason = "deleted"
+        facts.versions = [live, try version(endedAt: now + .seconds(-5), reason: "replaced")]
+        expect(
+            facts, .lost, 3, "Deleted at the source 0.0 s ago (2026-09-21T14:13:20Z); its last copy was found damaged")
+        #expect(PathVerdict(facts).text.contains("--at 2026-09-21T14:13:08Z --to DIR' brings back an older one"))
+    }
 }

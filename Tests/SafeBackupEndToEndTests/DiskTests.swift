@@ -41,6 +41,8 @@ extension EndToEnd {
             }
             let told = try await bench.run(["status", "--state", bench.state])
             #expect(told.ending == .exit(3) && told.outputText.contains("FULL"), "\(told.outputText)")
+            let queue = try await bench.run(["queue", "--state", bench.state])
+            #expect(queue.ending == .exit(3) && queue.outputText.contains("FULL"), "\(queue.outputText)")
             #expect(isTold, "nobody is told that the destination is full:\n\(agent.errorTail)")
             #expect(agent.poll() == nil)
             try bench.expectCatalogueIsTrue()

@@ -76,9 +76,12 @@ extension EndToEnd {
             let before = try files(bench)
             for more: [FilePath] in [["--dry-run"], ["--json"], []] {
                 let program = try await prune(bench, ["--keep-last", "1"] + more)
-                #expect(program.ending == .exit(0), "\(program.errorTail)")
+                // Who was not asked only for a list, and could not be asked, is told that nothing was done.
+                #expect(program.ending == .exit(more.isEmpty ? 2 : 0), "\(program.errorTail)")
+                #expect(program.errorText.contains("with --yes it is removed") == more.isEmpty)
                 #expect(program.outputText.contains("versions/d/f@"), "\(program.outputText)")
             }
+            #expect(try await prune(bench, ["--keep-last", "5"]).ending == .exit(0), "there is nothing to ask for")
             #expect(try files(bench) == before)
             for wrong: [FilePath] in [
                 [], ["--keep-last", "0"], ["--keep-within", "soon"], ["--keep-last", "1", "-n", "--yes"],
@@ -120,6 +123,10 @@ extension EndToEnd {
             // A look back tells that it was there.
             let listing = try await bench.run(["versions", "deleted", "--state", bench.state])
             #expect(listing.outputText.contains("not in the backup any more"), "\(listing.outputText)")
+            let why = try await bench.run(["why", "deleted", "--state", bench.state])
+            #expect(why.ending == .exit(3))
+            #expect(why.outputText.contains("as somebody asked by 'safebackup prune'"), "\(why.outputText)")
+            #expect(why.outputText.contains("(reason 'prune: keep-deleted=1.0 s' in v_cleaned)"), "\(why.outputText)")
         }
 
         @Test(

@@ -64,7 +64,7 @@ extension EndToEnd {
             "safebackup why PATH [--json]": .verb("why PATH --json"),
             "safebackup versions PATH [--json]": .verb("versions PATH --json"),
             "safebackup check-ignore PATH...": .verb("check-ignore PATH", exit: [1]),
-            "safebackup clean DIR --min-free 20GiB": .verb("clean OTHER --min-free 20GiB", exit: [0, 1]),
+            "safebackup clean DIR --min-free 20GiB": .verb("clean OTHER --min-free 20MiB", exit: [0, 1]),
             "sqlite3 -readonly -box queue.db 'SELECT * FROM v_status'":
                 .shell("cd STATE && sqlite3 -readonly -box queue.db 'SELECT * FROM v_status'"),
             "cp -a DESTINATION/PATH DIR": .shell("cp -a DESTINATION/docs/a DIR"),

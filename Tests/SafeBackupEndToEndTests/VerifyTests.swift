@@ -188,6 +188,125 @@ extension EndToEnd {
             #expect(try await verify(bench, expecting: 0).copies == 1)
         }
 
+        private struct Told: Decodable {
+            struct Destination: Decodable {
+                struct Verified: Decodable {
+                    var sourcePath: String
+                    var at: String?
+                    var scope: String?
+                    var share: Double?
+                    var copies: Int
+                    var damaged: Int
+                    var missing: Int
+                    var allAt: String?
+                    var failedAt: String?
+                    var failure: String?
+
+                    var text: String {
+                        "\(FilePath(sourcePath).lastComponent?.string ?? "") \(scope ?? "-") \(copies) \(damaged) \(missing)"
+                    }
+                }
+                var location: String
+                var verified: [Verified]
+            }
+            var destinations: [Destination]
+        }
+
+        /// What `status` says of the verifications at the first destination, in JSON and in text.
+        private func told(_ bench: Bench) async throws -> (all: [Told.Destination.Verified], text: String) {
+            let program = try await bench.run(["status", "--json", "--state", bench.state])
+            let told = try JSONDecoder().decode(Told.self, from: Data(program.outputText.utf8))
+            let text = try await bench.run(["status", "--state", bench.state]).outputText
+            return (try #require(told.destinations.first).verified, text)
+        }
+
+        @Test(
+            "Status tells when each source was last verified and what was found, and what was broken off",
+            .timeLimit(.minutes(1)))
+        func status() async throws {
+            let bench = try Bench()
+            for number in 0..<8 { try bench.write("\(number)", "content of \(number)\n") }
+            try await bench.saveOnce()
+            var status = try await told(bench)
+            #expect(status.all.isEmpty && status.text.contains("verified      never; 'safebackup verify'"))
+            // Of single paths nothing is noted: they are not the whole.
+            _ = try await verify(bench, ["3"], expecting: 0)
+            #expect(try await told(bench).all.isEmpty)
+
+            try flip(bench, "3")
+            try command(["rm", bench.backup.appending("4"), bench.backup.appending("5")])
+            _ = try await verify(bench, expecting: 3)
+            status = try await told(bench)
+            #expect(status.all.map(\.text) == ["source all 8 1 2"] && status.all[0].allAt == status.all[0].at)
+            #expect(status.text.contains(", all: 8 copies (65 B), 1 DAMAGED, 2 MISSING\n"), "\(status.text)")
+
+            // What is broken off does not pass for the last one, nor the last one for it.
+            let elsewhere = bench.root.appending("elsewhere")
+            try command(["mv", bench.backup, elsewhere])
+            #expect(try await bench.run(["verify", "--state", bench.state]).ending == .exit(4))
+            status = try await told(bench)
+            #expect(status.all.map(\.text) == ["source all 8 1 2"] && status.all[0].failedAt != nil)
+            #expect(status.text.contains("NOT VERIFIED") && status.all[0].failure?.contains("mount its disk") == true)
+            try command(["mv", elsewhere, bench.backup])
+            try await bench.saveOnce()
+
+            _ = try await verify(bench, ["--share", "25%"], expecting: 0)
+            status = try await told(bench)
+            #expect(status.all.map(\.text) == ["source share 2 0 0"] && status.all[0].share == 25)
+            #expect(status.all[0].failedAt == nil && status.all[0].allAt != nil)
+            #expect(status.text.contains("a share of 25 %: 2 copies (26 B), none damaged; all at once: 2"))
+            let row = try StateFile(copying: bench.state).rows(
+                "SELECT verified IS NOT NULL, verified_scope, verified_copies, verified_missing FROM v_status")[0]
+            #expect(row[0].integer == 1 && row[1].text == "share" && row[2].integer == 2 && row[3].integer == 0)
+        }
+
+        @Test("Of sources that share a destination each has its own result", .timeLimit(.minutes(1)))
+        func shared() async throws {
+            let bench = try Bench()
+            let file = bench.root.appending("agent.conf")
+            var text = "[destination \"d\"]\npath = \(bench.backup)\n"
+            for (name, count) in [("one", 3), ("two", 5)] {
+                let source = bench.root.appending(name)
+                try bench.makeDirectory(source)
+                for number in 0..<count { try bench.write(source.appending("\(number)"), Array("x\(number)".utf8)) }
+                text += "[source \"\(name)\"]\npath = \(source)\nprefix = \(name)\ndestination = d\n"
+            }
+            try bench.write(file, Array(text.utf8))
+            let run = try await bench.run(["run", "--config", file, "--state", bench.state, "--once"])
+            try #require(run.ending == .exit(0), "\(run.errorTail)")
+            try flip(bench, "two/1")
+            _ = try await verify(bench, expecting: 3)
+            let status = try await told(bench)
+            #expect(status.all.map(\.text).sorted() == ["one all 3 0 0", "two all 5 1 0"])
+            #expect(status.text.contains("/one: 2") && status.text.contains("/two: 2"), "\(status.text)")
+        }
+
+        @Test(
+            "What is not configured any more is verified too, never saved again, and left out with a word if it is away",
+            .timeLimit(.minutes(1)))
+        func notConfigured() async throws {
+            let bench = try Bench()
+            for number in 0..<3 { try bench.write("\(number)", "content of \(number)\n") }
+            try await bench.saveOnce()
+            let former = bench.backup
+            bench.backup = bench.root.appending("new-backup")
+            try await bench.saveOnce()
+            #expect(try await verify(bench, expecting: 0).copies == 6)
+
+            try command(["rm", former.appending("1")])
+            let report = try await verify(bench, expecting: 3)
+            #expect(report.damages.map { "\($0.path ?? "-") \($0.fault) \($0.outcome)" } == ["1 missing inactive"])
+            #expect(try StateFile(copying: bench.state).jobCounts().isEmpty, "nobody would ever do it")
+            let text = try await bench.run(["verify", "--state", bench.state])
+            #expect(text.outputText.contains("its source is not saved there any more"), "\(text.outputText)")
+
+            try command(["mv", former, bench.root.appending("away")])
+            let away = try await bench.run(["verify", "--state", bench.state])
+            #expect(away.ending == .exit(0), "\(away.outputText)")
+            #expect(away.outputText.contains("Nothing is saved there any more, and it was left out: "))
+            #expect(away.outputText.contains("3 copies read"))
+        }
+
         @Test(
             "Beside an agent that replaces files all the time nothing sound is called damaged", .timeLimit(.minutes(2)))
         func busy() async throws {

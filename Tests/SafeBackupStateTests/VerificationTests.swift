@@ -127,4 +127,28 @@ struct VerificationTests {
         try await scene.store.setVerified(scene.destination, upTo: 42)
         #expect(try reader.verifiedUpTo(scene.destination) == 42)
     }
+
+    @Test("The last verification is noted for each source, and one that was broken off beside it")
+    func noted() async throws {
+        func row() throws -> VerificationRecord? { try StateReader(in: fixture.directory).verifications().first }
+        #expect(try row() == nil)
+        let failed = scene.clock.now
+        try await scene.store.noteVerificationFailed(scene.destination, [scene.source], "it was away")
+        #expect(try row()?.endedAt == nil && row()?.failedAt == failed)
+        scene.clock.advance(.seconds(1))
+        let whole = scene.clock.now
+        var result = VerificationRecord.Result()
+        (result.copies, result.bytes, result.damaged, result.missing, result.unverified) = (9, 90, 3, 2, 1)
+        try await scene.store.noteVerified(scene.destination, [scene.source: result], share: nil)
+        let all = try #require(try row())
+        #expect(all.endedAt == whole && all.scope == .all && all.result == result && all.allAt == whole)
+        #expect(all.failedAt == nil && all.failure == nil && all.share == nil)
+        scene.clock.advance(.seconds(1))
+        try await scene.store.noteVerified(scene.destination, [scene.source: .init()], share: 2.5)
+        let part = try #require(try row())
+        #expect(part.scope == .share && part.share == 2.5 && part.result.copies == 0 && part.allAt == whole)
+        try await scene.store.noteVerificationFailed(scene.destination, [scene.source], "again")
+        let again = try #require(try row())
+        #expect(again.failure == "again" && again.scope == .share && again.endedAt == part.endedAt)
+    }
 }

@@ -36,7 +36,16 @@ package struct Verification: Sendable {
     private struct Part {
         var destination: DestinationRecord
         var scopes: [CopyScope]
+        /// Something is saved there.
+        var isConfigured = true
+        /// All that was ever saved there.
+        var sources: [SourceID] = []
+
+        /// What a verification of single paths found says nothing of the whole.
+        var isWhole: Bool { scopes == [.all] }
     }
+
+    private typealias Results = [SourceID: VerificationRecord.Result]
 
     /// A suspect is read again, as long as the agent is at work where it lies.
     private struct Found: Sendable {
@@ -59,22 +68,22 @@ package struct Verification: Sendable {
         var report = VerifyReport()
         report.share = share.map { $0 * 100 }
         for part in try parts(reader) {
+            var results: Results = [:]
             do throws(SafeBackupError) {
-                try await verify(part, reader, io, &report)
+                try await verify(part, reader, io, &report, &results)
             } catch {
                 // One destination that is away does not keep the others from being read.
                 if error.code == .stateFailed || error.code == .stateDamaged { throw error }
+                if !part.isConfigured && error.isHolding {
+                    report.leftOut.append("Nothing is saved there any more, and it was left out: \(error.message)")
+                    continue
+                }
                 if error.isHolding { report.isHeld = true }
                 report.failures.append(error.message)
+                if part.isWhole { await noteFailure(part, error, &report) }
             }
         }
-        if !paths.isEmpty, report.copies + report.withoutDigest + report.unverified + report.damaged == 0,
-            report.failures.isEmpty
-        {
-            report.failures.append("The backup has nothing of what was named; nothing was read")
-        }
-        let (seconds, attoseconds) = (ContinuousClock.now - began).components
-        report.seconds = Double(seconds) + Double(attoseconds / 1_000_000_000_000_000) / 1_000
+        report.finish(hasPaths: !paths.isEmpty, since: began)
         return report
     }
 
@@ -84,7 +93,17 @@ package struct Verification: Sendable {
         let running = pairs.contains(where: \.isActive) ? pairs.filter(\.isActive) : pairs
         if paths.isEmpty {
             let used = Set(running.map(\.destination))
-            return destinations.filter { used.contains($0.id) }.map { Part(destination: $0, scopes: [.all]) }
+            var parts: [Part] = []
+            for destination in destinations {
+                var part = Part(destination: destination, scopes: [.all], isConfigured: used.contains(destination.id))
+                part.sources = pairs.filter { $0.destination == destination.id }.map(\.source)
+                // What is not configured any more still holds what was saved there.
+                if !part.isConfigured, try reader.copies(destination.id, .all, after: nil, limit: 1).copies.isEmpty {
+                    continue
+                }
+                parts.append(part)
+            }
+            return parts
         }
         var parts = destinations.map { Part(destination: $0, scopes: []) }
         for argument in paths {
@@ -94,41 +113,46 @@ package struct Verification: Sendable {
                     guard let index = parts.firstIndex(where: { $0.destination.id == pair.destination }) else {
                         continue
                     }
-                    parts[index].scopes += Self.scopes(target, pair)
+                    parts[index].scopes += Self.scopes(target.source.id, target.path, prefix: pair.prefix)
                 }
             }
         }
         return parts.filter { !$0.scopes.isEmpty }
     }
 
-    private static func scopes(_ target: PathTarget, _ pair: PairRecord) -> [CopyScope] {
-        let location = pair.prefix.appending(target.path)
+    /// What a path of a source means, with all below it.
+    static func scopes(_ source: SourceID, _ path: RelativePath, prefix: RelativePath) -> [CopyScope] {
+        let location = prefix.appending(path)
         if location.isRoot { return [.all] }
         let below: [CopyScope] = [.below(location), .below(Layout.versions.appending(location))]
-        return target.path.isRoot ? below : [.of(target.source.id, target.path)] + below
+        return path.isRoot ? below : [.of(source, path)] + below
     }
 
     // MARK: Reading
 
     private func verify(
-        _ part: Part, _ reader: StateReader, _ io: ThreadExecutor, _ report: inout VerifyReport
+        _ part: Part, _ reader: StateReader, _ io: ThreadExecutor, _ report: inout VerifyReport,
+        _ results: inout Results
     ) async throws(SafeBackupError) {
         let record = part.destination
         let root = try await io.run { () throws(SafeBackupError) in try VerifiedDestination.open(record) }
-        if share != nil { return try await verifyShare(record, root, reader, io, &report) }
+        if share != nil { return try await verifyShare(record, root, reader, io, &report, &results) }
+        if part.isWhole { for source in part.sources { results[source] = VerificationRecord.Result() } }
         var last: Int64?
         for scope in part.scopes {
             var cursor: CopyCursor?
             repeat {
                 let page = try reader.copies(record.id, scope, after: cursor, limit: Self.batch)
-                try await verify(page.copies, record, root, reader, io, &report)
+                try await verify(page, record, root, reader, io, &report, &results)
                 if scope == .all, let newest = page.copies.last?.id { last = newest }
                 cursor = page.next
             } while cursor != nil
         }
-        guard let last else { return }
+        guard part.isWhole else { return }
+        var request = VerifyRequest(destination: record.id, upTo: last)
+        request.results = results
         do throws(SafeBackupError) {
-            try await send(VerifyRequest(destination: record.id, upTo: last))
+            try await send(request)
         } catch {
             // Everything was read, and who may only read the state may know it.
             report.failures.append("That all was verified could not be noted: \(error.message)")
@@ -137,7 +161,7 @@ package struct Verification: Sendable {
 
     private func verifyShare(
         _ record: DestinationRecord, _ root: ConfinedDirectory, _ reader: StateReader, _ io: ThreadExecutor,
-        _ report: inout VerifyReport
+        _ report: inout VerifyReport, _ results: inout Results
     ) async throws(SafeBackupError) {
         let total = try reader.verifiable(record.id)
         let start = try reader.verifiedUpTo(record.id)
@@ -146,20 +170,22 @@ package struct Verification: Sendable {
         var hasWrapped = false
         var lastSent = ContinuousClock.now
         while budget > 0 {
-            var copies = try reader.copies(record.id, .all, after: .after(position), limit: Self.batch).copies
+            var page = try reader.copies(record.id, .all, after: .after(position), limit: Self.batch)
+            let copies = page.copies
             if copies.isEmpty || hasWrapped && copies[0].id > start {
                 // From the beginning again, and never past where this began.
                 if hasWrapped || start == 0 { break }
                 (hasWrapped, position) = (true, 0)
                 continue
             }
-            if hasWrapped { copies.removeAll { $0.id > start } }
+            let end = hasWrapped ? copies.prefix { $0.id <= start }.count : copies.count
             var count = 0
-            while count < copies.count && budget > 0 {
+            while count < end && budget > 0 {
                 if copies[count].digest != nil { budget -= Double(copies[count].size + Self.fileCost) }
                 count += 1
             }
-            try await verify(Array(copies[..<count]), record, root, reader, io, &report)
+            (page.copies, page.sources) = (Array(copies[..<count]), Array(page.sources[..<count]))
+            try await verify(page, record, root, reader, io, &report, &results)
             position = copies[count - 1].id
             if ContinuousClock.now - lastSent > .seconds(60) {
                 // An end in the middle does not lose what was done.
@@ -167,15 +193,21 @@ package struct Verification: Sendable {
                 lastSent = .now
             }
         }
-        try await send(VerifyRequest(destination: record.id, upTo: position))
+        var request = VerifyRequest(destination: record.id, upTo: position)
+        (request.results, request.share) = (results, report.share)
+        try await send(request)
     }
 
     private func verify(
-        _ copies: [CopyRecord], _ record: DestinationRecord, _ root: ConfinedDirectory, _ reader: StateReader,
-        _ io: ThreadExecutor, _ report: inout VerifyReport
+        _ page: CopyPage, _ record: DestinationRecord, _ root: ConfinedDirectory, _ reader: StateReader,
+        _ io: ThreadExecutor, _ report: inout VerifyReport, _ results: inout Results
     ) async throws(SafeBackupError) {
-        report.withoutDigest += copies.count { $0.digest == nil }
-        var waiting = copies.filter { $0.digest != nil }
+        let owners = Dictionary(zip(page.copies.map(\.id), page.sources)) { first, _ in first }
+        func note(_ copy: CopyRecord, _ change: (inout VerificationRecord.Result) -> Void) {
+            if let owner = owners[copy.id] { change(&results[owner, default: VerificationRecord.Result()]) }
+        }
+        report.withoutDigest += page.copies.count { $0.digest == nil }
+        var waiting = page.copies.filter { $0.digest != nil }
         for attempt in 1...Self.attempts {
             if waiting.isEmpty { return }
             let asked = waiting
@@ -188,9 +220,11 @@ package struct Verification: Sendable {
                 case .sound:
                     report.copies += 1
                     report.bytes += copy.size
+                    note(copy) { ($0.copies, $0.bytes) = ($0.copies + 1, $0.bytes + copy.size) }
                     if copy.isDamaged { sound.append(copy.id) }
                 case .forbidden(let error):
                     report.note(unverified: "The stored copy \(copy.location) may not be read: \(error.explanation)")
+                    note(copy) { $0.unverified += 1 }
                 case .faulty: suspects.append(Found(copy: copy, finding: finding))
                 }
             }
@@ -198,11 +232,17 @@ package struct Verification: Sendable {
             report.soundAgain += sound.count
             // Of a disk that went away nothing is missing.
             try await io.run { () throws(SafeBackupError) in try VerifiedDestination.check(record) }
-            waiting = try await settle(suspects, sound, record, reader, &report)
+            waiting = try await settle(suspects, sound, record, reader, &report) { copy, fault in
+                note(copy) {
+                    $0.copies += 1
+                    if fault.kind == .missing { $0.missing += 1 } else { $0.damaged += 1 }
+                }
+            }
             if waiting.isEmpty { return }
             if attempt == Self.attempts {
                 for copy in waiting {
                     report.note(unverified: "The stored copy \(copy.location) is in work; verify it later")
+                    note(copy) { $0.unverified += 1 }
                 }
                 return
             }
@@ -235,7 +275,7 @@ package struct Verification: Sendable {
     /// Has the suspects marked; those that must be read again come back, as they are known now.
     private func settle(
         _ suspects: [Found], _ sound: [Int64], _ record: DestinationRecord, _ reader: StateReader,
-        _ report: inout VerifyReport
+        _ report: inout VerifyReport, _ marked: (CopyRecord, CopyFault) -> Void
     ) async throws(SafeBackupError) -> [CopyRecord] {
         var request = VerifyRequest(destination: record.id)
         request.sound = sound
@@ -257,6 +297,7 @@ package struct Verification: Sendable {
             }
             report.copies += 1
             report.damaged += 1
+            if case .faulty(let fault) = suspect.finding { marked(suspect.copy, fault) }
             if verdict == .storedAgain { report.storedAgain += 1 } else { report.lost += 1 }
             damages[index].outcome = verdict.rawValue
             if verdict == .storedAgain {
@@ -281,6 +322,17 @@ package struct Verification: Sendable {
             destination: printable(record.location), location: copy.location.description,
             locationHex: ReportText.hex(ifNeeded: copy.location), fault: fault.kind.rawValue, outcome: "",
             newestGood: good?.copy.location.description, newestGoodFrom: good.map { LocalZone.system.text($0.began) })
+    }
+
+    /// So that `status` does not tell of an older one as if it were the last.
+    private func noteFailure(_ part: Part, _ error: SafeBackupError, _ report: inout VerifyReport) async {
+        var request = VerifyRequest(destination: part.destination.id)
+        request.failure = (part.sources, error.message)
+        do throws(SafeBackupError) {
+            try await send(request)
+        } catch {
+            report.failures.append("That it was not verified could not be noted: \(error.message)")
+        }
     }
 
     @discardableResult

@@ -12,7 +12,9 @@ package struct VerifyReport: Sendable, Encodable {
         package var locationHex: String?
         /// `content`, `missing`, `kind` or `unreadable`.
         package var fault: String
-        /// `storedAgain`, `replaced` (the newer content of the source is saved) or `lost`.
+        /// `storedAgain`, `replaced` (the newer content of the source is saved), `inactive` (the source is not saved there any
+        /// more, so that nothing is stored again) or `lost`; where only the destination was
+        /// asked, `notAsked`: the source may have it, or of what is missing the agent may know where it went.
         package var outcome: String
         /// The newest state of the path that is neither fuzzy nor damaged, where this one is lost.
         package var newestGood: String?
@@ -20,6 +22,9 @@ package struct VerifyReport: Sendable, Encodable {
         /// Where the backup has the same content, by what it knows, where this one is lost.
         package var sameContent: String?
         package var sameContentHex: String?
+
+        /// The outcome where only the destination was asked.
+        static let notAsked = "notAsked"
 
         /// A sentence for a person.
         var text: String {
@@ -30,9 +35,20 @@ package struct VerifyReport: Sendable, Encodable {
                 case nil: fault
                 }
             var text = "\(name): the stored copy \(location) \(what); "
+            if outcome == Self.notAsked {
+                if fault == CopyFault.Kind.missing.rawValue {
+                    text += "it was renamed or removed after the catalogue copy was written, or is lost; "
+                }
+                text +=
+                    "'safebackup verify' on the machine that saves it tells more, and has it saved again where it can"
+                return newestGood.map { "\(text); the newest good version known is of \(newestGoodFrom ?? "-"): \($0)" }
+                    ?? text
+            }
             switch VerifyRequest.Verdict(rawValue: outcome) {
             case .storedAgain: return text + "it is saved again from the source"
             case .replaced: text += "the source has changed since, and its newer content is saved"
+            case .inactive:
+                text += "its source is not saved there any more, as it is not configured, so that it is not saved again"
             default: text += "the source has it no more"
             }
             if let newestGood, let newestGoodFrom {
@@ -67,16 +83,36 @@ package struct VerifyReport: Sendable, Encodable {
     package var soundAgain = 0
     /// What kept a destination from being verified.
     package var failures: [String] = []
+    /// Destinations that nothing is saved to any more, and that are not there.
+    package var leftOut: [String] = []
     package var seconds = 0.0
     /// Of a rolling share, in percent.
     package var share: Double?
+    /// By the catalogue copy of this time, where only the destination was asked.
+    package var catalogueFrom: String?
+    /// What lies in the destination and is not in that catalogue copy: compared with nothing. The first ones by name.
+    package var notKnown: Int?
+    package var notKnownNames: [String]?
     /// A destination is not there.
     var isHeld = false
 
     private enum CodingKeys: String, CodingKey {
         case copies, bytes, withoutDigest, damaged, storedAgain, lost, damages, unverified, reasons, soundAgain,
-            failures,
-            seconds, share
+            failures, leftOut,
+            seconds, share, catalogueFrom, notKnown, notKnownNames
+    }
+
+    /// How many files that nobody knows are named.
+    static let notKnownLimit = 10
+
+    /// Everything was read.
+    /// - Parameter hasPaths: only a part was asked for.
+    mutating func finish(hasPaths: Bool, since began: ContinuousClock.Instant) {
+        if hasPaths, copies + withoutDigest + unverified + damaged + (notKnown ?? 0) == 0, failures.isEmpty {
+            failures.append("The backup has nothing of what was named; nothing was read")
+        }
+        let (seconds, attoseconds) = (ContinuousClock.now - began).components
+        self.seconds = Double(seconds) + Double(attoseconds / 1_000_000_000_000_000) / 1_000
     }
 
     mutating func note(unverified reason: String) {
@@ -92,7 +128,7 @@ package struct VerifyReport: Sendable, Encodable {
 
     /// Without the damaged copies, which were told as they were found.
     package var text: String {
-        var lines = failures + reasons
+        var lines = leftOut + failures + reasons
         if unverified > reasons.count { lines.append("and \(ReportText.grouped(unverified - reasons.count)) more") }
         if withoutDigest > 0 {
             lines.append(
@@ -104,9 +140,20 @@ package struct VerifyReport: Sendable, Encodable {
                 "\(ReportText.count(soundAgain, "copy", "copies")) called damaged before: has the recorded content after all"
             )
         }
+        if let catalogueFrom {
+            lines.append("Compared with the catalogue copy of \(catalogueFrom); nothing was written")
+        }
+        if let notKnown, notKnown > 0 {
+            let names = (notKnownNames ?? []).joined(separator: ", ") + (notKnown > Self.notKnownLimit ? ", …" : "")
+            lines.append(
+                "\(ReportText.count(notKnown, "file is", "files are")) not in it, and compared with nothing: saved or renamed "
+                    + "since, or somebody else's: \(names)")
+        }
         let read =
             "\(ReportText.count(copies, "copy", "copies")) read (\(ByteCount(bytes)), \(secondsText(.seconds(seconds))) s)"
-        if damaged > 0 {
+        if damaged > 0 && catalogueFrom != nil {
+            lines.append("\(read): \(ReportText.grouped(damaged)) damaged or missing")
+        } else if damaged > 0 {
             lines.append(
                 "\(read): \(ReportText.grouped(damaged)) damaged or missing, \(ReportText.grouped(storedAgain)) of them saved "
                     + "again from the source, \(ReportText.grouped(lost)) lost")

@@ -14,6 +14,8 @@ struct VerifyRequest: Sendable {
         case replaced
         /// It is marked; the source has it no more, or cannot be asked.
         case lost
+        /// It is marked; its source is not saved there any more, so that nothing is stored again.
+        case inactive
         /// Another copy took its place, or what is there changed: it is to be read again.
         case changed
         /// The agent is at work where it lies: it is to be read again later.
@@ -26,6 +28,12 @@ struct VerifyRequest: Sendable {
     var faults: [(copy: Int64, fault: CopyFault)] = []
     /// Copies that were called damaged, and have the recorded content.
     var sound: [Int64] = []
+    /// At the end, what was read of each source.
+    var results: [SourceID: VerificationRecord.Result] = [:]
+    /// Of a share, in percent.
+    var share: Double?
+    /// Why it was broken off, of these sources; they have no results.
+    var failure: (sources: [SourceID], message: String)?
 
     init(destination: DestinationID, upTo: Int64? = nil) {
         self.destination = destination
@@ -36,6 +44,14 @@ struct VerifyRequest: Sendable {
         var words = ["\(destination.rawValue)", upTo.map { "\($0)" } ?? "-"]
         words += sound.map { "sound \($0)" }
         words += faults.map { "\($0.fault.kind.rawValue) \($0.copy) \($0.fault.inode) \($0.fault.ctime.nanoseconds)" }
+        words += results.map {
+            "ended \($0.rawValue) \($1.copies) \($1.bytes) \($1.damaged) \($1.missing) \($1.unverified)"
+        }
+        if let share { words.append("share \(share)") }
+        if let failure {
+            let sources = failure.sources.map { "\($0.rawValue)" }.joined(separator: ",")
+            words.append("failed \(sources) \(failure.message)")
+        }
         return words.map { Array($0.utf8) }
     }
 
@@ -51,6 +67,7 @@ struct VerifyRequest: Sendable {
         if upTo == nil && words[1] != "-" { throw refusal }
         for word in words.dropFirst(2) {
             let parts = word.split(separator: " ")
+            if try readEnd(word, parts, refusal) { continue }
             guard parts.count >= 2, let copy = Int64(parts[1]) else { throw refusal }
             if parts[0] == "sound" {
                 sound.append(copy)
@@ -61,6 +78,32 @@ struct VerifyRequest: Sendable {
             else { throw refusal }
             faults.append((copy, CopyFault(kind: kind, inode: inode, ctime: FileTime(nanoseconds: ctime))))
         }
+    }
+
+    /// Reads a word that tells how a verification ended; `false`: it is another one.
+    private mutating func readEnd(
+        _ word: String, _ parts: [Substring], _ refusal: SafeBackupError
+    ) throws(SafeBackupError) -> Bool {
+        switch parts.first {
+        case "ended":
+            let numbers = parts.dropFirst().compactMap { Int64($0) }
+            guard numbers.count == 6, parts.count == 7 else { throw refusal }
+            var result = VerificationRecord.Result()
+            (result.copies, result.bytes) = (Int(clamping: numbers[1]), numbers[2])
+            (result.damaged, result.missing) = (Int(clamping: numbers[3]), Int(clamping: numbers[4]))
+            result.unverified = Int(clamping: numbers[5])
+            results[SourceID(rawValue: numbers[0])] = result
+        case "share":
+            guard parts.count == 2, let percent = Double(parts[1]), percent > 0, percent <= 100 else { throw refusal }
+            share = percent
+        case "failed":
+            guard parts.count >= 2 else { throw refusal }
+            let sources = parts[1].split(separator: ",").compactMap { Int64($0) }.map { SourceID(rawValue: $0) }
+            let message = word.split(separator: " ", maxSplits: 2).dropFirst(2).first ?? ""
+            failure = (sources, String(message))
+        default: return false
+        }
+        return true
     }
 
     /// One verdict a line, as the faults are ordered, behind a sentence.
@@ -86,35 +129,41 @@ extension RequestWork {
     func verify(_ arguments: [[UInt8]]) async throws(SafeBackupError) -> Answer {
         let request = try VerifyRequest(arguments)
         let id = request.destination
-        let (record, sources) = try await state.durably { (store) throws(SafeBackupError) in
-            (try store.destinations().first { $0.id == id }, try store.sources())
+        let (record, sources, active) = try await state.durably { (store) throws(SafeBackupError) in
+            (
+                try store.destinations().first { $0.id == id }, try store.sources(),
+                Set(try store.pairs().filter { $0.destination == id && $0.isActive }.map(\.source))
+            )
         }
         guard let record else { throw NamedSide.unknown([]) }
         var verdicts: [VerifyRequest.Verdict] = []
         if !request.faults.isEmpty {
             let root = try await io.run { () throws(SafeBackupError) in try VerifiedDestination.open(record) }
             for (copy, fault) in request.faults {
-                verdicts.append(try await judge(copy, fault, id, root, sources))
+                verdicts.append(try await judge(copy, fault, id, root, sources, active))
             }
         }
-        let sound = request.sound
-        let upTo = request.upTo
+        let (sound, upTo, results, share) = (request.sound, request.upTo, request.results, request.share)
+        let failure = request.failure
         try await state.durably { (store) throws(SafeBackupError) in
             try store.markSound(id, sound)
             if let upTo { try store.setVerified(id, upTo: upTo) }
+            if !results.isEmpty { try store.noteVerified(id, results, share: share) }
+            if let failure { try store.noteVerificationFailed(id, failure.sources, failure.message) }
         }
         return .done(VerifyRequest.answer(verdicts))
     }
 
     private func judge(
         _ copy: Int64, _ fault: CopyFault, _ destination: DestinationID, _ root: ConfinedDirectory,
-        _ sources: [SourceRecord]
+        _ sources: [SourceRecord], _ active: Set<SourceID>
     ) async throws(SafeBackupError) -> VerifyRequest.Verdict {
         let (suspect, outcome) = try await state.durably { (store) throws(SafeBackupError) in
             try store.suspect(destination, copy)
         }
         guard let suspect else { return outcome == .busy ? .busy : .changed }
         let source = sources.first { $0.id == suspect.source }
+        let isActive = active.contains(suspect.source)
         let (isStill, look) = try await io.run { () throws(SafeBackupError) in
             let isStill: Bool
             do throws(Errno) {
@@ -122,11 +171,13 @@ extension RequestWork {
             } catch {
                 throw VerifiedDestination.failure(error, suspect.copy.location)
             }
-            return (isStill, Self.look(at: suspect, in: source))
+            let look = Self.look(at: suspect, in: source)
+            // A job of a source that is not saved there would never be done.
+            return (isStill, look == .lost || isActive ? look : .inactive)
         }
         if !isStill { return .changed }
         let marked = try await state.durably { (store) throws(SafeBackupError) in
-            try store.markDamaged(destination, suspect, storesAgain: look != .lost)
+            try store.markDamaged(destination, suspect, storesAgain: look == .storedAgain || look == .replaced)
         }
         switch marked {
         case .marked: return look
@@ -161,16 +212,18 @@ extension RequestWork {
 enum VerifiedDestination {
     /// - Throws: what holds it, if it is not there; `invalidConfiguration` if a person has it paused.
     static func open(_ record: DestinationRecord) throws(SafeBackupError) -> ConfinedDirectory {
-        let name = printable(record.location)
-        if record.pausedAt != nil {
-            throw SafeBackupError(
-                .invalidConfiguration, "\(name) is paused and is not touched; 'safebackup resume \(name)' first",
-                disposition: .permanent)
-        }
+        if record.pausedAt != nil { throw paused(record) }
         let path = FilePath(bytes: record.location)
         let root = try CatalogueSelection.openBackup(path)
         try check(record)
         return root
+    }
+
+    static func paused(_ record: DestinationRecord) -> SafeBackupError {
+        let name = printable(record.location)
+        return SafeBackupError(
+            .invalidConfiguration, "\(name) is paused and is not touched; 'safebackup resume \(name)' first",
+            disposition: .permanent)
     }
 
     /// Proves that the path still leads to the destination: of a disk that went away nothing is missing.

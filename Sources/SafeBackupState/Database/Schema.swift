@@ -301,6 +301,26 @@ enum Schema {
         ALTER TABLE destination ADD COLUMN verified_upto INTEGER;
         ALTER TABLE destination ADD COLUMN verified_at INTEGER;
 
+        -- How the verification of a pair ended last. scope: 'all', or 'share' of so many percent of the destination.
+        -- copies: what was read, bytes: of those that are sound; damaged, missing: how many of them, unverified: how many could not be read.
+        -- all_at: when all of it was last read in one go. failed_at, failure: a later one did not come to its end, and why.
+        CREATE TABLE verification (
+            source_id INTEGER NOT NULL,
+            destination_id INTEGER NOT NULL,
+            ended_at INTEGER,
+            scope TEXT,
+            share REAL,
+            copies INTEGER NOT NULL DEFAULT 0,
+            bytes INTEGER NOT NULL DEFAULT 0,
+            damaged INTEGER NOT NULL DEFAULT 0,
+            missing INTEGER NOT NULL DEFAULT 0,
+            unverified INTEGER NOT NULL DEFAULT 0,
+            all_at INTEGER,
+            failed_at INTEGER,
+            failure TEXT,
+            PRIMARY KEY (source_id, destination_id)
+        ) STRICT, WITHOUT ROWID;
+
         -- What the event is about, where it is one path, one source, one destination.
         ALTER TABLE journal ADD COLUMN path ANY;
         ALTER TABLE journal ADD COLUMN source_id INTEGER;
@@ -325,7 +345,8 @@ enum Schema {
         -- then; threshold, target, floor: what is to stay free there. baseline: what was available when that was last
         -- enough, or at the first look; stored: the bytes that we stored since then, less those that we removed.
         -- missing: why the last cleaning did not free enough. cleaned_*: the last cleaning that removed copies, how many
-        -- and how many bytes. pruned_at: when the configured policy was last applied.
+        -- and how many bytes. pruned_at: when the configured policy was last applied. max_size: what the backup may hold,
+        -- max_usage: how much of the disk may be used, in hundredths of a percent; NULL without such a limit.
         CREATE TABLE capacity (
             destination_id INTEGER NOT NULL PRIMARY KEY,
             checked_at INTEGER NOT NULL,
@@ -340,7 +361,9 @@ enum Schema {
             cleaned_at INTEGER,
             cleaned_copies INTEGER NOT NULL DEFAULT 0,
             cleaned_bytes INTEGER NOT NULL DEFAULT 0,
-            pruned_at INTEGER
+            pruned_at INTEGER,
+            max_size INTEGER,
+            max_usage INTEGER
         ) STRICT;
         -- A deleted path's copy that goes to the versions, where a destination mirrors deletions: not before then. version:
         -- where it is just being moved to, NULL before that; see StateStore+Retirement.

@@ -46,9 +46,11 @@ enum Views {
             (SELECT count(*) FROM not_saved u WHERE u.source_id = s.id) AS not_saved, s.excluded AS excluded,
             s.directories AS directories, s.watched AS watched, s.coverage AS coverage,
             \(time("s.last_reconcile_at")) AS reconciled, \(time("p.first_save_at")) AS first_saved,
-            \(time("d.last_proof_at")) AS seen
+            \(time("d.last_proof_at")) AS seen, \(time("w.ended_at")) AS verified, w.scope AS verified_scope,
+            w.copies AS verified_copies, w.damaged AS verified_damaged, w.missing AS verified_missing
         FROM pair p JOIN source s ON s.id = p.source_id JOIN destination d ON d.id = p.destination_id
-            LEFT JOIN tally t ON t.source_id = p.source_id AND t.destination_id = p.destination_id;
+            LEFT JOIN tally t ON t.source_id = p.source_id AND t.destination_id = p.destination_id
+            LEFT JOIN verification w ON w.source_id = p.source_id AND w.destination_id = p.destination_id;
 
         CREATE VIEW v_pending AS
         SELECT \(path("j.path")) AS path, j.action AS action, j.state AS state, j.size AS size,
