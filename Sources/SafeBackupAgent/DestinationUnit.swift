@@ -217,6 +217,7 @@ package final class DestinationUnit: Sendable {
         // Another disk may be there now, or others may have filled it.
         beginRoom()
         let problem = await withDiscardingTaskGroup { lanes in
+            var patience = GroupPatience()
             do throws(SafeBackupError) {
                 while !self.stop.isRequested {
                     if let failure = self.failure.withLock({ $0 }) { return failure as SafeBackupError? }
@@ -228,8 +229,10 @@ package final class DestinationUnit: Sendable {
                     switch try await self.keepRoom(inUse: inUse) {
                     case .none, .part: break
                     case .waitingForGroups:
-                        await self.wake.wait(atMost: Self.longestWait)
-                        continue
+                        if !patience.letsSaveMeanwhile() {
+                            await self.wake.wait(atMost: Self.longestWait)
+                            continue
+                        }
                     }
                     let now = self.clock.now
                     let batch = try await self.state.durably { (store) throws(SafeBackupError) in
@@ -253,7 +256,10 @@ package final class DestinationUnit: Sendable {
                         }
                         continue
                     }
-                    if self.isMakingRoom { continue }
+                    if self.isMakingRoom {
+                        if inUse > 0 { await self.wake.wait(atMost: Self.longestWait) }
+                        continue
+                    }
                     if inUse == 0 { try await self.finishPruning() }
                     let nextRetirement = inUse == 0 ? try await self.retireDeleted() : nil
                     if inUse == 0 { try await self.removeVacated() }
