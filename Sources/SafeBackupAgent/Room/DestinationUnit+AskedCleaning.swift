@@ -14,28 +14,33 @@ extension DestinationUnit {
         wake.signal()
     }
 
-    /// Begins the next one, if none is under way.
-    func beginAskedCleaning() async throws(SafeBackupError) {
+    /// Begins the next one, if none is under way; `false`: as soon as no group is in flight, as it must be judged before
+    /// anything goes who took what is missing.
+    func beginAskedCleaning(inUse: Int) async throws(SafeBackupError) -> Bool {
         guard let asked = askedCleanings.withLock({ $0.first }),
             keeping.withLock({ $0.capacity != nil && $0.cleaning == nil })
-        else { return }
-        if asked.waitsForCopies && isLookingForCopies { return }
+        else { return true }
+        if asked.waitsForCopies && isLookingForCopies { return true }
+        if inUse > 0 { return false }
         let limits = asked.request.limits
         let usage = DiskUsage(try await local.room())
         let size = try await limits.maxSize == nil ? nil : storedBytes()
         guard let need = limits.need(usage: usage, size: size) else {
-            return try await answer(asked, CleanAnswer(.reached, asked.done))
+            try await answer(asked, CleanAnswer(.reached, asked.done))
+            return true
         }
         var cleaning = RoomCleaning(limits, before: usage, need: need, size: size)
         cleaning.asked = asked
         let begun = cleaning
         keeping.withLock { room in
             room.capacity?.cleaningWasAsked()
-            room.cleaning = begun
+            (room.cleaning, room.isTaken) = (begun, nil)
         }
+        try await judge()
         logger.info(
             .cleaning, "A person asked for room in the destination; what may go is removed",
             metadata: ["limits": "\(limits.text)", "need": "\(ByteCount(need.bytes))"])
+        return true
     }
 
     /// The stored copies were not looked for yet, and will be.

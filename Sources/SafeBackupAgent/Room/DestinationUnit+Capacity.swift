@@ -91,7 +91,7 @@ extension DestinationUnit {
     func keepRoom(inUse: Int) async throws(SafeBackupError) -> RoomStep {
         if isRoomCheckDue { try await checkRoom(inUse: inUse) }
         if inUse == 0 { try await judge() }
-        try await beginAskedCleaning()
+        if try await !beginAskedCleaning(inUse: inUse) { return .waitingForGroups }
         guard let cleaning = keeping.withLock({ $0.cleaning }) else { return .none }
         // What may go besides versions is said by a judgement, and lies where groups store.
         if inUse > 0 && (cleaning.stage == .deleted || cleaning.cursor == nil) { return .waitingForGroups }
