@@ -170,7 +170,7 @@ extension RequestWork {
             if cleaning.isInVain(usage) { why = RoomCleaning.inVain }
             if cleaning.cursor == nil { why = why ?? cleaning.whatStays }
             if why != nil { break }
-            try await work.part(&cleaning, bytes: left.bytes, looked: [])
+            try await work.part(&cleaning, left, looked: [])
             usage = DiskUsage(try await local.room())
         }
         let (cleaned, now) = (cleaning, usage)

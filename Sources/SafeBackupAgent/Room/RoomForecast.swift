@@ -104,16 +104,19 @@ struct RoomForecast {
 
     /// Counts those that are there, or gone already, and whose paths have what they keep.
     private mutating func look(at candidates: [CleaningCandidate]) throws(SafeBackupError) {
-        let keepers = candidates.compactMap { $0.keeper?.expected }
+        let keepers = candidates.flatMap { [$0.keeper, $0.newest].compactMap { $0?.expected } }
         let expected = candidates.map(\.copy.expected)
         let looks = try LocalDestination.look(at: keepers + expected, in: place.root, place.capabilities)
         var keeperLooks = looks.prefix(keepers.count)[...]
         for (candidate, look) in zip(candidates, looks.dropFirst(keepers.count)) {
-            if candidate.keeper != nil {
-                guard case .same = keeperLooks.removeFirst() else {
-                    unsure += 1
-                    continue
-                }
+            var isSure = true
+            for _ in [candidate.keeper, candidate.newest].compactMap(\.self) {
+                if case .same = keeperLooks.removeFirst() { continue }
+                isSure = false
+            }
+            if !isSure {
+                unsure += 1
+                continue
             }
             let frees: Int64
             switch look {
