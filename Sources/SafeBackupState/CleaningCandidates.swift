@@ -334,28 +334,12 @@ extension Connection {
             let version = try cleaningCandidate(id, destination, .versions, of: [])
             if stage == .versions {
                 room += version?.copy.expected.room ?? 0
-            } else if version == nil, try goesInTheEnd(id, destination, of: sources), let size = try size(of: id) {
-                room += roomOnDisk(size)
+            } else if version == nil {
+                let found = try cleaningCandidate(id, destination, .deleted, of: sources, isForeseen: true)
+                room += found?.copy.expected.room ?? 0
             }
         }
         return (room, next)
-    }
-
-    /// Whether the state of a deleted path may go, be it as the last of all of the path's.
-    private func goesInTheEnd(
-        _ copy: Int64, _ destination: DestinationID, of sources: Set<SourceID>
-    ) throws(SafeBackupError) -> Bool {
-        if try cleaningCandidate(copy, destination, .deleted, of: sources) != nil { return true }
-        guard let (pair, path) = try lastPath(of: copy, destination), sources.contains(pair.source),
-            let history = try history(pair, path), !history.isAlive, try !isAwaited(pair, path), try !isRetiring(copy)
-        else { return false }
-        return history.states.allSatisfy { ["kept", "current"].contains($0.role) }
-    }
-
-    private func size(of copy: Int64) throws(SafeBackupError) -> Int64? {
-        let select = try statement("SELECT size FROM copy WHERE id = ?")
-        defer { select.reset() }
-        return try select.bind(copy).step() ? select.int() : nil
     }
 
     /// The sources whose deleted paths may lose their last copies: they are run, nothing stops them or has emptied them,
