@@ -301,6 +301,31 @@ extension EndToEnd {
             try expectWhole(bench)
         }
 
+        @Test(
+            "While a copy that takes long holds up a cleaning, other files are saved", .needsLoopDevice, .needsFaults,
+            .timeLimit(.minutes(3)))
+        func besideLongCopy() async throws {
+            let (bench, _) = try bench()
+            try await prepare(bench)
+            let agent = try await bench.startAgent(fault: "hang=staged")
+            try bench.write("long", "its group goes no further\n")
+            let isStaged = try await eventually { try !bench.staging().isEmpty }
+            #expect(isStaged, "\(agent.errorTail)")
+            let asking = try bench.spawn([
+                "clean", "--state", bench.state, "--destination", bench.backup, "--min-free", "70MiB",
+            ])
+            let isTaken = try await eventually {
+                try !StateFile(copying: bench.state).rows("SELECT 1 FROM request WHERE taken_at IS NOT NULL").isEmpty
+            }
+            #expect(isTaken, "\(asking.errorTail)")
+            try bench.write("short", "saved meanwhile\n")
+            let isSaved = try await eventually { access(bench.backup.appending("short").string, F_OK) == 0 }
+            #expect(isSaved, "\(agent.errorTail)")
+            #expect(try cleaned(bench) == [] && asking.poll() == nil)
+            agent.crash()
+            asking.crash()
+        }
+
         @Test("Of small files what they hold counts towards the size, not what they take", .timeLimit(.minutes(1)))
         func smallFiles() async throws {
             let bench = try Bench()
