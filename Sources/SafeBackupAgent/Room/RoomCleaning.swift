@@ -62,8 +62,9 @@ struct RoomCleaning: Sendable {
         return freed >= need.bytes + stored && shown < freed / 2
     }
 
-    mutating func note(removed count: Int, freeing bytes: Int64) {
-        removed += count
+    /// - Parameter absent: how many of them were not there any more: they are forgotten, and made no room.
+    mutating func note(removed count: Int, freeing bytes: Int64, absent: Int = 0) {
+        removed += count - absent
         removedInStage += count
         freed += bytes
     }
@@ -128,10 +129,10 @@ struct RoomWork: Sendable {
         }
         cleaning.cursor = page.next
         if page.candidates.isEmpty { return }
-        let (chosen, frees) = try await choose(from: page.candidates, &cleaning)
+        let (chosen, frees, absent) = try await choose(from: page.candidates, &cleaning)
         if chosen.isEmpty { return }
         let marked = try await state.durably { (store) throws(SafeBackupError) in
-            try store.beginCleaning(id, chosen, stage, looked: looked, reason: reason)
+            try store.beginCleaning(id, chosen, stage, looked: looked, reason: reason, absent: absent)
         }
         Faults.reach("cleaning")
         if marked.isEmpty { return }
@@ -140,7 +141,9 @@ struct RoomWork: Sendable {
         if stage == .deleted { gone.formUnion(try await work.removeTombstones()) }
         let removed = marked.filter(gone.contains)
         cleaning.unremovable += marked.count - removed.count
-        cleaning.note(removed: removed.count, freeing: removed.reduce(0) { $0 + (frees[$1] ?? 0) })
+        cleaning.note(
+            removed: removed.count, freeing: removed.reduce(0) { $0 + (frees[$1] ?? 0) },
+            absent: removed.count(where: absent.contains))
     }
 
     /// Removes these versions, in parts. How many are gone, and what that gives back.
@@ -153,17 +156,17 @@ struct RoomWork: Sendable {
                 try store.cleaningCandidates(id, of: part)
             }
             var cleaning = RoomCleaning.none
-            let (chosen, frees) = try await choose(from: candidates, &cleaning)
+            let (chosen, frees, absent) = try await choose(from: candidates, &cleaning)
             if chosen.isEmpty { continue }
             let marked = try await state.durably { (store) throws(SafeBackupError) in
-                try store.beginCleaning(id, chosen, .versions, looked: [], reason: reason)
+                try store.beginCleaning(id, chosen, .versions, looked: [], reason: reason, absent: absent)
             }
             Faults.reach("pruning")
             if marked.isEmpty { continue }
             let gone = try await RemovalWork(id: id, local: local, state: state).removeVersions(
                 looked: Set(marked))
             for copy in marked where gone.contains(copy) {
-                count += 1
+                if !absent.contains(copy) { count += 1 }
                 bytes += frees[copy] ?? 0
             }
         }
@@ -173,7 +176,7 @@ struct RoomWork: Sendable {
     /// Those that are there, or gone already, and whose paths have what they keep.
     private func choose(
         from candidates: [CleaningCandidate], _ cleaning: inout RoomCleaning
-    ) async throws(SafeBackupError) -> (chosen: [CleaningCandidate], frees: [Int64: Int64]) {
+    ) async throws(SafeBackupError) -> (chosen: [CleaningCandidate], frees: [Int64: Int64], absent: Set<Int64>) {
         var keepers: [Int64: CataloguedCopy] = [:]
         for candidate in candidates {
             for keeper in [candidate.keeper, candidate.newest].compactMap(\.self) { keepers[keeper.id] = keeper }
@@ -184,7 +187,7 @@ struct RoomWork: Sendable {
         for (copy, look) in zip(kept, looks) {
             if case .same = look { sound.insert(copy.id) } else { try await noteUnsound(copy) }
         }
-        var (chosen, frees): ([CleaningCandidate], [Int64: Int64]) = ([], [:])
+        var (chosen, frees, absent): ([CleaningCandidate], [Int64: Int64], Set<Int64>) = ([], [:], [])
         for (candidate, look) in zip(candidates, looks.dropFirst(kept.count)) {
             if [candidate.keeper, candidate.newest].contains(where: { $0.map { !sound.contains($0.id) } ?? false }) {
                 cleaning.unsure += 1
@@ -192,7 +195,9 @@ struct RoomWork: Sendable {
             }
             switch look {
             case .same(let bytes): frees[candidate.copy.id] = bytes
-            case .missing: frees[candidate.copy.id] = 0
+            case .missing:
+                frees[candidate.copy.id] = 0
+                absent.insert(candidate.copy.id)
             case .other:
                 // Somebody else's now.
                 cleaning.unremovable += 1
@@ -200,7 +205,7 @@ struct RoomWork: Sendable {
             }
             chosen.append(candidate)
         }
-        return (chosen, frees)
+        return (chosen, frees, absent)
     }
 
     /// The catalogue relied on it: it is noted as damaged, and stored again where the source has it.
