@@ -170,19 +170,22 @@ public final class LocalBackupSession: BackupSession {
             state.lastWaiter += 1
             return state.lastWaiter
         }
-        let timer = timeout.map { time in
-            Task {
-                // A sleep that is cancelled ends early, when nobody waits any more.
-                do { try await Task.sleep(for: time) } catch { return }
-                self.end(number)
-            }
-        }
+        let timer = Locked<Task<Void, Never>?>(nil)
         let isDone = await withTaskCancellationHandler {
-            await wait(number, endsWithTask: true)
+            await wait(number, endsWithTask: true) {
+                // Not before it waits: an end that came first would end nothing.
+                guard let timeout else { return }
+                let task = Task {
+                    // A sleep that is cancelled ends early, when nobody waits any more.
+                    do { try await Task.sleep(for: timeout) } catch { return }
+                    self.end(number)
+                }
+                timer.withLock { $0 = task }
+            }
         } onCancel: {
             end(number)
         }
-        timer?.cancel()
+        timer.withLock { $0 }?.cancel()
         let (failure, saves, isCleaning) = state.withLock { state in
             defer { if isDone { state.failure = nil } }
             return (state.failure, state.queue.count, state.guardian.isCleaning)
@@ -208,7 +211,8 @@ public final class LocalBackupSession: BackupSession {
 
     /// Returns `true` when all that was asked for before is done, `false` if `end` was called before, or the task was
     /// cancelled before.
-    private func wait(_ number: UInt64, endsWithTask: Bool) async -> Bool {
+    /// - Parameter begun: called when `end` ends the wait, and before anything else does.
+    private func wait(_ number: UInt64, endsWithTask: Bool, begun: () -> Void = {}) async -> Bool {
         await withUnsafeContinuation { continuation in
             state.withLock { state in
                 // `end` came first.
@@ -216,6 +220,7 @@ public final class LocalBackupSession: BackupSession {
                 state.waiters.append(
                     Waiter(number: number, ticket: state.queue.lastTicket, continuation: continuation))
             }
+            begun()
             resumeWaiters()
         }
     }

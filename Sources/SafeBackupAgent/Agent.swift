@@ -309,7 +309,16 @@ package final class Agent: Sendable {
         _ units: AgentUnits, _ state: StateAccess, _ stop: StopSignal, ready: @escaping @Sendable () -> Void
     ) async throws(SafeBackupError) -> AgentResult {
         let failure = Locked<SafeBackupError?>(nil)
-        let requests = RequestDesk(state: state, directory: settings.state, io: io, stop: stop, logger: logger) {
+        let requests = RequestDesk(
+            state: state, directory: settings.state, io: io, stop: stop, logger: logger,
+            cleaningWasAsked: { asked in
+                guard let unit = units.destinations.first(where: { $0.id == asked.request.destination }) else {
+                    return false
+                }
+                unit.cleaningWasAsked(asked)
+                return true
+            }
+        ) {
             if $0 == .accepted {
                 for source in units.sources { source.lookAgain() }
                 for destination in units.destinations { destination.sourceWasAccepted() }

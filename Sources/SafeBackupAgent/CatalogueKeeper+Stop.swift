@@ -36,7 +36,8 @@ extension CatalogueKeeper {
     }
 
     private func exportInTime(until deadline: ContinuousClock.Instant) async throws(SafeBackupError) {
-        guard let record = try await behind(), let sentinel = record.sentinel else { return }
+        guard let behind = try await behind(allowsPartial: true), let sentinel = behind.record.sentinel else { return }
+        let record = behind.record
         // Held or paused: somebody else may be at work there.
         if record.hold != nil || record.pausedAt != nil || record.accepted != nil { return }
         if ContinuousClock.now + (cost.value ?? .zero) >= deadline {
@@ -48,8 +49,10 @@ extension CatalogueKeeper {
         try await unit.local.attach(expecting: sentinel)
         let result: Result<Void, SafeBackupError>
         do throws(SafeBackupError) {
-            result = .success(
-                try await write(sizeLimit: cost.value == nil ? Self.sizeLimit : nil) { ContinuousClock.now < deadline })
+            if try await mayReplace(behind) {
+                try await write(sizeLimit: cost.value == nil ? Self.sizeLimit : nil) { ContinuousClock.now < deadline }
+            }
+            result = .success(())
         } catch {
             result = .failure(error)
         }

@@ -6,8 +6,14 @@ import SafeBackupState
 import SafeBackupSystem
 import SystemPackage
 
-/// Keeps a copy of the catalogue beside the backups: after the first full save, then when something changed, hourly
-/// while there is work and sooner when it has come to rest. A bare machine restores from it, and a lost state is rebuilt from it.
+/// Keeps a copy of the catalogue beside the backups: after the first full save, or an hour, or at an orderly end, whichever
+/// comes first; then when something changed, hourly while there is work and sooner when it has come to rest. A bare machine
+/// restores from it, and a lost state is rebuilt from it.
+///
+/// It tells of each source whether all of it was ever saved. That a first save need not end, as with a file that cannot be
+/// read, is why nothing waits for it longer; what was stored after a copy was written is found as it lies in the backup. But
+/// where catalogue copies are that this state has not taken over, they may know more than a state that is not complete:
+/// then the first full save is waited for.
 struct CatalogueKeeper: Sendable {
     let unit: DestinationUnit
     let sources: [SourceUnit]
@@ -18,6 +24,8 @@ struct CatalogueKeeper: Sendable {
     let logger: Logger
     /// What the last copy took, with its flush.
     let cost = Shared<Duration?>(nil)
+    /// There are catalogue copies that are not this state's.
+    private let hasOthers = Shared(false)
 
     init(
         unit: DestinationUnit, sources: [SourceUnit], stateDirectory: FilePath, state: StateAccess, io: ThreadExecutor,
@@ -28,6 +36,8 @@ struct CatalogueKeeper: Sendable {
     }
 
     static let interval = Duration.seconds(3_600)
+    /// A first save that takes longer is not waited for.
+    private static let partialAfter = Duration.seconds(3_600)
     /// After a minute without a change, so that a lost machine's last renames are in the copy; never so often that it
     /// costs more than a hundredth of the time.
     private static let (quietInterval, quietTime, costFactor) = (Duration.seconds(300), Duration.seconds(60), 100)
@@ -40,6 +50,7 @@ struct CatalogueKeeper: Sendable {
         let wake = TaskSignal()
         stop.onRequest { wake.signal() }
         var (seen, since) = (Int64?.none, ContinuousClock.now)
+        let began = since
         while !stop.isRequested {
             await wake.wait(atMost: .seconds(1))
             if stop.isRequested { return }
@@ -50,7 +61,9 @@ struct CatalogueKeeper: Sendable {
                 let isQuiet = now - since >= Self.quietTime
                 let quietInterval = max(Self.quietInterval, (cost.value ?? .zero) * Self.costFactor)
                 // A stop waits for nobody's million rows; see `exportAtStop`.
-                try await export(after: isQuiet ? quietInterval : Self.interval) { !stop.isRequested }
+                try await export(
+                    after: isQuiet ? quietInterval : Self.interval, allowsPartial: now - began >= Self.partialAfter
+                ) { !stop.isRequested }
             } catch {
                 if error.code == .stateDamaged { throw error }
                 if error.code == .interrupted { return }
@@ -80,27 +93,42 @@ struct CatalogueKeeper: Sendable {
         return isAnySaved
     }
 
-    /// The destination, if its catalogue changed since the last copy and it has once held everything.
-    func behind() async throws(SafeBackupError) -> DestinationRecord? {
+    /// The destination, if its catalogue changed since the last copy and it has once held everything, or, if that is
+    /// enough, something; and whether it held everything.
+    func behind(
+        allowsPartial: Bool
+    ) async throws(SafeBackupError) -> (record: DestinationRecord, isFullySaved: Bool)? {
         let (destination, sources) = (unit.id, sources)
-        let (record, isFullySaved, newest) = try await state.durably { (store) throws(SafeBackupError) in
+        let (record, isFullySaved, newest, isAny) = try await state.durably { (store) throws(SafeBackupError) in
             (
                 try store.destinations().first { $0.id == destination },
-                try Self.noteFullSaves(of: sources, at: destination, store), try store.newestSequence()
+                try Self.noteFullSaves(of: sources, at: destination, store), try store.newestSequence(),
+                allowsPartial ? try store.hasCopies(destination) : false
             )
         }
-        guard let record, isFullySaved else { return nil }
+        guard let record, isFullySaved || isAny else { return nil }
+        if !isFullySaved && record.catalogueExportedAt == nil && hasOthers.value { return nil }
         if let exported = record.catalogueSequence, exported >= newest { return nil }
-        return record
+        return (record, isFullySaved)
+    }
+
+    /// Whether a copy may be written to the open destination: the first of a state that is not complete takes the place of
+    /// no other.
+    func mayReplace(_ behind: (record: DestinationRecord, isFullySaved: Bool)) async throws(SafeBackupError) -> Bool {
+        if behind.isFullySaved || behind.record.catalogueExportedAt != nil { return true }
+        if try await unit.local.catalogues().isEmpty { return true }
+        hasOthers.set(true)
+        return false
     }
 
     /// Writes a catalogue copy if the catalogue changed since the last, and that is older than `interval`.
+    /// - Parameter allowsPartial: also of a destination that never held everything.
     /// - Throws: `interrupted` when it is not wanted any more.
     func export(
-        after interval: Duration, while isWanted: @escaping @Sendable () -> Bool = { true }
+        after interval: Duration, allowsPartial: Bool, while isWanted: @escaping @Sendable () -> Bool = { true }
     ) async throws(SafeBackupError) {
-        guard let record = try await behind() else { return }
-        if let last = record.catalogueExportedAt {
+        guard let behind = try await behind(allowsPartial: allowsPartial) else { return }
+        if let last = behind.record.catalogueExportedAt {
             let age = clock.now - last
             // A clock that was set back must not stop the copies.
             if age < interval && age >= .zero { return }
@@ -111,6 +139,7 @@ struct CatalogueKeeper: Sendable {
             return
         }
         defer { unit.door.leave() }
+        guard try await mayReplace(behind) else { return }
         try await write(sizeLimit: nil, while: isWanted)
     }
 

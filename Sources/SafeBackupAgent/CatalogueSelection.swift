@@ -210,6 +210,15 @@ struct CatalogueSelection {
             disposition: .permanent)
     }
 
+    /// What a person must know of a catalogue copy that was written before the first save of the source was complete.
+    func incompleteness(_ choice: Choice) throws(SafeBackupError) -> String? {
+        guard let exportedAt, let first = try reader.firstSave(choice.source, choice.destination), first.ended == nil
+        else { return nil }
+        return
+            "The catalogue copy is of \(exportedAt.iso8601), and not everything of \(printable(choice.path)) had been saved "
+            + "by then: what is missing here may never have been saved"
+    }
+
     /// What a person must know who asks for a time: `isBefore`, if nothing of the source was saved by then.
     func remark(on time: Timestamp, _ choice: Choice, zone: LocalZone) throws(SafeBackupError) -> (
         text: String, isBefore: Bool

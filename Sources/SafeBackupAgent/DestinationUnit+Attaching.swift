@@ -126,6 +126,7 @@ extension DestinationUnit {
                 let isMirroring = try await isRetirementDue()
                 let isAsked =
                     door.isWanted || removalsAreDue.value || isMirroring || isRetentionDue
+                    || askedCleanings.withLock { !$0.isEmpty }
                 if !isResting.value || isAsked || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
                 let now = clock.now
                 let batch = try await state.durably { (store) throws(SafeBackupError) in

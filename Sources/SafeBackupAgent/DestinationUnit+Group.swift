@@ -148,11 +148,12 @@ extension DestinationUnit {
         return Completion(job: job, outcome: .failed(error, verdict))
     }
 
+    /// How many older versions a path has at most. Where a policy says what is kept, it alone does.
+    var versionLimit: Int { policy.hasRules ? VersionThinning.policyLimit : VersionThinning.limit }
+
     func finish(_ completions: [Completion]) async throws(SafeBackupError) {
         if completions.isEmpty { return }
-        let id = id
-        // Where a policy says what is kept, it alone does.
-        let versionLimit = policy.hasRules ? VersionThinning.policyLimit : VersionThinning.limit
+        let (id, versionLimit) = (id, versionLimit)
         let result = try await state.durably { (store) throws(SafeBackupError) in
             try store.complete(id, completions, versionLimit: versionLimit)
         }

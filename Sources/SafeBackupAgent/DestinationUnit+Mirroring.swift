@@ -73,7 +73,7 @@ extension DestinationUnit {
         lastWork.set(.now)
         let outcomes = try await local.retire(begun)
         Faults.reach("retiredDurably")
-        let id = id
+        let (id, versionLimit) = (id, versionLimit)
         let excess = try await state.durably { (store) throws(SafeBackupError) in
             for (retirement, outcome) in zip(begun, outcomes) {
                 guard case .refused(let error) = outcome else { continue }
@@ -82,7 +82,9 @@ extension DestinationUnit {
                     message: "The copy of a deleted file stays at \(retirement.copy.location): \(error.message)",
                     destination: id)
             }
-            let copies = try store.finishRetirement(id, Array(zip(begun, outcomes))).map(\.id)
+            let copies = try store.finishRetirement(
+                id, Array(zip(begun, outcomes)), versionLimit: versionLimit
+            ).map(\.id)
             return copies.isEmpty ? 0 : try store.beginRemoval(id, copies, reason: "versionLimit").count
         }
         let moved = outcomes.count { if case .moved = $0 { true } else { false } }

@@ -60,6 +60,8 @@ package final class DestinationUnit: Sendable {
     let copyCheck: Locked<CopyCheck>
     /// Whether there is room, and what is removed to make some.
     let keeping = Locked(RoomKeeping())
+    /// Cleanings that a person asked for, the first in work or next.
+    let askedCleanings = Locked<[AskedCleaning]>([])
     let roomSettings: RoomSettings
     /// Which older versions are kept, and how far it came with that.
     let policy: RetentionPolicy
@@ -146,6 +148,7 @@ package final class DestinationUnit: Sendable {
                 try await attach()
                 try await drain { () throws(SafeBackupError) in try await self.closesIdle() }
             } catch {
+                try await answerAsked(failure: error)
                 try await holdOrThrow(error)
                 await wake.wait(atMost: .seconds(2))
             }

@@ -256,7 +256,7 @@ package struct ExposureReport: Sendable, Encodable {
                 else { continue }
                 do throws(Errno) {
                     let status = try directories.directory(job.path.parent).status(of: job.path.leaf)
-                    if status.kind != .directory { parts[index].bytes += status.size }
+                    if status.kind != .directory { parts[index].bytes += status.size.countedSize }
                     parts[index].filesOfUnknownSize -= 1
                 } catch {
                     continue  // ignored because its size stays unknown: it went, or may not be looked at

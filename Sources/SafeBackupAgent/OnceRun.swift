@@ -148,7 +148,7 @@ final class OnceRun: Sendable {
     private func exportCatalogue(of destination: DestinationUnit) async throws(SafeBackupError) {
         guard let keeper = units.keepers.first(where: { $0.unit.id == destination.id }) else { return }
         do throws(SafeBackupError) {
-            try await keeper.export(after: .zero)
+            try await keeper.export(after: .zero, allowsPartial: true)
         } catch {
             if error.code == .stateDamaged || error.isHolding || error.disposition == .destinationUnavailable {
                 throw error

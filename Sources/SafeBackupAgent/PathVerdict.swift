@@ -365,6 +365,7 @@ extension CleanedCopy {
     /// Goes on after "it was removed".
     fileprivate var cause: String {
         if reason.hasPrefix("prune") { return "as somebody asked by 'safebackup prune'" }
+        if reason.hasPrefix("clean") { return "as somebody asked by 'safebackup clean'" }
         if reason.hasPrefix("policy") { return "by the keep- keys of the configuration" }
         return switch reason {
         case "space": "to make room on the destination's disk"

@@ -13,6 +13,10 @@ struct RequestDesk: Sendable {
     let io: ThreadExecutor
     let stop: StopSignal
     let logger: Logger
+    /// Hands a cleaning to the unit of its destination, which answers it; `false`: there is none.
+    let cleaningWasAsked: @Sendable (AskedCleaning) -> Bool
+    /// The requests that are handed over and perhaps not answered yet.
+    let handed = Shared<Set<Int64>>([])
     /// Called when something was done that the units must know of.
     let changed: @Sendable (RequestWork.Effect) -> Void
 
@@ -59,12 +63,17 @@ struct RequestDesk: Sendable {
             try store.interruptedRequests() + store.takeRequests()
         }
         let work = RequestWork(state: state, directory: directory, io: io)
-        for request in requests {
+        for request in requests where !handed.value.contains(request.id) {
             let answer: Answer
             do throws(SafeBackupError) {
-                let effect: RequestWork.Effect
-                (answer, effect) = try await work.answer(request.verb, request.arguments)
-                changed(effect)
+                if request.verb == "clean" {
+                    guard let given = try await hand(request) else { continue }
+                    answer = given
+                } else {
+                    let effect: RequestWork.Effect
+                    (answer, effect) = try await work.answer(request.verb, request.arguments)
+                    changed(effect)
+                }
             } catch {
                 if error.code == .stateFailed || error.code == .stateDamaged { throw error }
                 answer = .failed(error.message)

@@ -14,8 +14,10 @@ package enum RequestVerb {
     }
 
     /// The agent's answer, or our own. Throws what was refused, and `stateFailed` when the agent does not answer.
+    /// - Parameter progress: while the number that it tells changes, the agent is at work, and is waited for.
     package static func ask(
-        _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory, within limit: Duration = .seconds(15)
+        _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory, within limit: Duration = .seconds(15),
+        progress: (() throws(SafeBackupError) -> Int64)? = nil
     ) async throws(SafeBackupError) -> Outcome {
         // Nothing is made where nothing was: a typo in --state must not look like an empty state.
         try directory.requireState()
@@ -28,9 +30,14 @@ package enum RequestVerb {
             if error.code != .stateLocked { throw error }
         }
         let number = try StateStore.submitRequest(in: directory.path, verb: verb, arguments: arguments)
-        let deadline = ContinuousClock.now + limit
+        var deadline = ContinuousClock.now + limit
+        var seen: Int64?
         while ContinuousClock.now < deadline {
             if let answer = try StateStore.readAnswer(number, in: directory.path) { return try outcome(answer) }
+            if let progress {
+                let now = try progress()
+                if now != seen { (seen, deadline) = (now, ContinuousClock.now + limit) }
+            }
             do { try await Task.sleep(for: .milliseconds(50)) } catch { break }  // cancelled: nobody waits any more
         }
         throw SafeBackupError(

@@ -29,6 +29,7 @@ struct RequestWork: Sendable {
         case "accept": (try await accept(arguments), .accepted)
         case "verify": (try await verify(arguments), .jobs)
         case "prune": (try await prune(arguments), .removals)
+        case "clean": (try await clean(arguments), .jobs)
         default:
             throw SafeBackupError(
                 .invalidConfiguration, "This agent does not know the verb \(verb); is it an older release?",
@@ -42,6 +43,7 @@ struct RequestWork: Sendable {
         case "accept": Array(arguments.prefix(1))
         case "verify": []
         case "prune": Array(arguments.dropFirst().prefix(1))
+        case "clean": []
         default: arguments
         }
     }

@@ -134,7 +134,11 @@ package struct RestorePlan: Sendable {
         let lookup = selection.exportedAt == nil ? nil : PlainLookup(backup, findsVersions: time != nil)
         var unknown: [RelativePath] = []
         var known: Set<RelativePath> = []
+        var judged: Set<[UInt8]> = []
         for (choice, path) in wanted {
+            if judged.insert(choice.path).inserted, let text = try selection.incompleteness(choice) {
+                notes.append(text)
+            }
             if let time {
                 let remark = try selection.remark(on: time, choice, zone: zone)
                 if let remark, told.insert(choice.path).inserted { notes.append(remark.text) }

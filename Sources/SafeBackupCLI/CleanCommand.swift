@@ -9,9 +9,15 @@ import SystemPackage
 struct CleanCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "clean",
-        abstract: "Remove the oldest files of a directory until a limit is kept.",
+        abstract: "Make room: in the agent's destinations, or in a directory of other backups.",
         discussion: """
-            For a directory that other programs write their backups to, such as dumps. The oldest files go, no more than \
+            Without DIR: older copies go from the agent's destinations as they do by themselves when little is free, oldest \
+            versions first, then what deleted files left, until the configured limits hold (the free-space target, max-size, \
+            max-usage), or those that are given instead for the destination that --destination names. The newest good copy \
+            of a path that the source has never goes, and without a running agent only versions do. --plan only tells what \
+            would go, and why the rest stays; view v_cleaned has each removal. Exit code 0: the limits hold, 3: not, as \
+            nothing else may go; it is told what went and why, 4: a destination is not there.
+            With DIR: a directory that other programs write their backups to, such as dumps. The oldest files go, no more than \
             needed; --plan only says what would go. If everything that may be removed were not enough, nothing is \
             removed. Links are not followed, other file systems below DIR are left alone, and a file with another hard \
             link elsewhere stays. Refused are a directory that holds an agent's backup (.safebackup) or lies in one, the \
@@ -20,8 +26,15 @@ struct CleanCommand: AsyncParsableCommand {
             looked at or removed; it is listed.
             """)
 
-    @Argument(help: "The directory to clean.")
-    var directory: ArgumentBytes
+    @Argument(help: "The directory of other backups to clean.")
+    var directory: ArgumentBytes?
+
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "One of the agent's destinations, by its name or path; may be repeated. Without it all of them, as configured.",
+            valueName: "name"))
+    var destination: [ArgumentBytes] = []
 
     @Option(
         name: .long, help: ArgumentHelp("So much must be free on its disk, as in 20GiB.", valueName: "size"),
@@ -34,7 +47,8 @@ struct CleanCommand: AsyncParsableCommand {
     var maxUsage: MeasuredArgument<Percent>?
 
     @Option(
-        name: .long, help: ArgumentHelp("Its files may hold at most so much, as in 500GiB.", valueName: "size"),
+        name: .long,
+        help: ArgumentHelp("Its files, or the backup, may hold at most so much, as in 500GiB.", valueName: "size"),
         transform: MeasuredArgument.read)
     var maxSize: MeasuredArgument<ByteCount>?
 
@@ -64,11 +78,34 @@ struct CleanCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false
 
+    private var limits: CleaningLimits {
+        CleaningLimits(
+            minFree: minFree?.value, maxUsagePercent: maxUsage.map { Double($0.value.hundredths) / 100 },
+            maxSize: maxSize?.value)
+    }
+
+    func validate() throws {
+        if directory != nil {
+            if destination.isEmpty { return }
+            throw ValidationError(
+                "DIR is a directory of other backups, --destination one of the agent's: name one of them")
+        }
+        if by != .modified || removeEmptyDirectories || inSource || whatIsPossible || verbose {
+            throw ValidationError(
+                "--by, --remove-empty-directories, --in-source, --what-is-possible and --verbose are for a directory of "
+                    + "other backups: name DIR")
+        }
+        // A variable of a script that is empty must not turn DIR into everything that the agent has.
+        if destination.isEmpty && !plan && limits != CleaningLimits() {
+            throw ValidationError(
+                "Name what the limit is for: a directory of other backups, or one of the agent's destinations with "
+                    + "--destination")
+        }
+    }
+
     func run() async throws {
-        var configuration = CleaningConfiguration(
-            CleaningLimits(
-                minFree: minFree?.value, maxUsagePercent: maxUsage.map { Double($0.value.hundredths) / 100 },
-                maxSize: maxSize?.value))
+        guard let directory else { return try await cleanDestinations() }
+        var configuration = CleaningConfiguration(limits)
         configuration.order = by == .stored ? .stored : .modified
         configuration.removesEmptyDirectories = removeEmptyDirectories
         configuration.removesWhatItCan = whatIsPossible
@@ -95,6 +132,22 @@ struct CleanCommand: AsyncParsableCommand {
 }
 
 extension CleanCommand {
+    private func cleanDestinations() async throws {
+        let cleaning = DestinationCleaning(
+            try state.directory(), names: try state.paths(of: destination),
+            limits: limits == CleaningLimits() ? nil : limits)
+        let reports = plan ? try cleaning.plan() : try await cleaning.run()
+        if json {
+            Console.print(try ReportText.json(["destinations": reports]))
+        } else {
+            for report in reports { for line in report.lines { Console.print(line) } }
+        }
+        for complaint in reports.compactMap(\.complaint) { Console.error(complaint) }
+        // The worst first.
+        let codes = reports.map(\.exitCode)
+        for code: Int32 in [4, 1, 2, 3] where codes.contains(code) { throw ExitCode(code) }
+    }
+
     /// A service may have no home, and then no agent.
     private func stateDirectory() throws(SafeBackupError) -> StateDirectory? {
         do {

@@ -29,8 +29,15 @@ enum Console {
             var done = 0
             while done < bytes.count {
                 let count = Glibc.write(descriptor, bytes.baseAddress.map { $0 + done }, bytes.count - done)
-                if count <= 0 { return }
-                done += count
+                if count > 0 {
+                    done += count
+                } else if count < 0 && errno == EAGAIN {
+                    // Somebody who shares it has made it non-blocking: half an answer would be a wrong one.
+                    var waited = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                    _ = poll(&waited, 1, 1_000)
+                } else if count == 0 || errno != EINTR {
+                    return
+                }
             }
         }
     }

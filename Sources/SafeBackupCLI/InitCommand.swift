@@ -111,7 +111,7 @@ struct InitCommand: AsyncParsableCommand {
     private func check(_ setup: Setup) throws {
         Console.print("\n3. Restoring one file, to see that it comes back")
         guard let result = try setup.restore() else {
-            Console.print("There is no file yet that could be restored.")
+            Console.print("There is no file that could be restored for a trial: none yet, or none below 1 GiB.")
             return
         }
         let name = "\(result.path) (\(ByteCount(result.size)))"

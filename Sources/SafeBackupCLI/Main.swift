@@ -52,6 +52,7 @@ struct StateOption: ParsableArguments {
 @main
 enum Main {
     static func main() async {
+        StandardStreams.fillGaps()
         ProcessSignals.ignoreHarmful()
         ProcessMemory.configure()
         do {

@@ -105,6 +105,9 @@ package struct CapacityGuard: Sendable, Hashable {
         return .clean(towards)
     }
 
+    /// A cleaning that a person asked for begins; no other one begins before `cleaned`.
+    package mutating func cleaningWasAsked() { isCleaning = true }
+
     /// The cleaning ended; `shortfall` tells why it did not free enough. The next one begins at the next check, not
     /// at once, so that a disk that somebody else filled is not cleaned in circles.
     package mutating func cleaned(_ usage: DiskUsage?, shortfall: SafeBackupError? = nil) {

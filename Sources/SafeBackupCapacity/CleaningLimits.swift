@@ -20,7 +20,7 @@ public struct CleaningLimits: Sendable, Hashable {
     }
 
     /// Throws `invalidConfiguration`, which names the value and says why.
-    func validate() throws(SafeBackupError) {
+    package func validate() throws(SafeBackupError) {
         if minFree == nil && maxUsagePercent == nil && maxSize == nil {
             throw Self.invalid("No limit was given: give the free space, the usage or the size to keep to")
         }
@@ -57,7 +57,7 @@ public struct CleaningLimits: Sendable, Hashable {
     }
 
     /// Throws `invalidConfiguration` for a limit that this disk can never keep.
-    func check(against usage: DiskUsage) throws(SafeBackupError) {
+    package func check(against usage: DiskUsage) throws(SafeBackupError) {
         let possible = usage.used.bytes.addingClamped(usage.available.bytes)
         if let minFree, minFree.bytes > possible {
             throw Self.invalid(

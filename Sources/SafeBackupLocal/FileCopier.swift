@@ -23,6 +23,8 @@ final class FileCopier {
     /// Writeback is started each time this much was written, so that the flush finds little left to do.
     private static let writebackStep: Int64 = 16 << 20
     private static let alignment = 4_096
+    /// Zeros of a hole that are hashed between two looks whether the agent stops.
+    private static let holeStep: Int64 = 16 << 20
 
     private let buffer: UnsafeMutableRawBufferPointer
     private let hash = SHA256()
@@ -54,7 +56,7 @@ final class FileCopier {
         while offset < size {
             if offset == contentEnd {
                 let content = min(try nextContent(in: source, from: offset) ?? size, size)
-                hashZeros(content - offset)
+                try hashZeros(content - offset)
                 offset = content
                 if offset == size { break }
                 contentEnd = min(try nextHole(in: source, from: offset), size)
@@ -156,13 +158,20 @@ final class FileCopier {
         }
     }
 
-    private func hashZeros(_ count: Int64) {
-        Self.zeros.withUnsafeBytes { zeros in
-            var left = count
-            while left > 0 {
-                let part = Int(min(left, Int64(zeros.count)))
-                hash.update(UnsafeRawBufferPointer(rebasing: zeros[..<part]))
-                left -= Int64(part)
+    /// A hole costs no reading, and is still hashed: one of terabytes must neither hold up a stop nor look like a standstill.
+    private func hashZeros(_ count: Int64) throws(CopyError) {
+        var left = count
+        while left > 0 {
+            if isInterrupted() { throw abandon(.interrupted) }
+            Pulse.current?.mark()
+            var step = min(left, Self.holeStep)
+            left -= step
+            Self.zeros.withUnsafeBytes { zeros in
+                while step > 0 {
+                    let part = Int(min(step, Int64(zeros.count)))
+                    hash.update(UnsafeRawBufferPointer(rebasing: zeros[..<part]))
+                    step -= Int64(part)
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ extension LocalDestination {
         for (index, copy) in copies.enumerated() {
             do throws(Errno) {
                 let status = try directories.directory(copy.location.parent).status(of: copy.location.leaf)
-                if !Self.isSame(status, copy, root) { differing.append(index) }
+                if !Self.isSame(status, copy, root.capabilities) { differing.append(index) }
             } catch {
                 switch error {
                 case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: differing.append(index)
@@ -29,11 +29,11 @@ extension LocalDestination {
         return differing
     }
 
-    static func isSame(_ status: FileStatus, _ copy: ExpectedCopy, _ root: AttachedRoot) -> Bool {
+    static func isSame(_ status: FileStatus, _ copy: ExpectedCopy, _ capabilities: Capabilities) -> Bool {
         if status.kind != copy.kind { return false }
         if copy.kind == .directory { return true }
         if status.size != copy.size { return false }
         return copy.mtimes.isEmpty
-            || copy.mtimes.contains { root.capabilities.isSame($0, status.fingerprint.mtime) }
+            || copy.mtimes.contains { capabilities.isSame($0, status.fingerprint.mtime) }
     }
 }

@@ -27,7 +27,14 @@ extension LocalDestination {
     package func lookNow(at copies: [ExpectedCopy]) throws(SafeBackupError) -> [CopyLook] {
         let root = try attachedRoot()
         try root.check()
-        var directories = DirectoryCache(root.base)
+        return try Self.look(at: copies, in: root.base, root.capabilities)
+    }
+
+    /// As `look(at:)`, in a destination that another process may have attached.
+    package static func look(
+        at copies: [ExpectedCopy], in base: ConfinedDirectory, _ capabilities: Capabilities
+    ) throws(SafeBackupError) -> [CopyLook] {
+        var directories = DirectoryCache(base)
         var looks: [CopyLook] = []
         looks.reserveCapacity(copies.count)
         for copy in copies {
@@ -35,7 +42,7 @@ extension LocalDestination {
                 let status = try directories.directory(copy.location.parent).status(of: copy.location.leaf)
                 // A file with another name stays where that one is.
                 let frees = status.linkCount > 1 ? 0 : status.allocated
-                looks.append(Self.isSame(status, copy, root) ? .same(frees: frees) : .other)
+                looks.append(isSame(status, copy, capabilities) ? .same(frees: frees) : .other)
             } catch {
                 switch error {
                 case .noSuchFileOrDirectory: looks.append(.missing)

@@ -107,8 +107,8 @@ package struct CatalogueComparison {
         for range in [PathRange.only(path)] + PathRange.below(path) {
             let select = try connection.statement(
                 """
-                SELECT kind, count(*), sum(size) FROM name WHERE source_id = ? AND destination_id = ? AND parent >= ?
-                    AND parent < ? AND ended_at IS NULL GROUP BY kind
+                SELECT kind, count(*), sum(min(size, 17592186044416)) FROM name
+                WHERE source_id = ? AND destination_id = ? AND parent >= ? AND parent < ? AND ended_at IS NULL GROUP BY kind
                 """)
             defer { select.reset() }
             select.bind(pair.source.rawValue).bind(pair.destination.rawValue).bind(range.lower).bind(range.upper)

@@ -45,10 +45,12 @@ package enum CatalogueFile {
             names INTEGER NOT NULL,
             finished INTEGER NOT NULL
         ) STRICT;
-        -- A tree that is saved here, under the prefix. fs_*, root_*: how its root is known again.
+        -- A tree that is saved here, under the prefix. fs_*, root_*: how its root is known again. first_save_at: when
+        -- everything was saved for the first time; NULL: never yet.
         CREATE TABLE source (
             id INTEGER NOT NULL PRIMARY KEY, uuid TEXT NOT NULL, path ANY NOT NULL, fs_type INTEGER NOT NULL,
-            fs_volume TEXT, root_inode INTEGER NOT NULL, root_birth_ns INTEGER, prefix ANY NOT NULL
+            fs_volume TEXT, root_inode INTEGER NOT NULL, root_birth_ns INTEGER, prefix ANY NOT NULL,
+            first_save_at INTEGER
         ) STRICT;
         -- One stored object; see the table of the same name in the state.
         CREATE TABLE copy (
@@ -139,14 +141,15 @@ package enum CatalogueFile {
     ) throws(SafeBackupError) {
         let select = try state.statement(
             """
-            SELECT s.id, s.uuid, s.path, s.fs_type, s.fs_volume, s.root_inode, s.root_birth_ns, p.prefix
+            SELECT s.id, s.uuid, s.path, s.fs_type, s.fs_volume, s.root_inode, s.root_birth_ns, p.prefix,
+                p.first_save_at
             FROM pair p JOIN source s ON s.id = p.source_id WHERE p.destination_id = ?
             """)
         defer { select.reset() }
         select.bind(destination.rawValue)
-        let insert = try file.statement("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        let insert = try file.statement("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
         while try select.step() {
-            for _ in 0..<8 { insert.bind(columnOf: select) }
+            for _ in 0..<9 { insert.bind(columnOf: select) }
             try insert.run()
         }
     }
@@ -297,6 +300,10 @@ package final class CatalogueFileReader: CatalogueReading {
     package func firstSave(
         _ source: SourceID, _ destination: DestinationID = CatalogueFileReader.destination
     ) throws(SafeBackupError) -> FirstSave? {
-        try NameQuery.firstBegan(source, destination, connection).map { FirstSave(began: $0, ended: nil) }
+        guard let began = try NameQuery.firstBegan(source, destination, connection) else { return nil }
+        let statement = try connection.statement("SELECT first_save_at FROM source WHERE id = ?")
+        defer { statement.reset() }
+        let ended = try statement.bind(source.rawValue).step() ? statement.timestampOrNull() : nil
+        return FirstSave(began: began, ended: ended)
     }
 }

@@ -18,6 +18,7 @@ package struct CataloguedCopy: Sendable, Hashable {
 /// A copy that may go, and what its path keeps in its place.
 package struct CleaningCandidate: Sendable, Hashable {
     package var copy: CataloguedCopy
+    package var storedAt: Timestamp
     /// The path's newest good state, which must be found in the destination before the copy goes; `nil`: the copy is the
     /// last that a deleted path has, or a fuzzy one of a path that has nothing good.
     package var keeper: CataloguedCopy?
@@ -69,7 +70,7 @@ extension Connection {
         return page
     }
 
-    private func cleaningIDs(
+    func cleaningIDs(
         _ destination: DestinationID, _ stage: CleaningStage, after cursor: CleaningCursor, limit: Int
     ) throws(SafeBackupError) -> (ids: [(id: Int64, storedAt: Int64)], next: CleaningCursor?) {
         var ids: [(id: Int64, storedAt: Int64)] = []
@@ -111,13 +112,16 @@ extension Connection {
 
     /// The copy as a candidate, by what the catalogue says now; `nil`: it stays.
     /// - Parameter sources: whose deleted paths may go.
+    /// - Parameter isForeseen: what else of a deleted path may go is taken for gone.
     func cleaningCandidate(
-        _ copy: Int64, _ destination: DestinationID, _ stage: CleaningStage, of sources: Set<SourceID>
+        _ copy: Int64, _ destination: DestinationID, _ stage: CleaningStage, of sources: Set<SourceID>,
+        isForeseen: Bool = false
     ) throws(SafeBackupError) -> CleaningCandidate? {
         guard let (pair, path) = try lastPath(of: copy, destination), let history = try history(pair, path),
             let index = history.states.firstIndex(where: { $0.copy == copy }), history.states[index].endedAt != nil,
             let found = try catalogued(copy, pair, path)
         else { return nil }
+        let storedAt = history.states[index].storedAt
         let newestGood = history.states.firstIndex(where: \.isGood)
         switch stage {
         case .versions:
@@ -132,18 +136,21 @@ extension Connection {
             guard ["kept", "current"].contains(history.states[index].role), try !isRetiring(copy) else { return nil }
             // The last good one goes last.
             if newestGood == index {
-                return history.states.count == 1 ? CleaningCandidate(copy: found, keeper: nil) : nil
+                let isLast =
+                    isForeseen
+                    ? history.states.allSatisfy { ["kept", "current"].contains($0.role) } : history.states.count == 1
+                return isLast ? CleaningCandidate(copy: found, storedAt: storedAt, keeper: nil) : nil
             }
         }
         guard let newestGood else {
             // Nothing of a deleted path is good.
-            return stage == .deleted ? CleaningCandidate(copy: found, keeper: nil) : nil
+            return stage == .deleted ? CleaningCandidate(copy: found, storedAt: storedAt, keeper: nil) : nil
         }
         let state = history.states[newestGood]
         guard let keeper = try catalogued(state.copy, pair, path, isLive: state.endedAt == nil, isSeen: true) else {
             return nil
         }
-        return CleaningCandidate(copy: found, keeper: keeper)
+        return CleaningCandidate(copy: found, storedAt: storedAt, keeper: keeper)
     }
 
     /// A fuzzy copy as a candidate that is newer than all good states of its path.
@@ -152,7 +159,7 @@ extension Connection {
     ) throws(SafeBackupError) -> CleaningCandidate? {
         guard history.states[index].isFuzzy, let newest = history.states.firstIndex(where: \.isFuzzy), newest < index
         else { return nil }
-        var candidate = CleaningCandidate(copy: found, keeper: nil)
+        var candidate = CleaningCandidate(copy: found, storedAt: history.states[index].storedAt, keeper: nil)
         if let newestGood {
             // It ended: a fuzzy one is newer.
             candidate.keeper = try catalogued(history.states[newestGood].copy, pair, history.path, isSeen: true)
@@ -261,7 +268,8 @@ extension StateReader {
     package func storedBytes(_ destination: DestinationID) throws(SafeBackupError) -> Int64 {
         try read { (connection) throws(SafeBackupError) in
             let sum = try connection.statement(
-                "SELECT ifnull(sum(size), 0) FROM copy WHERE destination_id = ? AND kind <> 'directory'")
+                "SELECT ifnull(sum(min(size, 17592186044416)), 0) FROM copy WHERE destination_id = ? AND kind <> 'directory'"
+            )
             defer { sum.reset() }
             return try sum.bind(destination.rawValue).step() ? sum.int() : 0
         }
@@ -302,8 +310,9 @@ extension StateReader {
         try read { (connection) throws(SafeBackupError) in
             let sum = try connection.statement(
                 """
-                SELECT ifnull(sum((size + 4095) & ~4095), 0) FROM copy c WHERE c.destination_id = ? AND c.role IN ('kept', 'current')
-                    AND c.adopted = 0 AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id AND n.ended_at IS NULL)
+                SELECT ifnull(sum((min(size, 17592186044416) + 4095) & ~4095), 0) FROM copy c
+                WHERE c.destination_id = ? AND c.role IN ('kept', 'current') AND c.adopted = 0
+                    AND NOT EXISTS (SELECT 1 FROM name n WHERE n.copy_id = c.id AND n.ended_at IS NULL)
                 """)
             defer { sum.reset() }
             return try sum.bind(destination.rawValue).step() ? sum.int() : 0

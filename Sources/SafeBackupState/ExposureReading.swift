@@ -46,14 +46,14 @@ enum ExposureQuery {
         """
         SELECT j.source_id, j.destination_id, \(phase(now: now)) AS reason, count(*) FILTER (WHERE NOT j.is_directory)
                 AS files, count(*) FILTER (WHERE j.is_directory) AS directories,
-            ifnull(sum(j.size) FILTER (WHERE NOT j.is_directory), 0) AS bytes,
+            ifnull(sum(min(j.size, 17592186044416)) FILTER (WHERE NOT j.is_directory), 0) AS bytes,
             count(*) FILTER (WHERE NOT j.is_directory AND j.size IS NULL) AS unknown_size,
             min(j.first_seen_at) AS oldest_at
         FROM job j NOT INDEXED CROSS JOIN pair p ON p.source_id = j.source_id AND p.destination_id = j.destination_id
             JOIN source s ON s.id = j.source_id JOIN destination d ON d.id = j.destination_id
         WHERE p.active = 1 AND j.action <> 'delete' GROUP BY 1, 2, 3
         UNION ALL
-        SELECT n.source_id, n.destination_id, 'fuzzy', count(*), 0, sum(n.size), 0, min(n.began_at)
+        SELECT n.source_id, n.destination_id, 'fuzzy', count(*), 0, sum(min(n.size, 17592186044416)), 0, min(n.began_at)
         FROM name n JOIN pair p ON p.source_id = n.source_id AND p.destination_id = n.destination_id AND p.active = 1
         WHERE n.fuzzy = 1 AND n.ended_at IS NULL AND NOT EXISTS (SELECT 1 FROM job j
             WHERE j.destination_id = n.destination_id AND j.source_id = n.source_id AND j.path = \(namePath)

@@ -225,7 +225,8 @@ extension StateReader {
     ) throws(SafeBackupError) {
         let live = try connection.statement(
             """
-            SELECT count(*) FILTER (WHERE kind <> 'directory'), ifnull(sum(size) FILTER (WHERE kind <> 'directory'), 0),
+            SELECT count(*) FILTER (WHERE kind <> 'directory'),
+                ifnull(sum(min(size, 17592186044416)) FILTER (WHERE kind <> 'directory'), 0),
                 count(*) FILTER (WHERE kind = 'directory'), ifnull(sum(fuzzy), 0) FROM name
             WHERE source_id = ? AND destination_id = ? AND parent >= ? AND parent < ? AND ended_at IS NULL
             """)
@@ -239,8 +240,9 @@ extension StateReader {
         }
         let older = try connection.statement(
             """
-            SELECT count(*) FILTER (WHERE role <> 'current'), ifnull(sum(size) FILTER (WHERE role <> 'current'), 0),
-                count(*) FILTER (WHERE is_tombstone), ifnull(sum(size) FILTER (WHERE is_tombstone), 0)
+            SELECT count(*) FILTER (WHERE role <> 'current'),
+                ifnull(sum(min(size, 17592186044416)) FILTER (WHERE role <> 'current'), 0),
+                count(*) FILTER (WHERE is_tombstone), ifnull(sum(min(size, 17592186044416)) FILTER (WHERE is_tombstone), 0)
             FROM (SELECT role, size, role = 'current' AND NOT EXISTS (SELECT 1 FROM name m WHERE m.copy_id = c.id
                     AND m.ended_at IS NULL) AS is_tombstone
                 FROM copy c WHERE c.removing IS NULL AND c.id IN (SELECT copy_id FROM name WHERE source_id = ?

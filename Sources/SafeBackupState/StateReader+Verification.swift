@@ -45,7 +45,8 @@ extension StateReader {
         try read { (connection) throws(SafeBackupError) in
             let statement = try connection.statement(
                 """
-                SELECT count(digest), ifnull(sum(size) FILTER (WHERE digest IS NOT NULL), 0), count(*) - count(digest)
+                SELECT count(digest), ifnull(sum(min(size, 17592186044416)) FILTER (WHERE digest IS NOT NULL), 0),
+                    count(*) - count(digest)
                 FROM copy WHERE destination_id = ? AND removing IS NULL AND kind IN ('file', 'symlink')
                 """)
             defer { statement.reset() }

@@ -201,7 +201,7 @@ package final class StateReader: CatalogueReading {
     private func waitingForRoom(_ destination: DestinationID) throws(SafeBackupError) -> StateStatus.Backlog? {
         let statement = try connection.statement(
             """
-            SELECT count(*), ifnull(sum(size), 0) FROM job
+            SELECT count(*), ifnull(sum(min(size, 17592186044416)), 0) FROM job
             WHERE destination_id = ?1 AND state = 'pending' AND last_error_code IS NOT NULL AND last_error_code = ?2
             """)
         defer { statement.reset() }

@@ -102,14 +102,15 @@ extension StateStore {
             try connection.statement(
                 """
                 INSERT OR REPLACE INTO capacity (destination_id, checked_at, total, available, threshold, target, floor,
-                    baseline, stored, missing, cleaned_at, cleaned_copies, cleaned_bytes, pruned_at)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+                    baseline, stored, missing, cleaned_at, cleaned_copies, cleaned_bytes, max_size, max_usage, pruned_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
                     (SELECT pruned_at FROM capacity WHERE destination_id = ?1))
                 """
             ).bind(destination.rawValue).bind(record.checkedAt).bind(record.total.bytes).bind(record.available.bytes)
                 .bind(record.threshold.bytes).bind(record.target.bytes).bind(record.floor.bytes)
                 .bind(record.baseline.bytes).bind(record.stored).bind(text: record.missing).bind(record.cleanedAt)
-                .bind(Int64(record.cleanedCopies)).bind(record.cleanedBytes).run()
+                .bind(Int64(record.cleanedCopies)).bind(record.cleanedBytes).bind(record.maxSize?.bytes)
+                .bind(record.maxUsagePercent.map { Int64(($0 * 100).rounded()) }).run()
             if !isChecked { return }
             try connection.statement(
                 "UPDATE destination SET accumulated_size = 0 WHERE id = ? AND accumulated_size <> 0"
@@ -130,7 +131,7 @@ extension StateStore {
             select.bind(destination.rawValue).bind(text: SafeBackupError.Code.destinationFull.rawValue)
             guard try select.step() else { return nil }
             let size = select.int()
-            return select.int() > 0 ? size : nil
+            return select.int() > 0 ? size.countedSize : nil
         }
     }
 
@@ -163,6 +164,10 @@ package struct CapacityRecord: Sendable, Hashable {
     package var cleanedCopies = 0
     package var cleanedBytes: Int64 = 0
     package var prunedAt: Timestamp?
+    /// What the backup may hold at most.
+    package var maxSize: ByteCount?
+    /// How much of the disk may be used.
+    package var maxUsagePercent: Double?
 
     package init(
         checkedAt: Timestamp, total: ByteCount, available: ByteCount, threshold: ByteCount, target: ByteCount,
@@ -183,7 +188,7 @@ package struct CapacityRecord: Sendable, Hashable {
         let select = try connection.statement(
             """
             SELECT checked_at, total, available, threshold, target, floor, baseline, stored, missing, cleaned_at,
-                cleaned_copies, cleaned_bytes, pruned_at
+                cleaned_copies, cleaned_bytes, pruned_at, max_size, max_usage
             FROM capacity WHERE destination_id = ?
             """)
         defer { select.reset() }
@@ -197,6 +202,8 @@ package struct CapacityRecord: Sendable, Hashable {
         record.cleanedCopies = Int(select.int())
         record.cleanedBytes = select.int()
         record.prunedAt = select.timestampOrNull()
+        record.maxSize = select.intOrNull().map { ByteCount($0) }
+        record.maxUsagePercent = select.intOrNull().map { Double($0) / 100 }
         return record
     }
 }

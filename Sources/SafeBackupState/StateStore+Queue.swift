@@ -236,7 +236,7 @@ extension StateStore {
             waiting.sort { ($0.notBefore, $0.job.sequence) < ($1.notBefore, $1.job.sequence) }
             var bytes: Int64 = 0
             for (index, candidate) in waiting.enumerated() {
-                bytes += candidate.size
+                bytes += candidate.size.countedSize
                 if index > 0 && (index >= limit || bytes > byteLimit) {
                     batch.nextDue = candidate.notBefore
                     break

@@ -302,7 +302,7 @@ extension StateStore {
             {
                 counts.drift += 1
             }
-            if difference == .content { counts.bytes += change.size ?? 0 }
+            if difference == .content { counts.bytes += (change.size ?? 0).countedSize }
         }
         counts.differences += known.count
         for (leaf, live) in known {

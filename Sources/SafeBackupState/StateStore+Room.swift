@@ -2,6 +2,15 @@ package import SafeBackupCore
 import SafeBackupSystem
 
 extension StateStore {
+    /// Whether anything is stored there.
+    package func hasCopies(_ destination: DestinationID) throws(SafeBackupError) -> Bool {
+        try read { (connection) throws(SafeBackupError) in
+            let select = try connection.statement("SELECT 1 FROM copy WHERE destination_id = ? LIMIT 1")
+            defer { select.reset() }
+            return try select.bind(destination.rawValue).step()
+        }
+    }
+
     /// Makes the pending jobs of the destination due that failed last for this reason; how many. Their attempts stay.
     package func retryNow(
         _ destination: DestinationID, failedWith code: SafeBackupError.Code

@@ -45,8 +45,8 @@ extension StateStore {
         for range in [PathRange.only(path)] + PathRange.below(path) {
             let count = try connection.statement(
                 """
-                SELECT kind, count(*), sum(size), sum(fuzzy) FROM name WHERE source_id = ? AND destination_id = ?
-                    AND parent >= ? AND parent < ? AND ended_at IS NULL AND id <= ? GROUP BY kind
+                SELECT kind, count(*), sum(min(size, 17592186044416)), sum(fuzzy) FROM name
+                WHERE source_id = ? AND destination_id = ? AND parent >= ? AND parent < ? AND ended_at IS NULL AND id <= ? GROUP BY kind
                 """)
             var change = Tally()
             do {

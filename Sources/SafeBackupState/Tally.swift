@@ -33,7 +33,7 @@ struct Tally: Equatable {
         case .leased: leased += sign
         case .stuck: stuck += sign
         }
-        if state.isOpen { jobBytes += sign * (size ?? 0) }
+        if state.isOpen { jobBytes += sign * (size ?? 0).countedSize }
     }
 
     /// `sign` is 1 for a name that is live now, -1 for one that was.
@@ -42,7 +42,7 @@ struct Tally: Equatable {
             directories += sign
         } else {
             files += sign
-            bytes += sign * size
+            bytes += sign * size.countedSize
         }
         if isFuzzy { fuzzy += sign }
     }

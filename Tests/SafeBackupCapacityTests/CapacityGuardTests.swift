@@ -17,6 +17,19 @@ struct CapacityGuardTests {
                 target: ByteCount(200), floor: ByteCount(10)))
     }
 
+    @Test("While a person's cleaning is under way no other begins, and the next look decides anew")
+    func asked() throws {
+        var capacity = try makeGuard()
+        #expect(capacity.checked(usage(free: 500)) == .enough)
+        capacity.cleaningWasAsked()
+        #expect(capacity.checked(usage(free: 50)) == .cleaning)
+        capacity.cleaned(usage(free: 60), shortfall: capacity.shortfall)
+        #expect(capacity.shortfall == nil)
+        capacity.mayHaveChanged()
+        #expect(capacity.isCheckDue)
+        #expect(capacity.checked(usage(free: 60)) == .clean(CleaningLimits(minFree: ByteCount(200))))
+    }
+
     @Test("It checks at the start and then once an interval, not at each save after the first crossing")
     func interval() throws {
         var capacity = try makeGuard()

@@ -74,6 +74,17 @@ extension EndToEnd {
             #expect(finding.action == "safebackup verify")
         }
 
+        @Test("A file that has no room in the temporary directory is not brought back there", .needsLoopDevice)
+        func largeFile() async throws {
+            let bench = try Bench()
+            try command(["bash", "-c", #"head -c 6000000 /dev/urandom >"$0""#, bench.at("large")])
+            try await bench.saveOnce()
+            let disk = try bench.makeDisk("tmp", mebibytes: 8)
+            let report = try await examine(bench, exit: 3, environment: ["TMPDIR": disk.mountPoint.string])
+            #expect(report.found("problem", "restore")?.message.contains("no room for a file of") == true)
+            #expect(try Tree(disk.mountPoint).entries.isEmpty)
+        }
+
         @Test("Too few watches are told with the setting to raise", .needsUserNamespace)
         func watches() async throws {
             let bench = try Bench()

@@ -53,6 +53,7 @@ extension EndToEnd {
             "safebackup restore . --deleted --to DIR": .verb("restore . --deleted --to DIR"),
             "safebackup ls [PATH] [--at TIME] [-R] [--json]": .verb("ls docs --at TIME -R --json"),
             "safebackup verify [PATH...] [--share 5%] [--json]": .verb("verify --share 5% --json"),
+            "safebackup verify [PATH...] --from DESTINATION": .verb("verify --from DESTINATION"),
             "safebackup prune [PATH...] --keep-last N ...": .verb("prune PATH --keep-last 1 --yes"),
             "safebackup retry [PATH...]": .verb("retry PATH", exit: [0, 3]),
             "safebackup pause [NAME...]": .verb("pause SOURCE"),
@@ -65,6 +66,7 @@ extension EndToEnd {
             "safebackup versions PATH [--json]": .verb("versions PATH --json"),
             "safebackup check-ignore PATH...": .verb("check-ignore PATH", exit: [1]),
             "safebackup clean DIR --min-free 20GiB": .verb("clean OTHER --min-free 20MiB", exit: [0, 1]),
+            "safebackup clean [--plan] [--json]": .verb("clean --plan --json"),
             "sqlite3 -readonly -box queue.db 'SELECT * FROM v_status'":
                 .shell("cd STATE && sqlite3 -readonly -box queue.db 'SELECT * FROM v_status'"),
             "cp -a DESTINATION/PATH DIR": .shell("cp -a DESTINATION/docs/a DIR"),

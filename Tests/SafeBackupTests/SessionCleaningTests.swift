@@ -94,6 +94,13 @@ struct SessionCleaningTests {
             try await session.waitForCompletion(timeout: .milliseconds(20))
         }
         #expect(told == .cleaningTimeout(after: .milliseconds(20), saves: 0, isCleaning: true))
+        // However short: its end must not come before the wait.
+        for _ in 0..<200 {
+            let told = await failure { () throws(BackupSessionError) in
+                try await session.waitForCompletion(timeout: .zero)
+            }
+            #expect(told == .cleaningTimeout(after: .zero, saves: 0, isCleaning: true))
+        }
         // Nor does a cancelled task wait.
         let waiting = Task { await failure { () throws(BackupSessionError) in try await session.waitForCompletion() } }
         waiting.cancel()

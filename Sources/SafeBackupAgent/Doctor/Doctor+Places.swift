@@ -200,7 +200,10 @@ extension Doctor {
         guard let reader else { return }
         do throws(SafeBackupError) {
             guard let result = try RestoreTrial(reader, record).run(comparesSource: false) else {
-                report.add(.ok, "restore", "There is no file yet that could be restored", subject: subject)
+                report.add(
+                    .ok, "restore",
+                    "There is no file that could be restored for a trial: none yet, or none below 1 GiB",
+                    subject: subject)
                 return
             }
             let what = "\(result.path) (\(ByteCount(result.size)))"

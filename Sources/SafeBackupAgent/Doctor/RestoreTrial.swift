@@ -20,6 +20,8 @@ package struct RestoreTrial {
     private let destination: DestinationRecord
     /// Larger files are tried only where no smaller one is.
     private static let sizeLimit: Int64 = 64 << 20
+    /// One that is larger still is not brought back for a trial: it could fill the temporary directory, which is often memory.
+    private static let largestSize: Int64 = 1 << 30
     /// So many copies are looked at for one that is current.
     private static let lookLimit = 20_000
 
@@ -45,7 +47,7 @@ package struct RestoreTrial {
         var copy: CopyRecord
     }
 
-    /// Of a file chosen at random; `nil` if no file is stored.
+    /// Of a file chosen at random; `nil` if no file is stored, or only such as are too large for a trial.
     /// - Parameter comparesSource: the file is also compared with the source's, unless that has changed since.
     package func run(comparesSource: Bool) throws(SafeBackupError) -> Result? {
         let root = try VerifiedDestination.open(destination)
@@ -74,7 +76,7 @@ package struct RestoreTrial {
             for copy in page.copies.shuffled(using: &generator)
             where copy.kind == .file && copy.digest != nil && !copy.isDamaged && !copy.isFuzzy {
                 if copy.size > Self.sizeLimit {
-                    if copy.size < large?.size ?? .max { large = copy }
+                    if copy.size <= Self.largestSize, copy.size < large?.size ?? .max { large = copy }
                     continue
                 }
                 if let candidate = try candidate(copy) { return candidate }
@@ -112,6 +114,7 @@ package struct RestoreTrial {
         let directory = try TemporaryPlace()
         defer { directory.remove(name) }
         let target = try directory.opened()
+        try directory.requireRoom(copy.size, in: target)
         var restorer = Restorer(backup: backup, target: target, overwrites: false)
         restorer.restore(
             RestoreEntry(
@@ -220,6 +223,20 @@ private struct TemporaryPlace {
                 .stateFailed, "The temporary directory \(printable(path.bytes)) cannot be opened: \(error.explanation)",
                 disposition: .transient, systemError: error.rawValue)
         }
+    }
+
+    /// Throws `destinationFull` where the file would take more than half of what is free: others need the place too.
+    func requireRoom(_ size: Int64, in directory: ConfinedDirectory) throws(SafeBackupError) {
+        do throws(Errno) {
+            if size <= (try VolumeStatistics(directory.root)).available.bytes / 2 { return }
+        } catch {
+            return  // ignored because the restore tells what is wrong there
+        }
+        throw SafeBackupError(
+            .destinationFull,
+            "The temporary directory \(printable(path.removingLastComponent().bytes)) has no room for a file of "
+                + "\(ByteCount(size)) that is to be restored for a trial; name another directory with TMPDIR",
+            disposition: .transient)
     }
 
     /// With the file in it.

@@ -20,7 +20,7 @@ package struct PlannedAmount: Sendable, Hashable, Encodable {
         case .symlink: links += 1
         case .file, .fifo, .socket, .device:
             files += 1
-            bytes += size
+            bytes += size.countedSize
         }
     }
 
@@ -100,8 +100,8 @@ struct PairComparison {
         let size = status.kind == .file ? status.size : 0
         if isNew { new.add(status.kind, size) } else { changed.add(status.kind, size) }
         if status.kind == .directory && !isNew { return }
-        need += Self.blocks(status.kind == .file ? size : 1)
-        sparseNeed += Self.blocks(status.kind == .file ? min(size, status.allocated) : 1)
+        need += Self.blocks(status.kind == .file ? size.countedSize : 1)
+        sparseNeed += Self.blocks(status.kind == .file ? min(size, status.allocated).countedSize : 1)
     }
 
     private static func blocks(_ size: Int64) -> Int64 { (size + block - 1) / block * block }

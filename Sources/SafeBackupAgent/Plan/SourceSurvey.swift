@@ -46,9 +46,9 @@ struct SourceSurvey {
                 switch status.kind {
                 case .file:
                     files += 1
-                    bytes += status.size
-                    allocated += min(status.size, status.allocated)
-                    largest.add(status.size)
+                    bytes += status.size.countedSize
+                    allocated += min(status.size, status.allocated).countedSize
+                    largest.add(status.size.countedSize)
                 case .symlink: links += 1
                 case .directory, .fifo, .socket, .device: break
                 }

@@ -91,6 +91,7 @@ extension DestinationUnit {
     func keepRoom(inUse: Int) async throws(SafeBackupError) -> RoomStep {
         if isRoomCheckDue { try await checkRoom(inUse: inUse) }
         if inUse == 0 { try await judge() }
+        try await beginAskedCleaning()
         guard let cleaning = keeping.withLock({ $0.cleaning }) else { return .none }
         // What may go besides versions is said by a judgement, and lies where groups store.
         if inUse > 0 && (cleaning.stage == .deleted || cleaning.cursor == nil) { return .waitingForGroups }
@@ -145,6 +146,7 @@ extension DestinationUnit {
         }
         (known.checkedAt, known.total, known.available) = (now, usage.total, usage.available)
         (known.threshold, known.target, known.floor) = (limits.threshold, limits.target, limits.floor)
+        (known.maxSize, known.maxUsagePercent) = (limits.maxSize, limits.maxUsagePercent)
         known.stored += accumulated
         switch verdict {
         case .enough:
@@ -192,7 +194,7 @@ extension DestinationUnit {
         }
     }
 
-    private func storedBytes() async throws(SafeBackupError) -> Int64 {
+    func storedBytes() async throws(SafeBackupError) -> Int64 {
         let (id, directory) = (id, roomSettings.stateDirectory)
         return try await io.run { () throws(SafeBackupError) in try StateReader(in: directory).storedBytes(id) }
     }
@@ -201,16 +203,15 @@ extension DestinationUnit {
     func judge() async throws(SafeBackupError) {
         guard keeping.withLock({ $0.isTaken == nil }) else { return }
         let usage = DiskUsage(try await local.room())
-        let judged = keeping.withLock { room -> (record: CapacityRecord, lost: Int64, ours: Int64, isLow: Bool)? in
+        let judged = keeping.withLock { room -> (cause: SpaceCause, isLow: Bool)? in
             guard let record = room.record, let capacity = room.capacity else { return nil }
-            // Where there never was enough, somebody else had taken that before us.
-            let lost = max(record.baseline.bytes, record.threshold.bytes) - usage.available.bytes
-            let ours = record.stored + capacity.accumulated.bytes - room.released - (room.cleaning?.freed ?? 0)
-            room.isTaken = lost > record.threshold.bytes / 20 && ours < lost / 2
-            return (record, lost, ours, record.available < record.threshold)
+            let grown = capacity.accumulated.bytes - room.released - (room.cleaning?.freed ?? 0)
+            let cause = SpaceCause(record, available: usage.available, grown: grown)
+            room.isTaken = cause.isTaken
+            return (cause, record.available < record.threshold)
         }
-        guard let judged, keeping.withLock({ $0.isTaken == true }), judged.isLow else { return }
-        try await tellTaken(judged.record, usage, lost: judged.lost, ours: judged.ours)
+        guard let judged, judged.cause.isTaken, judged.isLow else { return }
+        try await tellTaken(usage, judged.cause)
     }
 
     private func keepsDeleted(
@@ -231,20 +232,18 @@ extension DestinationUnit {
 
     func whyDeletedStay(unlessTaken: Bool) -> String? {
         let isTaken = keeping.withLock { $0.isTaken } ?? true
-        if isTaken && unlessTaken { return "something else than the backup filled the disk" }
+        if isTaken && unlessTaken { return RoomCleaning.taken }
         if copyCheck.withLock({ $0.whole.isEmpty }) { return "the stored copies were not looked for yet" }
         return nil
     }
 
-    private func tellTaken(
-        _ record: CapacityRecord, _ usage: DiskUsage, lost: Int64, ours: Int64
-    ) async throws(SafeBackupError) {
+    private func tellTaken(_ usage: DiskUsage, _ cause: SpaceCause) async throws(SafeBackupError) {
         let isNew = keeping.withLock { room in
             defer { room.isTold = true }
             return !room.isTold
         }
         if !isNew { return }
-        let (id, ours) = (id, ByteCount(max(ours, 0)))
+        let (id, lost, ours) = (id, cause.lost, ByteCount(max(cause.ours, 0)))
         let message =
             "\(usage.available) are free on the disk of \(printable(local.path.bytes)), \(ByteCount(lost)) less than when "
             + "there was enough, and the backup has taken only \(ours) of that; older versions are removed as far as "
@@ -283,7 +282,7 @@ extension DestinationUnit {
         }
         var looked = copyCheck.withLock { $0.whole }
         if cleaning.stage == .deleted { looked.subtract(await emptiedSources(of: looked)) }
-        let work = RoomWork(id: id, local: local, state: state)
+        let work = RoomWork(id: id, local: local, state: state, reason: cleaning.asked?.request.reason ?? "space")
         try await work.part(&cleaning, need, looked: looked)
         lastWork.set(.now)
         let next = cleaning
@@ -292,6 +291,7 @@ extension DestinationUnit {
     }
 
     private func end(_ cleaning: RoomCleaning, _ usage: DiskUsage, _ why: String?) async throws(SafeBackupError) {
+        if let asked = cleaning.asked { return try await end(asked, cleaning, usage, why) }
         let (id, now) = (id, clock.now)
         let shortfall = why.map { why in
             SafeBackupError(
@@ -301,31 +301,13 @@ extension DestinationUnit {
             let wasShort = room.record?.missing != nil
             defer {
                 room.capacity?.cleaned(usage, shortfall: shortfall)
-                room.cleaning = nil
                 room.notBefore = shortfall == nil ? nil : .now + Self.pauseAfterVain
-                room.record?.available = usage.available
                 room.record?.missing = shortfall?.message
-                room.record?.stored -= cleaning.freed
-                room.isTaken = nil
-                if cleaning.removed > 0 {
-                    room.record?.cleanedAt = now
-                    room.record?.cleanedCopies = cleaning.removed
-                    room.record?.cleanedBytes = cleaning.freed
-                }
+                room.note(cleaning, usage, at: now)
             }
             return wasShort
         }
-        if let record = keeping.withLock({ $0.record }) {
-            try await state.durably { (store) throws(SafeBackupError) in
-                try store.setCapacity(id, record, isChecked: false)
-            }
-        }
-        if cleaning.removed > 0 {
-            room.withLock { $0 = RoomWait() }
-            _ = try await state.durably { (store) throws(SafeBackupError) in
-                try store.retryNow(id, failedWith: .destinationFull)
-            }
-        }
+        try await noteCleaned(cleaning)
         // Told once, not at each attempt; and it may not be the end while the stored copies were not looked for.
         let isShort = shortfall != nil && !copyCheck.withLock({ $0.whole.isEmpty })
         if cleaning.removed == 0 && (!isShort || wasShort) { return }
@@ -342,6 +324,21 @@ extension DestinationUnit {
             ])
         try await state.durably { (store) throws(SafeBackupError) in
             try store.record(level: level, event: "cleaned", message: message, destination: id)
+        }
+    }
+
+    /// Writes down how it is after a cleaning, and has tried again what waited for room.
+    func noteCleaned(_ cleaning: RoomCleaning) async throws(SafeBackupError) {
+        let (id, record) = (id, keeping.withLock { $0.record })
+        if let record {
+            try await state.durably { (store) throws(SafeBackupError) in
+                try store.setCapacity(id, record, isChecked: false)
+            }
+        }
+        if cleaning.removed == 0 { return }
+        room.withLock { $0 = RoomWait() }
+        _ = try await state.durably { (store) throws(SafeBackupError) in
+            try store.retryNow(id, failedWith: .destinationFull)
         }
     }
 }

@@ -21,6 +21,8 @@ struct RoomCleaning: Sendable {
     /// Copies that are gone, and what a look said that they give back.
     var removed = 0
     var freed: Int64 = 0
+    /// What they held, which is less than they gave back where they are small, and more where they have holes.
+    var removedSize: Int64 = 0
     /// What was stored since it began.
     var stored: Int64 = 0
     var storedCopies = 0
@@ -30,6 +32,10 @@ struct RoomCleaning: Sendable {
     var unsure = 0
     /// Copies that stay, because somebody changed them, or because they cannot be removed.
     var unremovable = 0
+    /// When the oldest and the newest of those that are gone were stored.
+    var span: (oldest: Timestamp, newest: Timestamp)?
+    /// The request that a person made; `nil`: the limits of the destination.
+    var asked: AskedCleaning?
     /// In the stage as it is.
     private var removedInStage = 0
 
@@ -47,7 +53,10 @@ struct RoomCleaning: Sendable {
 
     /// What must still go; `nil`: nothing.
     func needNow(_ usage: DiskUsage) -> CleaningNeed? {
-        limits.need(usage: usage, size: size.map { $0.addingReportingOverflow(stored - freed).partialValue })
+        // By itself a cleaning rather removes too little at once: what small files gave back counts for what they held, and
+        // the next look goes on.
+        let gone = asked == nil ? freed : removedSize
+        return limits.need(usage: usage, size: size.map { $0.addingReportingOverflow(stored - gone).partialValue })
     }
 
     /// What was removed does not show: going on would remove everything for nothing.
@@ -62,17 +71,26 @@ struct RoomCleaning: Sendable {
         return freed >= need.bytes + stored && shown < freed / 2
     }
 
-    /// - Parameter absent: how many of them were not there any more: they are forgotten, and made no room.
-    mutating func note(removed count: Int, freeing bytes: Int64, absent: Int = 0) {
-        removed += count - absent
-        removedInStage += count
+    /// One is gone, and gave back so many bytes.
+    /// - Parameter wasAbsent: it was not there any more: it is forgotten, and made no room.
+    mutating func note(_ candidate: CleaningCandidate, freeing bytes: Int64, wasAbsent: Bool) {
+        removedInStage += 1
+        if wasAbsent {
+            removedSize += candidate.copy.expected.held
+            return
+        }
+        removed += 1
         freed += bytes
+        removedSize += candidate.copy.expected.held
+        let storedAt = candidate.storedAt
+        span = (min(span?.oldest ?? storedAt, storedAt), max(span?.newest ?? storedAt, storedAt))
     }
 
     /// Goes over to the next stage at the end of one; `false`: there is none.
     mutating func goOn() -> Bool {
         if stage == .versions {
-            if keepsDeleted != nil { return false }
+            // Versions whose paths are to be stored again may go then, before what deleted paths had last.
+            if keepsDeleted != nil || unsure > 0 { return false }
             (stage, cursor, removedInStage) = (.deleted, CleaningCursor(), 0)
             return true
         }
@@ -93,8 +111,17 @@ struct RoomCleaning: Sendable {
         return text
     }
 
+    static let withoutAgent = "no agent runs that knows what the source has"
+
+    static let taken = "something else than the backup filled the disk"
+
     static let inVain =
         "what was removed did not make room; something else takes it, or a snapshot of the disk still holds it"
+}
+
+extension ExpectedCopy {
+    /// What it counts towards the size of the backup; a sum of these does not overflow.
+    var held: Int64 { kind == .directory ? 0 : min(size, 1 << 44) }
 }
 
 /// Looks at candidates, and removes those that may go.
@@ -139,11 +166,12 @@ struct RoomWork: Sendable {
         let work = RemovalWork(id: id, local: local, state: state)
         var gone = try await work.removeVersions(looked: Set(marked))
         if stage == .deleted { gone.formUnion(try await work.removeTombstones()) }
-        let removed = marked.filter(gone.contains)
+        let removed = Set(marked.filter(gone.contains))
         cleaning.unremovable += marked.count - removed.count
-        cleaning.note(
-            removed: removed.count, freeing: removed.reduce(0) { $0 + (frees[$1] ?? 0) },
-            absent: removed.count(where: absent.contains))
+        for candidate in chosen where removed.contains(candidate.copy.id) {
+            cleaning.note(
+                candidate, freeing: frees[candidate.copy.id] ?? 0, wasAbsent: absent.contains(candidate.copy.id))
+        }
     }
 
     /// Removes these versions, in parts. How many are gone, and what that gives back.

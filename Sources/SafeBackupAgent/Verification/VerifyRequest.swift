@@ -212,16 +212,18 @@ extension RequestWork {
 enum VerifiedDestination {
     /// - Throws: what holds it, if it is not there; `invalidConfiguration` if a person has it paused.
     static func open(_ record: DestinationRecord) throws(SafeBackupError) -> ConfinedDirectory {
-        let name = printable(record.location)
-        if record.pausedAt != nil {
-            throw SafeBackupError(
-                .invalidConfiguration, "\(name) is paused and is not touched; 'safebackup resume \(name)' first",
-                disposition: .permanent)
-        }
+        if record.pausedAt != nil { throw paused(record) }
         let path = FilePath(bytes: record.location)
         let root = try CatalogueSelection.openBackup(path)
         try check(record)
         return root
+    }
+
+    static func paused(_ record: DestinationRecord) -> SafeBackupError {
+        let name = printable(record.location)
+        return SafeBackupError(
+            .invalidConfiguration, "\(name) is paused and is not touched; 'safebackup resume \(name)' first",
+            disposition: .permanent)
     }
 
     /// Proves that the path still leads to the destination: of a disk that went away nothing is missing.

@@ -345,7 +345,8 @@ enum Schema {
         -- then; threshold, target, floor: what is to stay free there. baseline: what was available when that was last
         -- enough, or at the first look; stored: the bytes that we stored since then, less those that we removed.
         -- missing: why the last cleaning did not free enough. cleaned_*: the last cleaning that removed copies, how many
-        -- and how many bytes. pruned_at: when the configured policy was last applied.
+        -- and how many bytes. pruned_at: when the configured policy was last applied. max_size: what the backup may hold,
+        -- max_usage: how much of the disk may be used, in hundredths of a percent; NULL without such a limit.
         CREATE TABLE capacity (
             destination_id INTEGER NOT NULL PRIMARY KEY,
             checked_at INTEGER NOT NULL,
@@ -360,7 +361,9 @@ enum Schema {
             cleaned_at INTEGER,
             cleaned_copies INTEGER NOT NULL DEFAULT 0,
             cleaned_bytes INTEGER NOT NULL DEFAULT 0,
-            pruned_at INTEGER
+            pruned_at INTEGER,
+            max_size INTEGER,
+            max_usage INTEGER
         ) STRICT;
         -- A deleted path's copy that goes to the versions, where a destination mirrors deletions: not before then. version:
         -- where it is just being moved to, NULL before that; see StateStore+Retirement.
