@@ -342,6 +342,10 @@ struct PathVerdict: Equatable {
             return
                 "its last state is not in the backup any more: it was replaced too soon to be kept, or removed since; \(older)"
         }
+        if cleaned.reason == "missing" {
+            return "its last copy was not there any more when it was to be removed "
+                + "\(ReportText.ago(cleaned.at, facts.now)): somebody else took it (reason 'missing' in v_cleaned); \(older)"
+        }
         return "its last copy (\(ByteCount(cleaned.size))) was removed from the backup "
             + "\(ReportText.ago(cleaned.at, facts.now)), \(cleaned.cause) (reason '\(cleaned.reason)' in v_cleaned); \(older)"
     }
@@ -361,6 +365,7 @@ extension CleanedCopy {
     /// Goes on after "it was removed".
     fileprivate var cause: String {
         if reason.hasPrefix("prune") { return "as somebody asked by 'safebackup prune'" }
+        if reason.hasPrefix("clean") { return "as somebody asked by 'safebackup clean'" }
         if reason.hasPrefix("policy") { return "by the keep- keys of the configuration" }
         return switch reason {
         case "space": "to make room on the destination's disk"

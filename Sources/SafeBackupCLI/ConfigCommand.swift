@@ -11,7 +11,8 @@ struct CheckConfigCommand: ParsableCommand {
         abstract: "Look for mistakes in a configuration, without starting anything.",
         discussion: """
             Tells everything that is wrong at once, each with its file, line and column, and exits with 2 then. Also \
-            looks whether the paths can be used together on this machine.
+            looks whether the paths can be used together on this machine, and whether the state and the destinations, as far \
+            as you may read them, let an agent start with it.
             """)
 
     @Argument(
@@ -24,6 +25,8 @@ struct CheckConfigCommand: ParsableCommand {
         let path = ConfiguredRun.path(file)
         let read = try ConfiguredRun(of: path, state: state, isOnce: false)
         let settings = read.settings
+        let refusals = settings.refusals(read.configuration)
+        if !refusals.isEmpty { throw ConfigurationFailure(refusals).error }
         for note in read.notes.leftOut + read.notes.others + settings.idleRules { Console.print("note: \(note)") }
         let pairs = settings.destinations.reduce(0) { $0 + $1.members.count }
         Console.print(

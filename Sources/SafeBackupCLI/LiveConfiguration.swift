@@ -52,8 +52,8 @@ final class LiveConfiguration: Sendable {
             return end()
         }
         let shown: Logger.Metadata = ["changes": "\(changes.isEmpty ? "none" : changes.joined(separator: "; "))"]
-        logger.notice(
-            .configurationChanged, "The configuration was read again; the agent changes to it", metadata: shown)
+        // Told when it holds: until then nobody knows whether it can be used.
+        logger.debug(.configurationChanged, "The configuration was read again and is tried", metadata: shown)
         agent.reload(new.settings) { outcome in
             self.state.withLock { state in
                 if state.number == number { state.isTrying = false }

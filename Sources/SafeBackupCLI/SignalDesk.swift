@@ -6,7 +6,7 @@ import SafeBackupSystem
 import UnixSignals
 
 /// What signals ask of a running agent: SIGTERM and SIGINT that it stops, twice that it goes at once, and SIGHUP that it
-/// reads its configuration again.
+/// reads its configuration again, if it has one.
 ///
 /// A stop is passed on by what only listens, so that nothing that blocks, such as a configuration on a server that is
 /// away, stands between the signal and the agent. What may block is a loop that the service manager's watchdog sees.
@@ -18,6 +18,7 @@ final class SignalDesk: Sendable {
     private let service: ServiceReport?
     /// `nil`: there is none to read again.
     private let configuration: LiveConfiguration?
+    private let logger: Logger
     /// Not worked on yet.
     private let asked = Locked<[UnixSignal]>([])
     private let wake = TaskSignal()
@@ -26,6 +27,7 @@ final class SignalDesk: Sendable {
     init(agent: Agent, service: ServiceReport?, configured: ConfiguredRun?, logger: Logger) {
         self.agent = agent
         self.service = service
+        self.logger = logger
         configuration = configured.map { LiveConfiguration($0, of: agent, logger: logger) }
     }
 
@@ -45,8 +47,7 @@ final class SignalDesk: Sendable {
 
     private func listen() async {
         var stops = 0
-        let hangUp: [UnixSignal] = configuration != nil ? [.sighup] : []
-        for await signal in await UnixSignalsSequence(trapping: [.sigterm, .sigint] + hangUp) {
+        for await signal in await UnixSignalsSequence(trapping: [.sigterm, .sigint, .sighup]) {
             if signal != .sighup {
                 stops += 1
                 if stops > 1 {
@@ -79,7 +80,11 @@ final class SignalDesk: Sendable {
     }
 
     private func reload() {
+        guard let configuration else {
+            return logger.notice(
+                .hangUpIgnored, "SIGHUP is ignored: there is no configuration to read again; SIGTERM stops the agent")
+        }
         service?.reloading()
-        configuration?.reload { [service] in service?.reloaded() }
+        configuration.reload { [service] in service?.reloaded() }
     }
 }

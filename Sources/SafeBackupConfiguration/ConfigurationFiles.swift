@@ -28,13 +28,19 @@ package enum ConfigurationFiles {
     ) throws(ConfigurationFailure) -> Configuration {
         var problems: [ConfigurationProblem] = []
         var files: [(path: [UInt8], content: [UInt8])] = []
-        let existing = adding?.path == path ? [] : [path]
-        for file in existing + (try dropIns(of: path)) {
+        func read(_ file: FilePath) {
             do throws(ConfigurationFault) {
                 files.append((bytes(of: file), try content(of: file)))
             } catch {
                 problems.append(ConfigurationProblem(beginning(of: file), error.message))
             }
+        }
+        if adding?.path != path { read(path) }
+        do throws(ConfigurationFailure) {
+            for file in try dropIns(of: path) { read(file) }
+        } catch {
+            // What keeps the file itself from being read often keeps its drop-ins too, and is the cause to be told.
+            if problems.isEmpty { problems = error.problems }
         }
         if !problems.isEmpty { throw ConfigurationFailure(problems) }
         if let adding { files.append((bytes(of: adding.path), adding.content)) }
@@ -62,9 +68,29 @@ package enum ConfigurationFiles {
             case .fileTooLarge: throw ConfigurationFault("the file has more than 1 MiB; is it a configuration?")
             case .noSuchFileOrDirectory:
                 throw ConfigurationFault("the file is not there; 'safebackup config example' shows what stands in it")
+            case .permissionDenied:
+                if let directory = closedDirectory(above: path) {
+                    throw ConfigurationFault(
+                        "the file cannot be read: the directory \(printable(bytes(of: directory))) may not be entered by this "
+                            + "user: \(error.explanation)")
+                }
+                throw ConfigurationFault("the file cannot be read: \(error.explanation)")
             default: throw ConfigurationFault("the file cannot be read: \(error.explanation)")
             }
         }
+    }
+
+    /// The outermost directory of the path that this process may not search.
+    private static func closedDirectory(above path: FilePath) -> FilePath? {
+        var directories: [FilePath] = []
+        var directory = path.removingLastComponent()
+        while !directory.isEmpty {
+            directories.append(directory)
+            let parent = directory.removingLastComponent()
+            if parent == directory { break }
+            directory = parent
+        }
+        return directories.reversed().first { $0.withPlatformString { access($0, X_OK) } != 0 }
     }
 
     /// Names that begin with a dot are an editor's.

@@ -35,9 +35,10 @@ extension StateStore {
     /// Marks those that may go, each looked at once more: the rule must say the same of it, with the same state of its
     /// path kept, as when the destination was asked. When this returns, a crash leaves them to be removed later, or to be
     /// kept after all.
+    /// - Parameter absent: those that are not in the destination any more: they are only forgotten, for the reason `missing`.
     package func beginCleaning(
         _ destination: DestinationID, _ candidates: [CleaningCandidate], _ stage: CleaningStage, looked: Set<SourceID>,
-        reason: String
+        reason: String, absent: Set<Int64> = []
     ) throws(SafeBackupError) -> [Int64] {
         try write { (connection) throws(SafeBackupError) in
             let sources = stage == .deleted ? try connection.cleanableSources(destination) : []
@@ -48,7 +49,8 @@ extension StateStore {
                 let now = try connection.cleaningCandidate(
                     candidate.copy.id, destination, stage, of: sources.intersection(looked))
                 guard now == candidate else { continue }
-                try mark.bind(text: reason).bind(candidate.copy.id).run()
+                let why = absent.contains(candidate.copy.id) ? "missing" : reason
+                try mark.bind(text: why).bind(candidate.copy.id).run()
                 if connection.changes == 1 { marked.append(candidate.copy.id) }
             }
             return marked

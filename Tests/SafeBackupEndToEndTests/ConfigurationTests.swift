@@ -351,9 +351,12 @@ extension EndToEnd {
             // What only the start finds: a source that is not there.
             let third = content + "\n[source \"c\"]\npath = \(bench.root)/c\ndestination = one\nprefix = from/c\n"
             try bench.write(file, Array(third.utf8))
+            let check = try await bench.run(["check-config", file])
+            #expect(check.ending == .exit(2) && check.errorText.contains("/c is not there, and was never saved"))
             agent.send(SIGHUP)
             let isTold = try await eventually { agent.errorText.contains("cannot be used; the agent goes on") }
             #expect(isTold, "\(agent.errorTail)")
+            #expect(!agent.errorText.contains("changes="), "a change is told that is none:\n\(agent.errorText)")
             #expect(!agent.errorText.contains("holds from now on"), "told before it was used:\n\(agent.errorText)")
             // Back to the one that is used: nothing has changed, as the other one never held.
             try bench.write(file, Array(content.utf8))
@@ -394,6 +397,67 @@ extension EndToEnd {
             try await bench.stop(agent)
             #expect(agent.outputText == "ready\n")
             #expect(try StateFile(copying: bench.state).lies(about: one) == [])
+        }
+
+        @Test("check-config finds what a start would refuse by its state and its destinations, and writes nothing")
+        func refusals() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            #expect(try await bench.run(["check-config", file]).ending == .exit(0))
+            try bench.write(bench.root.appending("a/file"), Array("saved under the prefix\n".utf8))
+            let saved = try await bench.run(["run", "--once", "--config", file])
+            #expect(saved.ending == .exit(0), "\(saved.errorTail)")
+            #expect(try await bench.run(["check-config", file]).ending == .exit(0))
+            let content = String(decoding: try read(file), as: UTF8.self)
+            func refusal(_ content: String, _ more: [FilePath] = []) async throws -> String {
+                try bench.write(file, Array(content.utf8))
+                let check = try await bench.run(["check-config", file] + more)
+                let run = try await bench.run(["run", "--once", "--config", file] + more)
+                #expect(check.ending == .exit(2) && run.ending == .exit(2), "\(check.outputText)\(run.errorTail)")
+                return check.errorText
+            }
+            // By the destination, and while that is away by the state.
+            let other = content.replacing("prefix = from/a", with: "prefix = other")
+            #expect(try await refusal(other).contains("agent.conf:") && other != content)
+            let one = bench.root.appending("one")
+            try command(["mv", one, bench.root.appending("away")])
+            #expect(try await refusal(other).contains("under the prefix from/a, not other"))
+            try command(["mv", bench.root.appending("away"), one])
+            // Another state's destination.
+            let none = bench.root.appending("another-state")
+            let taken = content.replacing("\(bench.root)/a", with: "\(bench.root)/one-more").replacing(
+                "\(bench.root)/b", with: "\(bench.root)/two-more"
+            ).split(separator: "\n").filter {
+                !$0.hasPrefix("state")
+            }.joined(separator: "\n")
+            for name in ["one-more", "two-more"] { try bench.makeDirectory(bench.root.appending(name)) }
+            let text = try await refusal(taken, ["--state", none])
+            #expect(text.contains("already holds the backup of"), "\(text)")
+        }
+
+        @Test(
+            "A configuration in a directory that may not be entered is told with that directory",
+            .timeLimit(.minutes(1)))
+        func closedDirectory() async throws {
+            let (bench, file) = try bench(Self.twoSources)
+            let folder = bench.root.appending("conf")
+            try command(["mkdir", "-p", folder.appending("in/agent.conf.d")])
+            try command(["cp", file, folder.appending("in/agent.conf")])
+            try command(["chmod", "0", folder])
+            if geteuid() == 0 {
+                let program = bench.root.appending("safebackup")
+                try command(["cp", Bench.program, program])
+                try command(["chmod", "0755", bench.root])
+                bench.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+            }
+            let check = try await bench.run(["check-config", folder.appending("in/agent.conf")])
+            try command(["chmod", "0755", folder])
+            #expect(check.ending == .exit(2))
+            #expect(
+                check.errorText.contains("in/agent.conf:1:1: the file cannot be read: the directory \(folder) may not"))
+            #expect(!check.errorText.contains("agent.conf.d"), "\(check.errorText)")
+            try command(["chmod", "0", folder.appending("in/agent.conf.d")])
+            let dropIns = try await bench.run(["check-config", folder.appending("in/agent.conf")])
+            #expect(dropIns.ending == .exit(2) && dropIns.errorText.contains("agent.conf.d:1:1: "))
         }
 
         @Test("Commands find the state through the configuration, and take its names where they are not ambiguous")

@@ -265,7 +265,8 @@ extension EndToEnd {
             #expect(try bench.differences() == [])
             for number in [4, 5] { #expect(access(try version(number).string, F_OK) == 0) }
             let gone = try cleaned(bench)
-            #expect(gone.allSatisfy { $0.hasPrefix("early/") } && gone.count == 16, "\(gone)")
+            #expect(gone.allSatisfy { $0.hasPrefix("early/") } && gone.count == 15, "\(gone)")
+            #expect(try texts(bench, "SELECT path FROM v_cleaned WHERE reason = 'missing'") == ["early/3"])
             #expect(try !texts(bench, "SELECT 1 FROM journal WHERE event = 'removalFailed'").isEmpty)
 
             try command(["rm", late])
@@ -342,6 +343,29 @@ extension EndToEnd {
             try await bench.run(["run", "--once", "--config", file])
             #expect(try command(["ls", bench.backup.appending(".safebackup/versions")]).contains("new@"))
             #expect(try bench.differences() == [])
+        }
+
+        @Test("max-size is told as the cause, and a copy that was not there any more is not said to have made room")
+        func missing() async throws {
+            let bench = try Bench()
+            // The one that was taken is the first to go.
+            for name in ["taken", "here"] {
+                try bench.write(name, "first\n")
+                try await bench.saveOnce()
+            }
+            for name in ["here", "taken"] { try bench.write(name, "second, longer\n") }
+            try await bench.saveOnce()
+            try command(["sh", "-c", #"rm "$0"/taken@*"#, bench.backup.appending(".safebackup/versions")])
+            let file = try configure(bench, "max-size = 1B")
+            let program = try await bench.run(["run", "--once", "--config", file])
+            #expect(program.ending == .exit(0), "\(program.errorTail)")
+            let state = try StateFile(copying: bench.state)
+            let rows = try state.rows("SELECT path, reason FROM v_cleaned ORDER BY path")
+            #expect(rows.map { $0.map(\.text) } == [["here", "space"], ["taken", "missing"]])
+            let events = try state.rows("SELECT message FROM journal WHERE event = 'cleaned'").map { $0[0].text }
+            #expect(events.count == 1 && events[0].hasPrefix("1 older copy of "), "\(events)")
+            #expect(program.errorText.contains("The backup is larger than max-size allows; what may go is removed"))
+            #expect(!program.errorText.contains("Little is free"), "\(program.errorText)")
         }
 
         @Test(

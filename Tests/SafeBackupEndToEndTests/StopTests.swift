@@ -46,5 +46,18 @@ extension EndToEnd {
             try await bench.saveOnce()
             try bench.expectSaved()
         }
+
+        @Test("SIGHUP does nothing to an agent without a configuration, and is told", .timeLimit(.minutes(1)))
+        func hangUp() async throws {
+            let bench = try Bench()
+            try bench.write("before", "content\n")
+            let agent = try await bench.startAgent()
+            agent.send(SIGHUP)
+            #expect(try await eventually { agent.errorText.contains("SIGHUP is ignored") || agent.poll() != nil })
+            #expect(agent.poll() == nil, "\(agent.errorTail)")
+            try bench.write("after", "content\n")
+            try await bench.expectInSync(agent)
+            try await bench.stop(agent)
+        }
     }
 }

@@ -16,10 +16,12 @@ package enum EventID: String, CaseIterable, Sendable {
     case startWaits
     /// A verb's request was answered.
     case requestAnswered
-    /// The configuration was read again, and is changed to, or holds from now on.
+    /// The configuration was read again, and what changed in it holds from now on.
     case configurationChanged
     /// The configuration that was read again has mistakes, or cannot be used; the agent goes on with the one it had.
     case configurationRefused
+    /// SIGHUP came to an agent without a configuration, which goes on.
+    case hangUpIgnored
 
     /// Whoever reads the log did not keep up; so many lines are missing here.
     case logDropped
@@ -99,7 +101,7 @@ package enum EventID: String, CaseIterable, Sendable {
     case catalogueWritten
     /// The catalogue copy was not written; it is tried again.
     case catalogueFailed
-    /// Little is free in the destination; what may go is being removed.
+    /// There is too little room in the destination, or the backup is too large; what may go is being removed.
     case cleaning
     /// A cleaning has ended.
     case cleaned

@@ -158,7 +158,7 @@ extension DestinationUnit {
                 let cleaning = RoomCleaning(towards, before: usage, need: need, size: size)
                 keeping.withLock { $0.cleaning = cleaning }
                 logger.info(
-                    .cleaning, "Little is free in the destination; what may go is removed",
+                    .cleaning, "\(need.limit.cause); what may go is removed",
                     metadata: [
                         "available": "\(usage.available)",
                         "need": "\(need.inodes > 0 ? counted(Int(need.inodes), "file") : "\(ByteCount(need.bytes))")",
@@ -339,6 +339,18 @@ extension DestinationUnit {
         room.withLock { $0 = RoomWait() }
         _ = try await state.durably { (store) throws(SafeBackupError) in
             try store.retryNow(id, failedWith: .destinationFull)
+        }
+    }
+}
+
+extension CleaningLimit {
+    /// Why a cleaning begins.
+    var cause: String {
+        switch self {
+        case .minFree: "Little is free in the destination"
+        case .maxUsage: "More of the destination's disk is used than max-usage allows"
+        case .maxSize: "The backup is larger than max-size allows"
+        case .minInodes: "Few more files fit on the destination's disk"
         }
     }
 }

@@ -72,9 +72,14 @@ struct RoomCleaning: Sendable {
     }
 
     /// One is gone, and gave back so many bytes.
-    mutating func note(_ candidate: CleaningCandidate, freeing bytes: Int64) {
-        removed += 1
+    /// - Parameter wasAbsent: it was not there any more: it is forgotten, and made no room.
+    mutating func note(_ candidate: CleaningCandidate, freeing bytes: Int64, wasAbsent: Bool) {
         removedInStage += 1
+        if wasAbsent {
+            removedSize += candidate.copy.expected.held
+            return
+        }
+        removed += 1
         freed += bytes
         removedSize += candidate.copy.expected.held
         let storedAt = candidate.storedAt
@@ -151,10 +156,10 @@ struct RoomWork: Sendable {
         }
         cleaning.cursor = page.next
         if page.candidates.isEmpty { return }
-        let (chosen, frees) = try await choose(from: page.candidates, &cleaning)
+        let (chosen, frees, absent) = try await choose(from: page.candidates, &cleaning)
         if chosen.isEmpty { return }
         let marked = try await state.durably { (store) throws(SafeBackupError) in
-            try store.beginCleaning(id, chosen, stage, looked: looked, reason: reason)
+            try store.beginCleaning(id, chosen, stage, looked: looked, reason: reason, absent: absent)
         }
         Faults.reach("cleaning")
         if marked.isEmpty { return }
@@ -164,7 +169,8 @@ struct RoomWork: Sendable {
         let removed = Set(marked.filter(gone.contains))
         cleaning.unremovable += marked.count - removed.count
         for candidate in chosen where removed.contains(candidate.copy.id) {
-            cleaning.note(candidate, freeing: frees[candidate.copy.id] ?? 0)
+            cleaning.note(
+                candidate, freeing: frees[candidate.copy.id] ?? 0, wasAbsent: absent.contains(candidate.copy.id))
         }
     }
 
@@ -178,17 +184,17 @@ struct RoomWork: Sendable {
                 try store.cleaningCandidates(id, of: part)
             }
             var cleaning = RoomCleaning.none
-            let (chosen, frees) = try await choose(from: candidates, &cleaning)
+            let (chosen, frees, absent) = try await choose(from: candidates, &cleaning)
             if chosen.isEmpty { continue }
             let marked = try await state.durably { (store) throws(SafeBackupError) in
-                try store.beginCleaning(id, chosen, .versions, looked: [], reason: reason)
+                try store.beginCleaning(id, chosen, .versions, looked: [], reason: reason, absent: absent)
             }
             Faults.reach("pruning")
             if marked.isEmpty { continue }
             let gone = try await RemovalWork(id: id, local: local, state: state).removeVersions(
                 looked: Set(marked))
             for copy in marked where gone.contains(copy) {
-                count += 1
+                if !absent.contains(copy) { count += 1 }
                 bytes += frees[copy] ?? 0
             }
         }
@@ -198,7 +204,7 @@ struct RoomWork: Sendable {
     /// Those that are there, or gone already, and whose paths have what they keep.
     private func choose(
         from candidates: [CleaningCandidate], _ cleaning: inout RoomCleaning
-    ) async throws(SafeBackupError) -> (chosen: [CleaningCandidate], frees: [Int64: Int64]) {
+    ) async throws(SafeBackupError) -> (chosen: [CleaningCandidate], frees: [Int64: Int64], absent: Set<Int64>) {
         var keepers: [Int64: CataloguedCopy] = [:]
         for candidate in candidates {
             for keeper in [candidate.keeper, candidate.newest].compactMap(\.self) { keepers[keeper.id] = keeper }
@@ -209,7 +215,7 @@ struct RoomWork: Sendable {
         for (copy, look) in zip(kept, looks) {
             if case .same = look { sound.insert(copy.id) } else { try await noteUnsound(copy) }
         }
-        var (chosen, frees): ([CleaningCandidate], [Int64: Int64]) = ([], [:])
+        var (chosen, frees, absent): ([CleaningCandidate], [Int64: Int64], Set<Int64>) = ([], [:], [])
         for (candidate, look) in zip(candidates, looks.dropFirst(kept.count)) {
             if [candidate.keeper, candidate.newest].contains(where: { $0.map { !sound.contains($0.id) } ?? false }) {
                 cleaning.unsure += 1
@@ -217,7 +223,9 @@ struct RoomWork: Sendable {
             }
             switch look {
             case .same(let bytes): frees[candidate.copy.id] = bytes
-            case .missing: frees[candidate.copy.id] = 0
+            case .missing:
+                frees[candidate.copy.id] = 0
+                absent.insert(candidate.copy.id)
             case .other:
                 // Somebody else's now.
                 cleaning.unremovable += 1
@@ -225,7 +233,7 @@ struct RoomWork: Sendable {
             }
             chosen.append(candidate)
         }
-        return (chosen, frees)
+        return (chosen, frees, absent)
     }
 
     /// The catalogue relied on it: it is noted as damaged, and stored again where the source has it.
