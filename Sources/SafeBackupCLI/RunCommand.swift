@@ -84,7 +84,8 @@ struct RunCommand: AsyncParsableCommand {
         let agent = try Agent(settings: settings, logger: logger, ioThreads: min(4 + 2 * settings.sources.count, 24))
         let service = ServiceReport(to: manager(logger), logger: logger)
         let desk = SignalDesk(
-            agent: agent, service: service, configured: once ? nil : configured, logger: logger)
+            agent: agent, service: service, configured: once ? nil : configured,
+            endsWithTerminal: isTerminal && (once || configured == nil), logger: logger)
         let signals = Task { await desk.run() }
         defer { signals.cancel() }
         let display = isTerminal ? TerminalProgress(agent: agent) : nil

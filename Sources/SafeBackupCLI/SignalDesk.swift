@@ -6,7 +6,7 @@ import SafeBackupSystem
 import UnixSignals
 
 /// What signals ask of a running agent: SIGTERM and SIGINT that it stops, twice that it goes at once, and SIGHUP that it
-/// reads its configuration again, if it has one.
+/// reads its configuration again, if it has one; one that shows its progress on a terminal stops when that is gone.
 ///
 /// A stop is passed on by what only listens, so that nothing that blocks, such as a configuration on a server that is
 /// away, stands between the signal and the agent. What may block is a loop that the service manager's watchdog sees.
@@ -18,13 +18,18 @@ final class SignalDesk: Sendable {
     private let service: ServiceReport?
     /// `nil`: there is none to read again.
     private let configuration: LiveConfiguration?
+    private let endsWithTerminal: Bool
     private let logger: Logger
     /// Not worked on yet.
     private let asked = Locked<[UnixSignal]>([])
     private let wake = TaskSignal()
     private let leaving = Locked(false)
 
-    init(agent: Agent, service: ServiceReport?, configured: ConfiguredRun?, logger: Logger) {
+    /// - Parameter endsWithTerminal: SIGHUP tells that the terminal is gone, and with it whoever started the agent there.
+    init(
+        agent: Agent, service: ServiceReport?, configured: ConfiguredRun?, endsWithTerminal: Bool, logger: Logger
+    ) {
+        self.endsWithTerminal = endsWithTerminal
         self.agent = agent
         self.service = service
         self.logger = logger
@@ -48,7 +53,7 @@ final class SignalDesk: Sendable {
     private func listen() async {
         var stops = 0
         for await signal in await UnixSignalsSequence(trapping: [.sigterm, .sigint, .sighup]) {
-            if signal != .sighup {
+            if signal != .sighup || endsWithTerminal {
                 stops += 1
                 if stops > 1 {
                     // The queue is durable: nothing is lost by leaving at once.
@@ -73,7 +78,7 @@ final class SignalDesk: Sendable {
                 return asked
             }
             for signal in signals {
-                if signal == .sighup { reload() } else { service?.stopping() }
+                if signal == .sighup && !endsWithTerminal { reload() } else { service?.stopping() }
             }
             if signals.isEmpty { await wake.wait() }
         }
