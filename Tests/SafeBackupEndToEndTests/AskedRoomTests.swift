@@ -309,8 +309,10 @@ extension EndToEnd {
             try await prepare(bench)
             let agent = try await bench.startAgent(fault: "hang=staged")
             try bench.write("long", "its group goes no further\n")
-            let isStaged = try await eventually { try !bench.staging().isEmpty }
-            #expect(isStaged, "\(agent.errorTail)")
+            let isBegun = try await eventually {
+                try !StateFile(copying: bench.state).rows("SELECT 1 FROM job WHERE state = 'leased'").isEmpty
+            }
+            #expect(isBegun, "\(agent.errorTail)")
             let asking = try bench.spawn([
                 "clean", "--state", bench.state, "--destination", bench.backup, "--min-free", "70MiB",
             ])
