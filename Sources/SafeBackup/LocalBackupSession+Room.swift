@@ -152,6 +152,7 @@ extension LocalBackupSession {
     func clean(_ limits: CleaningLimits) {
         var configuration = configuration.cleaning
         configuration.limits = limits
+        configuration.written = { [weak self] in self?.state.withLock { $0.written...$0.begun } ?? 0...0 }
         var failure: SafeBackupError?
         do throws(SafeBackupError) {
             // Another disk's files are not ours to remove.

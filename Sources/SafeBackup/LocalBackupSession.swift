@@ -58,6 +58,10 @@ public final class LocalBackupSession: BackupSession {
         /// Threads that take groups.
         var workers = 0
         var guardian: CapacityGuard
+        /// Bytes that were written, or at least tried.
+        var written: Int64 = 0
+        /// With those that are being written.
+        var begun: Int64 = 0
         var isClosed = false
         var cleaningsBegun = 0
         var cleaningsEnded = 0
@@ -312,7 +316,10 @@ public final class LocalBackupSession: BackupSession {
     }
 
     private func saveAdmitted(_ admitted: [Found], in store: KeyedStore, attempt: Int) {
+        let size = admitted.reduce(Int64(0)) { $0 &+ $1.file.size.bytes.countedSize }
+        state.withLock { $0.begun += size }
         let results = around(admitted.count) { store.storeNow(admitted.map(\.file)) }
+        state.withLock { $0.written += size }
         var again: [Entry] = []
         var pause = false
         var done: [(Entry, Result<Void, SafeBackupError>)] = []

@@ -18,6 +18,7 @@ public struct BackupCleaner: Sendable {
     private let root: CleanedRoot
     private let configuration: CleaningConfiguration
     private let rules: AgeRules
+    private let writtenAtStart: Int64
     private let report: @Sendable (CleaningEvent) -> Void
 
     /// Throws `invalidConfiguration` for limits or a directory that cannot be, `destinationTaken` for a directory that
@@ -30,6 +31,7 @@ public struct BackupCleaner: Sendable {
         }
         root = try CleanedRoot(directory, protected: configuration.protected)
         self.configuration = configuration
+        writtenAtStart = configuration.written?().lowerBound ?? 0
         rules = AgeRules(order: configuration.order, hasStableInodes: root.volume.hasStableInodes)
         let listener = configuration.onEvent
         let gate = Locked(())
@@ -149,6 +151,7 @@ public struct BackupCleaner: Sendable {
 
     private func execute(_ first: CleaningPlan, _ result: inout CleaningReport) throws(SafeBackupError) {
         var plan = first
+        var writtenBefore = writtenAtStart
         while let need = plan.need {
             guard plan.isEnough || configuration.removesWhatItCan else { throw shortfall(plan, need, result) }
             result.rounds += 1
@@ -161,6 +164,7 @@ public struct BackupCleaner: Sendable {
             let freed = result.freed - freedBefore
             let size = first.scan.bytes - result.freed
             let limits = configuration.limits
+            let written = configuration.written?() ?? 0...0
             var usage = try usage()
             if limits.need(usage: usage, size: size) != nil && usage != nil && configuration.usage == nil {
                 // Some file systems free blocks only with the next commit. Best effort: the usage is asked again anyway.
@@ -171,7 +175,7 @@ public struct BackupCleaner: Sendable {
             guard let rest = limits.need(usage: usage, size: size) else { return }
             guard plan.isEnough else { throw shortfall(plan, need, result) }
             if freed > 0, rest.limit != .maxSize, let before = plan.usage, let usage,
-                usage.available.bytes - before.available.bytes < freed / 2
+                usage.available.bytes - before.available.bytes < freed / 2 - (written.upperBound - writtenBefore)
             {
                 throw enough(
                     "\(freedText(result)), and yet only \(ByteCount(max(0, usage.available.bytes - before.available.bytes))) "
@@ -182,6 +186,7 @@ public struct BackupCleaner: Sendable {
                 throw enough(
                     "\(freedText(result)) in \(result.rounds) rounds, and \(ByteCount(rest.bytes)) are still missing")
             }
+            writtenBefore = written.lowerBound
             plan = try self.plan(after: reached, usage: usage)
         }
     }

@@ -42,6 +42,9 @@ public struct CleaningConfiguration: Sendable {
     /// The space on the disk, asked before, between and after; `nil` is returned where it cannot be told. By default the
     /// file system of the directory is asked.
     public var usage: (@Sendable () throws(SafeBackupError) -> DiskUsage?)?
+    /// How much whoever has the disk cleaned wrote there so far, at least and at most: that took what the cleaning freed, and
+    /// is no sign that removing is in vain.
+    package var written: (@Sendable () -> ClosedRange<Int64>)?
     /// Told from several threads, one at a time. It blocks the cleaning.
     public var onEvent: (@Sendable (CleaningEvent) -> Void)?
 

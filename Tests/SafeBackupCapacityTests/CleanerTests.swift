@@ -270,6 +270,27 @@ struct CleanerTests {
         #expect(try grove.files().count == 40)
     }
 
+    @Test("What its owner writes meanwhile takes what it frees, and does not stop it")
+    func ownWriting() throws {
+        let grove = try Grove()
+        var size: Int64 = 0
+        for number in 0..<50 { size = try grove.write("\(number)", age: number) }
+        let disk = DeclaredDisk(free: 0, honesty: 30)
+        let written = Locked<Int64>(0)
+        let report = try grove.cleaner(CleaningLimits(minFree: ByteCount(2 * size))) {
+            disk.join(&$0)
+            $0.written = { [size] in
+                written.withLock { written in
+                    defer { written += 2 * size }
+                    return written...written
+                }
+            }
+        }.clean()
+        #expect(report.failure == nil && report.rounds > 2, "\(report)")
+        #expect(disk.usage.available.bytes >= 2 * size)
+        #expect((6..<10).contains(report.files))
+    }
+
     @Test("What is still missing after a round is removed by the next, from where the first ended")
     func rounds() throws {
         let grove = try Grove()
