@@ -29,6 +29,8 @@ let package = Package(
         .target(name: "CSafeBackupLinux", cSettings: [.define("_GNU_SOURCE")]),
         .systemLibrary(name: "CSafeBackupSQLite", pkgConfig: "sqlite3", providers: [.apt(["libsqlite3-dev"])]),
         .systemLibrary(name: "CSafeBackupOpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .target(name: "CSafeBackupChecksums"),
+        .systemLibrary(name: "CSafeBackupCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"])]),
         .target(name: "SafeBackupCore", swiftSettings: strict),
         .target(
             name: "SafeBackupSystem",
@@ -46,6 +48,13 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "SafeBackupLocal", dependencies: ["SafeBackupCore", "SafeBackupSystem", system],
+            swiftSettings: strict),
+        .target(
+            name: "SafeBackupS3",
+            dependencies: [
+                "CSafeBackupChecksums", "CSafeBackupCurl", "CSafeBackupOpenSSL", "SafeBackupCore", "SafeBackupSystem",
+                system,
+            ],
             swiftSettings: strict),
         .target(
             name: "SafeBackup",
@@ -66,7 +75,7 @@ let package = Package(
             name: "SafeBackupAgent",
             dependencies: [
                 "SafeBackupConfiguration", "SafeBackupCore", "SafeBackupSystem", "SafeBackupWatch", "SafeBackupState",
-                "SafeBackupLocal", "SafeBackupCapacity", system, logging,
+                "SafeBackupLocal", "SafeBackupCapacity", "SafeBackupS3", system, logging,
             ],
             swiftSettings: strict),
         .executableTarget(
@@ -107,6 +116,22 @@ let package = Package(
             name: "SafeBackupLocalTests",
             dependencies: ["SafeBackupCore", "SafeBackupSystem", "SafeBackupLocal", system],
             swiftSettings: strict),
+        // A strict S3 server in the test's process.
+        .target(
+            name: "SafeBackupFakeS3",
+            dependencies: ["CSafeBackupLinux", "CSafeBackupOpenSSL", "SafeBackupSystem", system], path: "Tests/FakeS3",
+            swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupFakeS3Tests", dependencies: ["SafeBackupFakeS3"], path: "Tests/FakeS3Tests",
+            // Run, not compiled.
+            exclude: ["client.py"], swiftSettings: strict),
+        .testTarget(
+            name: "SafeBackupS3Tests",
+            dependencies: [
+                "SafeBackupCore", "SafeBackupFakeS3", "SafeBackupS3", "SafeBackupState", "SafeBackupSystem", system,
+            ],
+            // Read where they lie, as data.
+            exclude: ["Vectors"], swiftSettings: strict),
         .testTarget(
             name: "SafeBackupTests",
             dependencies: ["SafeBackup", "SafeBackupCore", "SafeBackupLocal", "SafeBackupSystem"],
@@ -122,7 +147,7 @@ let package = Package(
             name: "SafeBackupEndToEndTests",
             dependencies: [
                 "CSafeBackupSQLite", "ExampleCleanDirectory", "ExampleLocalSession", "SafeBackupCLI", "SafeBackupCore",
-                "SafeBackupSystem", system,
+                "SafeBackupFakeS3", "SafeBackupSystem", system,
             ],
             swiftSettings: strict),
     ]

@@ -3,7 +3,7 @@
 
 # The Debian packages (also Ubuntu's names) that building needs.
 # shellcheck disable=SC2034 # used by those who source this
-build_packages=(ca-certificates g++ git libc6-dev libsqlite3-dev libssl-dev pkg-config)
+build_packages=(ca-certificates g++ git libc6-dev libcurl4-openssl-dev libsqlite3-dev libssl-dev pkg-config)
 
 # What Swift's own programs load, on a machine that has nothing else.
 toolchain_packages=(libcurl4-openssl-dev libncurses6 libsqlite3-dev libxml2-dev zlib1g-dev)

@@ -244,7 +244,7 @@ package final class Agent: Sendable {
         // Ends this round: at a requested stop, or when the state turns out to be damaged and a new round begins.
         let stop = StopSignal()
         self.stop.onRequest { stop.request() }
-        let settings = wanted.withLock { wanted in
+        var settings = wanted.withLock { wanted in
             // What comes from now on ends this round.
             wanted.isReloading = false
             wanted.stop = stop
@@ -264,7 +264,14 @@ package final class Agent: Sendable {
         // Whoever starts the agent has perhaps mended what made jobs stuck while it was down.
         _ = try await state.durably { (store) throws(SafeBackupError) in try store.retry() }
         let units: AgentUnits
+        let silent: SilentSources
         do throws(SafeBackupError) {
+            silent = try await SilentSources.leave(outOf: &settings, state, io)
+            for reason in silent.reasons {
+                logger.error(
+                    .held, "A source that was never saved does not answer; the others are saved without it",
+                    metadata: ["error.code": "\(reason.code)", "error": "\(reason.message)"])
+            }
             let around = AgentUnits.Surroundings(
                 settings: settings, state: state, io: io, clock: clock, stop: stop, logger: logger, progress: progress)
             let notice = WaitNotice(for: settings.summary, logger: logger)
@@ -286,8 +293,12 @@ package final class Agent: Sendable {
         let result: Result<AgentResult, SafeBackupError>
         do throws(SafeBackupError) {
             if settings.isOnce {
-                result = .success(try await OnceRun(units: units, state: state, stop: stop, logger: logger).run())
+                var ended = try await OnceRun(units: units, state: state, stop: stop, logger: logger).run()
+                if case .complete = ended, let reason = silent.reasons.first { ended = .held(reason) }
+                result = .success(ended)
             } else {
+                let waiting = silent.reasons.isEmpty ? nil : Task { await beginAnew(when: silent, stop) }
+                defer { waiting?.cancel() }
                 result = .success(try await runOn(units, state, stop, ready: ready))
             }
         } catch {
@@ -301,6 +312,14 @@ package final class Agent: Sendable {
             await units.close()
         }
         return try result.get()
+    }
+
+    /// Ends this round as soon as a source that was left out of it answers; it is part of the next.
+    private func beginAnew(when silent: SilentSources, _ stop: StopSignal) async {
+        guard await silent.wait(until: stop, io) else { return }
+        logger.notice(.released, "A source that did not answer does so now; the agent begins anew with it")
+        wanted.withLock { $0.isReloading = true }
+        stop.request()
     }
 
     // MARK: On and on
@@ -379,7 +398,7 @@ extension SafeBackupError {
     package var isHolding: Bool {
         switch code {
         case .rootMissing, .rootReplaced, .rootEmptied, .destinationMissing, .sentinelMissing, .sentinelForeign,
-            .destinationReadOnly:
+            .destinationReadOnly, .notAnswering:
             true
         // Another agent may end; another source stays.
         case .destinationTaken: disposition != .permanent

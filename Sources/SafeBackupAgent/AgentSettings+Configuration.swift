@@ -30,6 +30,9 @@ extension AgentSettings {
         _ configuration: Configuration, state: StateDirectory, isOnce: Bool, notes: inout Notes
     ) throws(ConfigurationFailure) {
         var problems: [ConfigurationProblem] = []
+        // All at once: several that do not answer are waited for together.
+        TimedLooks.shared.begin(
+            (configuration.sources.map(\.path) + configuration.destinations.map(\.path)).map(FilePath.init))
         var sources: [Source] = []
         for source in configuration.sources {
             sources.append(
@@ -40,15 +43,18 @@ extension AgentSettings {
         var destinations: [Destination] = []
         for destination in configuration.destinations {
             var read = Destination(
-                path: FilePath(bytes: destination.path), members: [], settle: destination.settle,
+                path: FilePath(bytes: destination.path), s3: destination.s3, members: [], settle: destination.settle,
                 idleTime: destination.idleTime, mirrorsDeletions: destination.onDelete == .mirror,
                 lanes: destination.concurrency, bandwidth: destination.bandwidth, room: destination.room,
                 retention: RetentionPolicy(destination.retention))
             for (index, source) in configuration.sources.enumerated()
             where source.destinations.contains(destination.name) {
                 do throws(SafeBackupError) {
-                    let preflight = try Preflight(
-                        source: source.path, destination: destination.path, state: state.path, mayBeAway: true)
+                    let preflight =
+                        destination.s3 == nil
+                        ? try Preflight(
+                            source: source.path, destination: destination.path, state: state.path, mayBeAway: true)
+                        : try Preflight(bucketFor: source.path, state: state.path)
                     sources[index].path = preflight.source
                     read.path = preflight.destination
                     read.members.append(
@@ -115,10 +121,13 @@ extension AgentSettings {
         if preflight.isSameDevice {
             notes.others.append("\(from) and \(to) lie on the same file system: one failing disk takes both")
         }
-        if !preflight.sourceExists {
+        for (isSilent, name) in [(preflight.isSourceSilent, from), (preflight.isDestinationSilent, to)] where isSilent {
+            notes.others.append("\(name): its file system does not answer now, as that of a server that is gone")
+        }
+        if !preflight.sourceExists && !preflight.isSourceSilent {
             notes.others.append("\(from): \(printable(source.path)) is not there now; one that was never saved must be")
         }
-        if !preflight.destinationExists {
+        if !preflight.destinationExists && !preflight.isDestinationSilent {
             notes.others.append(
                 "\(to): \(printable(destination.path)) is not there now; it is made if its parent is there, else waited for"
             )
@@ -146,7 +155,8 @@ extension AgentSettings {
         }
         for (index, destination) in destinations.enumerated() {
             let other = destinations[..<index].firstIndex {
-                $0.path.starts(with: destination.path) || destination.path.starts(with: $0.path)
+                $0.s3 == nil && destination.s3 == nil
+                    && ($0.path.starts(with: destination.path) || destination.path.starts(with: $0.path))
             }
             guard let other else { continue }
             problems.append(

@@ -50,6 +50,8 @@ extension AgentSettings {
             return []  // the start tells why
         }
         for (index, destination) in destinations.enumerated() {
+            // Nobody asks a server before it is started.
+            if destination.s3 != nil { continue }
             let sentinel = Self.sentinel(at: destination.path)
             listed += sentinel?.sources.filter { $0.machine == machine } ?? []
             let entries = destination.members.map { member in
@@ -60,10 +62,10 @@ extension AgentSettings {
             let place = configuration.destinations[index].place
             do throws(SafeBackupError) {
                 if let sentinel {
-                    let new = try PairSetup.unlisted(entries, in: sentinel.sources, at: destination.path)
+                    let new = try PairSetup.unlisted(entries, in: sentinel.sources, at: destination.location)
                     let isKnown = known?.destinations.contains { $0.sentinel == sentinel.id } ?? true
                     if !isKnown, new.count == entries.count, let other = sentinel.sources.first {
-                        throw PairSetup.taken(by: other, entries, at: destination.path)
+                        throw PairSetup.taken(by: other, entries, at: destination.location)
                     }
                 } else if let wrong = known?.wrongPrefix(of: entries, at: destination.path) {
                     throw wrong
@@ -96,7 +98,9 @@ extension AgentSettings {
         }
     }
 
+    /// Also of one that does not answer: nobody can tell now.
     private static func isThere(_ path: FilePath) -> Bool {
+        guard TimedLooks.shared.answers(path) else { return true }
         do throws(Errno) {
             _ = try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
             return true

@@ -25,8 +25,12 @@ package struct AgentSettings: Sendable {
     }
 
     package struct Destination: Sendable {
-        /// Absolute, without links.
+        /// Absolute, without links. Of a bucket: a directory of the state, for what is on its way.
         package var path: FilePath
+        /// A bucket.
+        package var s3: Configuration.S3?
+        /// How the state and people know it: a path, or `s3://bucket/prefix`.
+        package var location: [UInt8] { s3?.location ?? path.bytes }
         package var members: [Member]
         package var settle: SettlePolicy
         /// After this time without work nothing below the destination stays open, so that it can be unmounted.
@@ -53,7 +57,12 @@ package struct AgentSettings: Sendable {
     package var awaitsNewDestinations = false
 
     /// One source and one destination.
-    package init(preflight: Preflight, state: StateDirectory, excludes: ExcludeRules, isOnce: Bool) {
+    package init(
+        preflight: Preflight, bucket: Configuration.S3? = nil, state: StateDirectory, excludes: ExcludeRules,
+        isOnce: Bool
+    ) {
+        var settle = SettlePolicy()
+        if bucket != nil { settle.closeDelay = ConfigurationKeys.bucketCloseDelay }
         self.init(
             sources: [
                 Source(
@@ -62,9 +71,9 @@ package struct AgentSettings: Sendable {
             ],
             destinations: [
                 Destination(
-                    path: preflight.destination,
+                    path: preflight.destination, s3: bucket,
                     members: [Member(source: 0, prefix: .root, isSameDevice: preflight.isSameDevice)],
-                    settle: SettlePolicy(), idleTime: ConfigurationKeys.idleTime.standard ?? .zero)
+                    settle: settle, idleTime: ConfigurationKeys.idleTime.standard ?? .zero)
             ], state: state, isOnce: isOnce)
     }
 
@@ -90,7 +99,7 @@ package struct AgentSettings: Sendable {
         let pairs = destinations.flatMap { destination in
             destination.members.map { member in
                 let lies = member.prefix.isRoot ? "" : " (in \(member.prefix))"
-                return "\(printable(sources[member.source].path.bytes)) to \(printable(destination.path.bytes))\(lies)"
+                return "\(printable(sources[member.source].path.bytes)) to \(printable(destination.location))\(lies)"
             }
         }
         return pairs.joined(separator: "; ")

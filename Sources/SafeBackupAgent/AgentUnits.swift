@@ -46,11 +46,18 @@ final class AgentUnits: Sendable {
                     io = try makeThreads(named: "sb.io\(index)", lanes: destination.lanes)
                     threads.append(io)
                 }
-                let local = LocalDestination(
-                    path: destination.path, io: io, clock: clock,
-                    writerProbe: WriterProbe(quiet: destination.settle.quiet, limit: destination.settle.limit),
-                    bandwidth: destination.bandwidth)
-                let setup = DestinationSetup(pairs, destination, seeds, local)
+                let target: any Destination
+                if let bucket = destination.s3 {
+                    target = try BucketOpening(bucket, scratch: destination.path, io: io, clock: clock).destination(
+                        state: state.store, settle: destination.settle, bandwidth: destination.bandwidth,
+                        logger: around.logger)
+                } else {
+                    target = LocalDestination(
+                        path: destination.path, io: io, clock: clock,
+                        writerProbe: WriterProbe(quiet: destination.settle.quiet, limit: destination.settle.limit),
+                        bandwidth: destination.bandwidth)
+                }
+                let setup = DestinationSetup(pairs, destination, seeds, target)
                 setups.append(setup)
                 try await setup.begin()
             }
@@ -84,7 +91,7 @@ final class AgentUnits: Sendable {
             }
             var sourceSettings = SourceUnit.Settings(
                 path: source.path, excludes: source.excludes, state: settings.state.path,
-                destinations: settings.destinations.map(\.path), settle: [:])
+                destinations: settings.destinations.filter { $0.s3 == nil }.map(\.path), settle: [:])
             for destination in own {
                 sourceSettings.settle[numbers[destination]] = settings.destinations[destination].settle
             }
@@ -103,11 +110,11 @@ final class AgentUnits: Sendable {
             let members = setup.destination.members.map { sources[$0.source] }
             var logger = around.logger
             if setups.count > 1 {
-                logger[metadataKey: "destination.path"] = "\(printable(setup.destination.path.bytes))"
+                logger[metadataKey: "destination.path"] = "\(printable(setup.destination.location))"
             }
             destinations.append(
                 DestinationUnit(
-                    id: numbers[index], local: setup.local, setup: setup, state: state,
+                    id: numbers[index], target: setup.target, setup: setup, state: state,
                     sources: Dictionary(members.map { ($0.id, $0) }) { first, _ in first },
                     io: threads.isEmpty ? around.io : threads[index], clock: around.clock, stop: around.stop,
                     backoff: settings.backoff, limits: DestinationUnit.GroupLimits(setup.destination),
@@ -122,7 +129,7 @@ final class AgentUnits: Sendable {
                 unit: unit, sources: Array(unit.sources.values), stateDirectory: settings.state.path, state: state,
                 io: unit.io, clock: around.clock, logger: unit.logger)
         }
-        for setup in setups { around.stop.onRequest { setup.local.interrupt() } }
+        for setup in setups { around.stop.onRequest { setup.target.interrupt() } }
         self.sources = sources
         self.destinations = destinations
         self.drains = drains
@@ -137,7 +144,7 @@ final class AgentUnits: Sendable {
             let (sources, destinations) = (try store.sources(), try store.destinations())
             let records = settings.sources.compactMap { source in sources.first { $0.path == source.path.bytes } }
             let numbers = settings.destinations.compactMap { destination in
-                destinations.first { $0.location == destination.path.bytes }?.id
+                destinations.first { $0.location == destination.location }?.id
             }
             guard records.count == settings.sources.count, numbers.count == settings.destinations.count else {
                 throw SafeBackupError(

@@ -46,7 +46,7 @@ extension CatalogueKeeper {
                 "The last one took \(secondsText(cost.value ?? .zero)) seconds, which a stop does not have",
                 disposition: .transient)
         }
-        try await unit.local.attach(expecting: sentinel)
+        try await unit.target.attach(expecting: sentinel)
         let result: Result<Void, SafeBackupError>
         do throws(SafeBackupError) {
             if try await mayReplace(behind) {
@@ -56,7 +56,7 @@ extension CatalogueKeeper {
         } catch {
             result = .failure(error)
         }
-        await unit.local.detach()
+        await unit.target.detach()
         try result.get()
     }
 

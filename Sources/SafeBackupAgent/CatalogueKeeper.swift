@@ -116,7 +116,7 @@ struct CatalogueKeeper: Sendable {
     /// no other.
     func mayReplace(_ behind: (record: DestinationRecord, isFullySaved: Bool)) async throws(SafeBackupError) -> Bool {
         if behind.isFullySaved || behind.record.catalogueExportedAt != nil { return true }
-        if try await unit.local.catalogues().isEmpty { return true }
+        if try await unit.target.catalogues().isEmpty { return true }
         hasOthers.set(true)
         return false
     }
@@ -147,13 +147,13 @@ struct CatalogueKeeper: Sendable {
     /// - Parameter sizeLimit: one with more bytes is not installed, because its flush would take too long.
     /// - Throws: `interrupted` when it is not wanted any more, or is too large; the last copy stays.
     func write(sizeLimit: Int64?, while isWanted: @escaping @Sendable () -> Bool) async throws(SafeBackupError) {
-        let (destination, local, began) = (unit.id, unit.local, ContinuousClock.now)
-        defer { local.endCatalogueExport() }
+        let (destination, target, began) = (unit.id, unit.target, ContinuousClock.now)
+        defer { target.endCatalogueExport() }
         let (directory, clock) = (stateDirectory, clock)
         let header: CatalogueHeader
         do throws(SafeBackupError) {
             header = try await io.run { () throws(SafeBackupError) in
-                let stage = try local.catalogueStagePath()
+                let stage = try target.catalogueStagePath()
                 let header = try CatalogueFile.write(
                     from: directory, destination, to: stage, release: Release.version, clock: clock, while: isWanted)
                 if let sizeLimit, try Self.size(of: stage) > sizeLimit {
@@ -163,10 +163,10 @@ struct CatalogueKeeper: Sendable {
                 return header
             }
         } catch {
-            await io.run { local.abandonCatalogueNow() }
+            await io.run { target.abandonCatalogueNow() }
             throw error
         }
-        try await local.installCatalogue()
+        try await target.installCatalogue()
         try await state.durably { (store) throws(SafeBackupError) in
             try store.markCatalogueExported(destination, sequence: header.sequenceTo)
         }

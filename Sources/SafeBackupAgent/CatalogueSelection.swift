@@ -13,6 +13,8 @@ struct CatalogueSelection {
         /// The source's, absolute.
         var path: [UInt8]
         var root: FilePath
+        /// Of a bucket: its URL.
+        var location: [UInt8]
         var sentinel: String?
         var isActive: Bool
         /// What its copies lie under.
@@ -26,6 +28,9 @@ struct CatalogueSelection {
     let root: FilePath
     /// Of the catalogue copy, which may be older than the backup; `nil` for the state's own.
     let exportedAt: Timestamp?
+
+    /// As the state knows the destination: `root`, or a bucket.
+    var location: [UInt8] { choices.first?.location ?? root.bytes }
 
     private init(_ reader: any CatalogueReading, _ choices: [Choice], root: FilePath, exportedAt: Timestamp?) {
         self.reader = reader
@@ -48,7 +53,8 @@ struct CatalogueSelection {
             chosen.append(
                 Choice(
                     source: source.id, destination: destination.id, path: source.path,
-                    root: FilePath(bytes: destination.location), sentinel: destination.sentinel,
+                    root: FilePath(bytes: destination.location), location: destination.location,
+                    sentinel: destination.sentinel,
                     isActive: pair.record.isActive, prefix: pair.record.prefix))
         }
         // A path that was named in full tells its source; else it is one of those that the agent ran with last.
@@ -94,11 +100,13 @@ struct CatalogueSelection {
     /// The first whose backup is there.
     /// - Throws: what is wrong with the first of them, if none is.
     static func firstThatIsThere(
-        _ selections: [CatalogueSelection]
+        _ selections: [CatalogueSelection],
+        bucket: ((CatalogueSelection) throws(SafeBackupError) -> ConfinedDirectory?)? = nil
     ) throws(SafeBackupError) -> (selection: CatalogueSelection, backup: ConfinedDirectory) {
         var failure: SafeBackupError?
         for selection in selections {
             do throws(SafeBackupError) {
+                if let backup = try bucket?(selection) { return (selection, backup) }
                 return (selection, try selection.openBackup())
             } catch {
                 failure = failure ?? error
@@ -153,9 +161,21 @@ struct CatalogueSelection {
         let choices = try newest.catalogueSources().map { source in
             Choice(
                 source: source.id, destination: CatalogueFileReader.destination, path: source.path, root: destination,
-                sentinel: nil, isActive: true, prefix: source.prefix ?? .root)
+                location: destination.bytes, sentinel: nil, isActive: true, prefix: source.prefix ?? .root)
         }
         self.init(newest, choices, root: destination, exportedAt: newest.header.exportedAt)
+    }
+
+    /// By a catalogue copy of a bucket, whose copies are as it tells.
+    init(
+        inBucket newest: CatalogueFileReader, _ scratch: FilePath, _ location: [UInt8]
+    ) throws(SafeBackupError) {
+        let choices = try newest.catalogueSources().map { source in
+            Choice(
+                source: source.id, destination: CatalogueFileReader.destination, path: source.path, root: scratch,
+                location: location, sentinel: nil, isActive: true, prefix: source.prefix ?? .root)
+        }
+        self.init(newest, choices, root: scratch, exportedAt: nil)
     }
 
     /// The backup that the catalogue tells of.

@@ -47,7 +47,7 @@ final class DestinationDoor: Sendable {
 
     /// Keeps a second agent of this machine away from the destination with this id, also while nothing of it is open;
     /// `nil` where the system does not let us. Throws `destinationTaken`.
-    static func claim(_ sentinel: String, at path: FilePath) throws(SafeBackupError) -> NameClaim? {
+    static func claim(_ sentinel: String, at location: [UInt8]) throws(SafeBackupError) -> NameClaim? {
         do throws(Errno) {
             if let claim = try NameClaim("safebackup/destination/" + sentinel) { return claim }
         } catch {
@@ -55,7 +55,7 @@ final class DestinationDoor: Sendable {
         }
         throw SafeBackupError(
             .destinationTaken,
-            "Another agent of this machine saves to \(printable(path.bytes)); stop it, or add the pair to its "
+            "Another agent of this machine saves to \(printable(location)); stop it, or add the pair to its "
                 + "configuration; an agent that waits for it goes on by itself then",
             disposition: .destinationUnavailable)
     }

@@ -1,22 +1,22 @@
 import SafeBackupCore
-import SafeBackupLocal
+import SafeBackupSystem
 
 /// Establishes one destination: at the start if it is there, else each time that its unit tries to attach it.
 struct DestinationSetup: Sendable {
     let pairs: PairSetup
     let destination: AgentSettings.Destination
     let seeds: [PairSetup.SourceSeed]
-    let local: LocalDestination
+    let target: any Destination
     private let done = Shared(false)
 
     init(
         _ pairs: PairSetup, _ destination: AgentSettings.Destination, _ seeds: [PairSetup.SourceSeed],
-        _ local: LocalDestination
+        _ target: any Destination
     ) {
         self.pairs = pairs
         self.destination = destination
         self.seeds = seeds
-        self.local = local
+        self.target = target
     }
 
     /// The destination, its sources and the state know each other.
@@ -25,7 +25,7 @@ struct DestinationSetup: Sendable {
     /// Throws as `PairSetup.establish`.
     func run() async throws(SafeBackupError) {
         if isDone { return }
-        try await pairs.establish(destination, seeds, local)
+        try await pairs.establish(destination, seeds, target)
         done.set(true)
     }
 
@@ -37,7 +37,7 @@ struct DestinationSetup: Sendable {
         } catch {
             away = error
         }
-        guard away.isHolding || away.disposition == .destinationUnavailable else { throw away }
+        guard away.isHolding || away.disposition.isOfDestination else { throw away }
         let isKnown = try await pairs.isKnown(destination)
         guard isKnown || pairs.settings.awaitsNewDestinations else { throw away }
         try await pairs.register(destination, seeds, sentinel: nil)

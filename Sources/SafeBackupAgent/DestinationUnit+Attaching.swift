@@ -12,7 +12,7 @@ extension DestinationUnit {
         try await setup.run()
         let sentinel = try await knownSentinel()
         try takeClaim(sentinel)
-        try await local.attach(expecting: sentinel)
+        try await target.attach(expecting: sentinel)
         lastWork.set(.now)
         if !isResting.value {
             try await recover()
@@ -36,14 +36,14 @@ extension DestinationUnit {
                 try store.leases(id, limit: leaseLimit)
             }
             if leases.isEmpty { break }
-            let recovered = try await local.recover(leases)
+            let recovered = try await target.recover(leases)
             try await state.durably { (store) throws(SafeBackupError) in
                 try store.recover(id, recovered)
             }
             logger.info(.recovered, "Unfinished work was recovered", metadata: ["jobs": "\(recovered.count)"])
         }
         try await finishRetirements()
-        try await local.emptyStaging()
+        try await target.emptyStaging()
         try await finishRemovals()
         try await holding.end()
     }
@@ -62,8 +62,7 @@ extension DestinationUnit {
     private func knownSentinel() async throws(SafeBackupError) -> String {
         let record = try await record()
         guard let accepted = record.accepted else { return record.sentinel ?? "" }
-        let path = local.path
-        let found = try await io.run { () throws(SafeBackupError) in try LocalDestination.inspect(path).sentinel?.id }
+        let found = try await target.inspect().sentinel?.id
         guard found == accepted else { return record.sentinel ?? "" }
         let id = id
         try await state.durably { (store) throws(SafeBackupError) in try store.finishReplacement(of: id) }
@@ -73,12 +72,12 @@ extension DestinationUnit {
 
     private func takeClaim(_ sentinel: String) throws(SafeBackupError) {
         if claimed.value?.sentinel == sentinel { return }
-        claimed.set((sentinel, try DestinationDoor.claim(sentinel, at: local.path)))
+        claimed.set((sentinel, try DestinationDoor.claim(sentinel, at: target.location)))
     }
 
     /// Writes into the sentinel what a person accepted, so that it holds after a loss of the state too.
     private func refreshSentinel() async throws(SafeBackupError) {
-        guard isSentinelStale.value, let sentinel = local.sentinel else { return }
+        guard isSentinelStale.value, let sentinel = target.sentinel else { return }
         let records = try await state.durably { (store) throws(SafeBackupError) in try store.sources() }
         var entries = sentinel.sources
         for index in entries.indices {
@@ -87,7 +86,7 @@ extension DestinationUnit {
             else { continue }
             entries[index].identity = record.identity
         }
-        if entries != sentinel.sources { try await local.updateSentinel(sources: entries) }
+        if entries != sentinel.sources { try await target.updateSentinel(sources: entries) }
         isSentinelStale.set(false)
     }
 
@@ -95,12 +94,20 @@ extension DestinationUnit {
         if error.code == .stateFailed || error.code == .stateDamaged { throw error }
         isResting.set(false)
         door.shut()
-        await local.detach()
+        await target.detach()
         // One that was never seen may turn out to be somebody else's, which only a person can change.
-        if error.disposition == .destinationUnavailable || !setup.isDone { return try await holding.begin(error) }
+        if error.disposition.isOfDestination || !setup.isDone { return try await holding.begin(error) }
         logger.error(
             .destinationFailed, "The destination failed; it is tried again",
             metadata: ["error.code": "\(error.code)", "error": "\(error.message)"])
+    }
+
+    /// Until it is tried again. Keys that are refused are not tried every two seconds: a server may lock them.
+    func pause(after error: SafeBackupError) async {
+        let end = ContinuousClock.now + (error.disposition == .auth ? .seconds(20) : .seconds(2))
+        repeat {
+            await wake.wait(atMost: end - .now)
+        } while error.disposition == .auth && !stop.isRequested && ContinuousClock.now < end
     }
 
     // MARK: Rest
@@ -109,8 +116,9 @@ extension DestinationUnit {
     func closesIdle() async throws(SafeBackupError) -> Bool {
         try await refreshSentinel()
         let isPaused = try await record().pausedAt != nil
-        guard isPaused || ContinuousClock.now - lastWork.value >= idleTime, door.close() else { return false }
-        await local.detach()
+        let isIdle = !target.traits.staysOpen && ContinuousClock.now - lastWork.value >= idleTime
+        guard isPaused || isIdle, door.close() else { return false }
+        await target.detach()
         isResting.set(true)
         return true
     }
@@ -127,14 +135,14 @@ extension DestinationUnit {
                 let isAsked =
                     door.isWanted || removalsAreDue.value || isMirroring || isRetentionDue
                     || askedCleanings.withLock { !$0.isEmpty }
-                if !isResting.value || isAsked || copyCheck.withLock({ $0.isDue(at: .now) }) { return }
+                let isCheckDue = target.traits.looksAreFree && copyCheck.withLock { $0.isDue(at: .now) }
+                if !isResting.value || isAsked || isCheckDue { return }
                 let now = clock.now
                 let batch = try await state.durably { (store) throws(SafeBackupError) in
                     try store.due(id, limit: 1, byteLimit: 0, now: now)
                 }
                 if !batch.jobs.isEmpty { return }
-                let (local, sentinel) = (local, try await knownSentinel())
-                try await io.run { () throws(SafeBackupError) in try local.lookNow(expecting: sentinel) }
+                try await target.look(expecting: try await knownSentinel())
                 nextDue = batch.nextDue
                 try await lookForRoom()
             }

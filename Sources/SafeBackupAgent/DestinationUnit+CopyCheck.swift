@@ -10,6 +10,8 @@ extension DestinationUnit {
     /// What is stored from now on is known to be there: a first save, which finds no names, is not looked at again.
     func beginCopyCheck() async throws(SafeBackupError) {
         copyCheck.withLock { $0.restart() }
+        // Nobody pays for a request per object to be told what versions and policies of the bucket guard against.
+        guard target.traits.looksAreFree else { return copyCheck.withLock { $0.end(at: .now) } }
         for source in sources.keys {
             let id = id
             let copies = try await state.durably { (store) throws(SafeBackupError) in
@@ -26,7 +28,7 @@ extension DestinationUnit {
     /// to be looked for now. What is missing or different is queued to be stored again, from the source; the other file
     /// is kept as a foreign version.
     func checkSomeCopies() async throws(SafeBackupError) -> Bool {
-        if !copyCheck.withLock({ $0.isDue(at: .now) }) { return false }
+        guard target.traits.looksAreFree, copyCheck.withLock({ $0.isDue(at: .now) }) else { return false }
         // What a walk finds is a change of the source, and needs no other reason to be stored.
         if !sources.values.allSatisfy(\.isWalkedOrAway) { return false }
         let ready = sources.filter { $0.value.knownRoot != nil }.keys.sorted { $0.rawValue < $1.rawValue }
@@ -42,7 +44,7 @@ extension DestinationUnit {
             copyCheck.withLock { $0.note(0, upTo: nil) }
             return true
         }
-        let differing = try await local.differing(copies).map { copies[$0] }
+        let differing = try await target.differing(copies).map { copies[$0] }
         if !differing.isEmpty {
             let queued = try await state.durably { (store) throws(SafeBackupError) in
                 try store.storeAgain(id, differing)

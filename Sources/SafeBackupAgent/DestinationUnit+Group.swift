@@ -9,7 +9,7 @@ extension DestinationUnit {
     /// One group beside others: each of them must move.
     func carryApart(_ group: [LeasedJob], newestName: Int64) async {
         do throws(SafeBackupError) {
-            try await Vitals.loop("group to \(printable(local.path.bytes))") { () throws(SafeBackupError) in
+            try await Vitals.loop("group to \(printable(target.location))") { () throws(SafeBackupError) in
                 await carry(group, newestName: newestName)
             }
         } catch {
@@ -21,7 +21,7 @@ extension DestinationUnit {
     func carry(_ group: [LeasedJob], newestName: Int64) async {
         let (trees, readable) = await openSources(of: group)
         progress.storing(readable.first?.job.path)
-        let outcomes = await local.store(readable, from: trees)
+        let outcomes = await target.store(readable, from: trees)
         do throws(SafeBackupError) {
             if readable.count < group.count {
                 let later = clock.now + .seconds(2)
@@ -106,16 +106,16 @@ extension DestinationUnit {
         }
         try await finish(completions)
         try await noteAbsent(vanished)
-        let (now, probe) = (clock.now, local.writerProbe)
+        let (now, probe) = (clock.now, target.writerProbe)
         try await release(unsettled.map { ($0, probe?.retry(firstSeen: $0.firstSeenAt, now: now) ?? now) })
         if files > 0 { progress.saved(files: files, bytes: bytes) }
         if failures.isEmpty { return }
         // Something may have been under way: the disk decides before anything is tried again.
-        if let away = failures.first(where: { $0.1.disposition == .destinationUnavailable }) {
+        if let away = failures.first(where: { $0.1.disposition.isOfDestination }) {
             throw away.1
         }
         let id = id
-        let recovered = try await local.recover(failures.map(\.0))
+        let recovered = try await target.recover(failures.map(\.0))
         try await state.durably { (store) throws(SafeBackupError) in
             try store.recover(id, recovered)
         }

@@ -33,12 +33,12 @@ extension DestinationUnit {
                 emptied = await emptiedSources(of: sources.keys)
                 continue
             }
-            let (time, local) = (clock.now, local)
-            let wait = local.versionInterval
+            let (time, target) = (clock.now, target)
+            let wait = target.versionInterval
             let begun = try await state.durably { (store) throws(SafeBackupError) in
                 try store.beginRetirement(id, limit: 500, now: now, wait: wait, except: except) {
                     (copy) throws(SafeBackupError) in
-                    try local.versionName(of: copy, at: time)
+                    try target.versionName(of: copy, at: time)
                 }
             }
             Faults.reach("retiring")
@@ -71,7 +71,7 @@ extension DestinationUnit {
     private func finish(_ begun: [Retirement]) async throws(SafeBackupError) {
         if begun.isEmpty { return }
         lastWork.set(.now)
-        let outcomes = try await local.retire(begun)
+        let outcomes = try await target.retire(begun)
         Faults.reach("retiredDurably")
         let (id, versionLimit) = (id, versionLimit)
         let excess = try await state.durably { (store) throws(SafeBackupError) in

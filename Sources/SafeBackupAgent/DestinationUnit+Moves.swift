@@ -181,11 +181,11 @@ extension DestinationUnit {
                 try store.vacated(id, limit: 1_000)
             }
             if found.isEmpty {
-                if local.hasVacatedVersions { try await local.removeEmpty([]) }
+                if target.hasVacatedVersions { try await target.removeEmpty([]) }
                 return
             }
             let locations = found.compactMap(\.location)
-            if !locations.isEmpty { try await local.removeEmpty(locations) }
+            if !locations.isEmpty { try await target.removeEmpty(locations) }
             try await state.durably { (store) throws(SafeBackupError) in try store.forgetVacated(id, found) }
         }
     }

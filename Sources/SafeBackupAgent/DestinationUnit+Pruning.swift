@@ -15,7 +15,7 @@ extension DestinationUnit {
         if !removalsAreDue.value { return }
         removalsAreDue.set(false)
         do throws(SafeBackupError) {
-            let work = RemovalWork(id: id, local: local, state: state)
+            let work = RemovalWork(id: id, target: target, state: state)
             try await work.removeVersions()
             try await work.removeTombstones()
         } catch {

@@ -20,7 +20,8 @@ extension DestinationUnit {
     /// while no group is in flight, whose staged copies take room.
     func lookForRoom() async throws(SafeBackupError) {
         guard room.withLock({ $0.isWaiting(at: .now) }) else { return }
-        let path = local.path
+        guard target.traits.hasVolume else { return }
+        let path = FilePath(bytes: target.location)
         let statistics = await io.run { () -> VolumeStatistics? in
             do throws(Errno) {
                 return try VolumeStatistics(try Descriptor.open(path, O_RDONLY | O_DIRECTORY))

@@ -26,14 +26,14 @@ extension DestinationUnit {
             return failure.code == .nameCollision && sources[jobs[index].source]?.knownRoot != nil
         }.sorted { jobs[$0].location < jobs[$1].location }
         if collisions.isEmpty { return }
-        let spellings = await local.otherSpellings(of: collisions.map { jobs[$0].location })
+        let spellings = await target.otherSpellings(of: collisions.map { jobs[$0].location })
         var answers: [MovingPath: Bool] = [:]
         for (index, spelling) in zip(collisions, spellings) {
             guard let spelling, let path = Self.path(of: spelling.location, like: jobs[index]) else { continue }
             let former = MovingPath(source: jobs[index].source, path: path)
             if answers[former] == nil { answers[former] = await isOursAndGone(spelling, former) }
             if answers[former] != true { continue }
-            planned.plans[index] = await local.plan(jobs[index], replacing: spelling.location)
+            planned.plans[index] = await target.plan(jobs[index], replacing: spelling.location)
             guard spelling.isDirectory, case .success = planned.plans[index] else { continue }
             planned.alone = index
             return
@@ -48,7 +48,7 @@ extension DestinationUnit {
     }
 
     /// Whether the backup knows the entry, and the source does not have it any more.
-    private func isOursAndGone(_ spelling: LocalDestination.Spelling, _ former: MovingPath) async -> Bool {
+    private func isOursAndGone(_ spelling: OtherSpelling, _ former: MovingPath) async -> Bool {
         guard let root = sources[former.source]?.knownRoot else { return false }
         let id = id
         do throws(SafeBackupError) {

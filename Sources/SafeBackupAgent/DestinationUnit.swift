@@ -28,7 +28,7 @@ package final class DestinationUnit: Sendable {
     }
 
     let id: DestinationID
-    let local: LocalDestination
+    let target: any Destination
     /// What must be done before the destination can be attached for the first time.
     let setup: DestinationSetup
     let state: StateAccess
@@ -81,13 +81,13 @@ package final class DestinationUnit: Sendable {
     let isSentinelStale = Shared(true)
 
     init(
-        id: DestinationID, local: LocalDestination, setup: DestinationSetup, state: StateAccess,
+        id: DestinationID, target: any Destination, setup: DestinationSetup, state: StateAccess,
         sources: [SourceID: SourceUnit], io: ThreadExecutor, clock: WallClock, stop: StopSignal,
         backoff: BackoffPolicy, limits: GroupLimits, mirrorsDeletions: Bool = false, requeuesFuzzy: Bool,
         idleTime: Duration, room: RoomSettings, policy: RetentionPolicy, logger: Logger, progress: Progress
     ) {
         self.id = id
-        self.local = local
+        self.target = target
         self.setup = setup
         self.state = state
         self.sources = sources
@@ -123,7 +123,7 @@ package final class DestinationUnit: Sendable {
     func run() async throws(SafeBackupError) {
         stop.onRequest { self.wake.signal() }
         do throws(SafeBackupError) {
-            try await Vitals.loop("drain to \(printable(local.path.bytes))") { () throws(SafeBackupError) in
+            try await Vitals.loop("drain to \(printable(target.location))") { () throws(SafeBackupError) in
                 try await runUntilStopped()
             }
         } catch {
@@ -136,7 +136,7 @@ package final class DestinationUnit: Sendable {
     /// Leaves the destination to whoever comes next: another agent, or this one's next round.
     func letGo() async {
         door.shut()
-        await local.detach()
+        await target.detach()
         claimed.set(nil)
     }
 
@@ -150,7 +150,7 @@ package final class DestinationUnit: Sendable {
             } catch {
                 try await answerAsked(failure: error)
                 try await holdOrThrow(error)
-                await wake.wait(atMost: .seconds(2))
+                await pause(after: error)
             }
         }
     }
@@ -271,7 +271,7 @@ package final class DestinationUnit: Sendable {
                     if self.isRoomCheckDue || (inUse == 0 && self.removalsAreDue.value) { continue }
                     if isLast { return nil }
                     if inUse == 0 {
-                        try await self.local.verify()
+                        try await self.target.verify()
                         try await self.lookForRoom()
                     }
                     let next = earlier(batch.nextDue, nextRetirement)
@@ -353,7 +353,7 @@ package final class DestinationUnit: Sendable {
                 case .success(let plan): leased.append(LeasedJob(job: job, plan: plan))
                 case .failure(let error):
                     // The whole destination is away, not this job's file.
-                    if error.disposition == .destinationUnavailable { throw error }
+                    if error.disposition.isOfDestination { throw error }
                     completions.append(failed(job, error))
                 }
             }
@@ -373,7 +373,7 @@ package final class DestinationUnit: Sendable {
     /// one nothing is moved, so that such a job need not wait for the others. If the source's directory becomes a file
     /// just then, the job fails and is tried again.
     private func plan(_ jobs: [DueJob]) async -> PlannedJobs {
-        var planned = PlannedJobs(plans: await local.plan(jobs))
+        var planned = PlannedJobs(plans: await target.plan(jobs))
         await replanSpellings(of: jobs, &planned)
         var overDirectories: [(index: Int, root: SourceRoot, path: RelativePath)] = []
         for (index, plan) in planned.plans.enumerated() {
@@ -428,6 +428,6 @@ package final class DestinationUnit: Sendable {
 
     /// Removes the kept versions whose removal is recorded.
     func finishRemovals() async throws(SafeBackupError) {
-        try await RemovalWork(id: id, local: local, state: state).removeVersions()
+        try await RemovalWork(id: id, target: target, state: state).removeVersions()
     }
 }

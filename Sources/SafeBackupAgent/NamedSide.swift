@@ -49,9 +49,10 @@ enum NamedSide {
             path = FilePath(platformString: current).pushing(path)
         }
         var spellings = [name, path.lexicallyNormalized().bytes]
-        if let resolved = path.withPlatformString({ realpath($0, nil) }) {
-            defer { free(resolved) }
-            spellings.append(FilePath(platformString: resolved).bytes)
+        do throws(Errno) {
+            spellings.append(try Preflight.realPath(path).bytes)
+        } catch {
+            // Ignored because what is not there, or does not answer, is known by the others.
         }
         return spellings
     }

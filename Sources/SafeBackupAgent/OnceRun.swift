@@ -139,7 +139,7 @@ final class OnceRun: Sendable {
         } catch {
             await hold(destination, error)
         }
-        await destination.local.detach()
+        await destination.target.detach()
     }
 
     /// What was saved is saved: a catalogue copy that cannot be written, as on a full disk, is told, and the next run

@@ -30,7 +30,7 @@ struct PairSetup: Sendable {
     func seeds() async throws(SafeBackupError) -> [SourceSeed] {
         let machine = try await machine()
         let known = try await state.durably { (store) throws(SafeBackupError) in try store.sources() }
-        let paths = settings.destinations.map(\.path)
+        let paths = settings.destinations.filter { $0.s3 == nil }.map(\.path)
         let listed = await io.run { paths.flatMap { Self.listedSources(at: $0) } }.filter { $0.machine == machine }
         var seeds: [SourceSeed] = []
         for source in settings.sources {
@@ -42,7 +42,7 @@ struct PairSetup: Sendable {
     }
 
     /// None of a destination that cannot be read: whoever needs it, says why.
-    private static func listedSources(at path: FilePath) -> [SentinelSource] {
+    static func listedSources(at path: FilePath) -> [SentinelSource] {
         do throws(SafeBackupError) {
             return try LocalDestination.inspect(path).sentinel?.sources ?? []
         } catch {
@@ -79,7 +79,7 @@ struct PairSetup: Sendable {
 
     /// Whether the state knows by which sentinel the destination is known.
     func isKnown(_ destination: AgentSettings.Destination) async throws(SafeBackupError) -> Bool {
-        let location = destination.path.bytes
+        let location = destination.location
         return try await state.durably { (store) throws(SafeBackupError) in
             try store.destinations().contains { $0.location == location && $0.sentinel != nil }
         }
@@ -90,7 +90,7 @@ struct PairSetup: Sendable {
     /// - Throws: `invalidConfiguration` or `destinationTaken` when they cannot go together; a holding error when what is
     ///   known is not there and nothing can be begun without it.
     func establish(
-        _ destination: AgentSettings.Destination, _ seeds: [SourceSeed], _ local: LocalDestination
+        _ destination: AgentSettings.Destination, _ seeds: [SourceSeed], _ target: any Destination
     ) async throws(SafeBackupError) {
         let machine = try await machine()
         let entries = destination.members.map { member in
@@ -98,31 +98,29 @@ struct PairSetup: Sendable {
             return SentinelSource(
                 id: seed.uuid, machine: machine, path: seed.path, identity: seed.identity, prefix: member.prefix)
         }
-        let location = destination.path.bytes
+        let location = destination.location
         let known = try await state.durably { (store) throws(SafeBackupError) in
             try store.destinations().first { $0.location == location }
         }
         if let known, var sentinel = known.sentinel {
-            if let accepted = known.accepted, try await isFound(accepted, at: destination) {
+            if let accepted = known.accepted, try await target.inspect().sentinel?.id == accepted {
                 // A crash ended the agent before the replacement was finished; see `DestinationUnit.knownSentinel`.
                 try await state.durably { (store) throws(SafeBackupError) in
                     try store.finishReplacement(of: known.id)
                 }
                 sentinel = accepted
             }
-            try await admit(entries, to: sentinel, destination, local)
+            try await admit(entries, to: sentinel, destination, target)
             try await register(destination, seeds, sentinel: sentinel)
             return
         }
-        let inspection = try await io.run { () throws(SafeBackupError) in
-            try LocalDestination.inspect(destination.path)
-        }
+        let inspection = try await target.inspect()
         if let sentinel = inspection.sentinel {
-            try await resume(sentinel, entries, destination, seeds, local)
+            try await resume(sentinel, entries, destination, seeds, target)
             return
         }
         let identifier = randomIdentifier()
-        try await local.create(id: identifier, sources: entries)
+        try await target.create(id: identifier, sources: entries)
         logger.notice(
             .destinationBegun,
             inspection.exists && !inspection.isEmpty
@@ -133,17 +131,10 @@ struct PairSetup: Sendable {
         try await register(destination, seeds, sentinel: identifier)
     }
 
-    private func isFound(
-        _ sentinel: String, at destination: AgentSettings.Destination
-    ) async throws(SafeBackupError) -> Bool {
-        try await io.run { () throws(SafeBackupError) in
-            try LocalDestination.inspect(destination.path).sentinel?.id == sentinel
-        }
-    }
-
     /// Which of its sources share a file system with it, now that it was made: before, only its parent could be asked,
     /// which may have been the mount point of a disk that is away.
     private func lookedAtAgain(_ destination: AgentSettings.Destination) async -> AgentSettings.Destination {
+        if destination.s3 != nil { return destination }
         let sources = destination.members.map { settings.sources[$0.source].path }
         let areSame = await io.run { () -> [Bool] in
             do throws(Errno) {
@@ -160,6 +151,7 @@ struct PairSetup: Sendable {
 
     /// `nil` of one that is not there.
     private static func device(of path: FilePath) -> UInt64? {
+        guard TimedLooks.shared.answers(path) else { return nil }
         do throws(Errno) {
             return try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status().device
         } catch {
@@ -175,7 +167,7 @@ struct PairSetup: Sendable {
                 "Source and destination lie on the same file system: one failing disk takes both; use another disk",
                 metadata: [
                     "source.path": "\(printable(settings.sources[member.source].path.bytes))",
-                    "destination.path": "\(printable(destination.path.bytes))",
+                    "destination.path": "\(printable(destination.location))",
                 ])
         }
     }
@@ -183,44 +175,42 @@ struct PairSetup: Sendable {
     /// Checks that a known destination lists these sources, and lists those that it has room for.
     private func admit(
         _ entries: [SentinelSource], to sentinel: String, _ destination: AgentSettings.Destination,
-        _ local: LocalDestination
+        _ target: any Destination
     ) async throws(SafeBackupError) {
-        let listed = try await io.run { () throws(SafeBackupError) in
-            // Throws what holds it: nobody knows yet whether these may be saved there.
-            try local.lookNow(expecting: sentinel)
-            return try LocalDestination.inspect(destination.path).sentinel
-        }
+        // Throws what holds it: nobody knows yet whether these may be saved there.
+        try await target.look(expecting: sentinel)
+        let listed = try await target.inspect().sentinel
         guard let listed, listed.id == sentinel else { return }
         warnOfSharedDisk(destination)
-        let new = try Self.unlisted(entries, in: listed.sources, at: destination.path)
+        let new = try Self.unlisted(entries, in: listed.sources, at: destination.location)
         if new.isEmpty { return }
-        try await local.attach(expecting: sentinel)
-        try await local.updateSentinel(sources: listed.sources + new)
-        await local.detach()
+        try await target.attach(expecting: sentinel)
+        try await target.updateSentinel(sources: listed.sources + new)
+        await target.detach()
     }
 
     /// The destination's sentinel is there and this state does not know it: a lost state, or somebody else's.
     private func resume(
         _ sentinel: Sentinel, _ entries: [SentinelSource], _ destination: AgentSettings.Destination,
-        _ seeds: [SourceSeed], _ local: LocalDestination
+        _ seeds: [SourceSeed], _ target: any Destination
     ) async throws(SafeBackupError) {
-        let new = try Self.unlisted(entries, in: sentinel.sources, at: destination.path)
+        let new = try Self.unlisted(entries, in: sentinel.sources, at: destination.location)
         let isOurs = new.count < entries.count
         // Another state's, or another machine's: two agents would take turns in writing its catalogue.
         if !isOurs, let other = sentinel.sources.first {
-            throw Self.taken(by: other, entries, at: destination.path)
+            throw Self.taken(by: other, entries, at: destination.location)
         }
         if isOurs { warnOfSharedDisk(destination) }
         // What ends the agent before the catalogue was read must not leave a destination that looks known: its history
         // would never be read.
         let (id, sources) = try await register(destination, seeds, sentinel: nil)
-        try await local.attach(expecting: sentinel.id)
+        try await target.attach(expecting: sentinel.id)
         if isOurs {
-            try await readCatalogue(of: destination, id, Self.aliases(entries, sources, in: sentinel), local)
+            try await readCatalogue(of: destination, id, Self.aliases(entries, sources, in: sentinel), target)
         }
         try await state.durably { (store) throws(SafeBackupError) in try store.setSentinel(sentinel.id, for: id) }
-        if !new.isEmpty { try await local.updateSentinel(sources: sentinel.sources + new) }
-        await local.detach()
+        if !new.isEmpty { try await target.updateSentinel(sources: sentinel.sources + new) }
+        await target.detach()
     }
 
     /// This state's sources by the uuids that the sentinel has for them.
@@ -236,12 +226,12 @@ struct PairSetup: Sendable {
 
     private func readCatalogue(
         of destination: AgentSettings.Destination, _ id: DestinationID, _ aliases: [String: SourceID],
-        _ local: LocalDestination
+        _ target: any Destination
     ) async throws(SafeBackupError) {
         logger.notice(
             .destinationKnown, "The destination is known to an earlier state of this machine; its catalogue is read",
-            metadata: ["destination.path": "\(printable(destination.path.bytes))"])
-        let files = try await local.catalogues()
+            metadata: ["destination.path": "\(printable(destination.location))"])
+        let files = try await target.catalogues()
         let shown = destination.path.appending(".safebackup").appending("catalogue")
         Faults.reach("resuming")
         let imported = try await state.durably { (store) throws(SafeBackupError) in
@@ -301,7 +291,7 @@ struct PairSetup: Sendable {
     /// - Throws: `destinationTaken` when a listed source leaves no room for them, `invalidConfiguration` when one is
     ///   listed with another prefix.
     static func unlisted(
-        _ entries: [SentinelSource], in listed: [SentinelSource], at path: FilePath
+        _ entries: [SentinelSource], in listed: [SentinelSource], at path: [UInt8]
     ) throws(SafeBackupError) -> [SentinelSource] {
         var new: [SentinelSource] = []
         for entry in entries {
@@ -309,7 +299,7 @@ struct PairSetup: Sendable {
                 if known.prefix == entry.prefix { continue }
                 throw SafeBackupError(
                     .invalidConfiguration,
-                    "\(printable(entry.path)) is saved \(place(known.prefix)) of \(printable(path.bytes)), not "
+                    "\(printable(entry.path)) is saved \(place(known.prefix)) of \(printable(path)), not "
                         + "\(place(entry.prefix)); give its prefix as it was, or another destination for it",
                     disposition: .permanent)
             }
@@ -328,13 +318,13 @@ struct PairSetup: Sendable {
     }
 
     static func taken(
-        by other: SentinelSource, _ entries: [SentinelSource], at path: FilePath
+        by other: SentinelSource, _ entries: [SentinelSource], at path: [UInt8]
     ) -> SafeBackupError {
         let lies = other.prefix.isRoot ? "" : " under the prefix \(other.prefix)"
         let wanted = entries.map { printable($0.path) }.joined(separator: ", ")
         return SafeBackupError(
             .destinationTaken,
-            "The destination \(printable(path.bytes)) already holds the backup of \(printable(other.path))\(lies); use "
+            "The destination \(printable(path)) already holds the backup of \(printable(other.path))\(lies); use "
                 + "another directory for \(wanted)",
             disposition: .permanent)
     }
@@ -348,7 +338,8 @@ struct PairSetup: Sendable {
         _ destination: AgentSettings.Destination, _ seeds: [SourceSeed], sentinel: String?
     ) async throws(SafeBackupError) -> (destination: DestinationID, sources: [SourceID]) {
         try await state.durably { (store) throws(SafeBackupError) in
-            let record = try store.registerDestination(location: destination.path.bytes, kind: "local")
+            let record = try store.registerDestination(
+                location: destination.location, kind: destination.s3 == nil ? "local" : "s3")
             var sources: [SourceID] = []
             for member in destination.members {
                 let seed = seeds[member.source]

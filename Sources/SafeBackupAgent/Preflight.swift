@@ -18,6 +18,9 @@ package struct Preflight: Sendable {
     package var isStateInside = false
     /// Source and destination share a file system: one failing disk takes both.
     package var isSameDevice: Bool
+    /// The file system there does not answer now: it is taken for one that is not there.
+    package var isSourceSilent = false
+    package var isDestinationSilent = false
 
     /// - Parameter known: destinations that the state knows. One of them may be missing with its parent, as below the
     ///   mount point of a disk that the desktop mounts: it is waited for.
@@ -26,15 +29,25 @@ package struct Preflight: Sendable {
     package init(
         source: [UInt8], destination: [UInt8], state: FilePath, known: [[UInt8]] = [], mayBeAway: Bool = false
     ) throws(SafeBackupError) {
+        if destination.starts(with: Array("s3://".utf8)) {
+            throw Self.refusal(
+                "This verb does not know buckets yet; 'safebackup run SOURCE s3://BUCKET/PREFIX' saves to one, and "
+                    + "'restore', 'status', 'ls' and 'versions' tell of it")
+        }
         guard !source.isEmpty, !destination.isEmpty else {
             throw Self.refusal("SOURCE and DESTINATION must not be empty")
-        }
-        if destination.starts(with: Array("s3://".utf8)) {
-            throw Self.refusal("S3 destinations are not part of this release; name a local directory")
         }
         (self.source, sourceExists) = try Self.canonical(source, role: "source")
         (self.destination, destinationExists) = try Self.canonical(
             destination, role: "destination", known: known, mayBeAway: mayBeAway)
+        TimedLooks.shared.begin([self.source, self.destination])
+        isSourceSilent = !TimedLooks.shared.answers(self.source)
+        isDestinationSilent = !TimedLooks.shared.answers(self.destination)
+        if isDestinationSilent && !mayBeAway && !known.contains(self.destination.bytes) {
+            throw .notAnswering("The destination \(printable(destination))", disposition: .destinationUnavailable)
+        }
+        sourceExists = sourceExists && !isSourceSilent
+        destinationExists = destinationExists && !isDestinationSilent
         let from = try Self.status(self.source, role: "source")
         let to = try Self.status(
             destinationExists ? self.destination : self.destination.removingLastComponent(), role: "destination")
@@ -55,6 +68,16 @@ package struct Preflight: Sendable {
         isStateInside = try Self.hasAncestor(state, from)
     }
 
+    /// A source that goes to a bucket; `destination` becomes a directory of the state, for what is on its way.
+    package init(bucketFor source: [UInt8], state: FilePath) throws(SafeBackupError) {
+        if source.isEmpty { throw Self.refusal("SOURCE must not be empty") }
+        (self.source, sourceExists) = try Self.canonical(source, role: "source")
+        (destination, destinationExists, isSameDevice) = (state.appending("s3"), true, false)
+        if let from = try Self.status(self.source, role: "source") {
+            isStateInside = try Self.hasAncestor(state, from)
+        }
+    }
+
     private static func isSame(_ left: FileStatus, _ right: FileStatus) -> Bool {
         left.device == right.device && left.fingerprint.inode == right.fingerprint.inode
     }
@@ -67,10 +90,12 @@ package struct Preflight: Sendable {
     private static func canonical(
         _ text: [UInt8], role: String, known: [[UInt8]] = [], mayBeAway: Bool = false
     ) throws(SafeBackupError) -> (path: FilePath, exists: Bool) {
+        var isSilent = false
         do throws(Errno) {
             return (try realPath(FilePath(bytes: text)), true)
         } catch {
-            guard error == .noSuchFileOrDirectory else { throw unusable(text, role, error) }
+            guard error == .noSuchFileOrDirectory || error == .timedOut else { throw unusable(text, role, error) }
+            isSilent = error == .timedOut
         }
         var plain = FilePath(bytes: text).lexicallyNormalized()
         if plain.isRelative {
@@ -80,6 +105,7 @@ package struct Preflight: Sendable {
                 throw unusable(text, role, error)
             }
         }
+        if isSilent { return (resolvedAsFarAsPossible(plain), false) }
         guard let last = plain.lastComponent else { throw refusal("The \(role) \(printable(text)) is not a path") }
         do throws(Errno) {
             return (try realPath(plain.removingLastComponent()).appending(last), false)
@@ -122,14 +148,22 @@ package struct Preflight: Sendable {
             disposition: .permanent, systemError: error.rawValue)
     }
 
-    private static func realPath(_ path: FilePath) throws(Errno) -> FilePath {
-        guard let resolved = path.withPlatformString({ realpath($0, nil) }) else { throw Errno(rawValue: errno) }
-        defer { free(resolved) }
-        return FilePath(platformString: resolved)
+    /// Throws `ETIMEDOUT` where nobody answers.
+    package static func realPath(_ path: FilePath) throws(Errno) -> FilePath {
+        let answer = TimedLooks.shared.answer(at: path) { () -> Result<FilePath, Errno> in
+            guard let resolved = path.withPlatformString({ realpath($0, nil) }) else {
+                return .failure(Errno(rawValue: errno))
+            }
+            defer { free(resolved) }
+            return .success(FilePath(platformString: resolved))
+        }
+        guard let answer else { throw .timedOut }
+        return try answer.get()
     }
 
-    /// `nil` if nothing is there.
+    /// `nil` if nothing is there, or nobody answers.
     private static func status(_ path: FilePath, role: String) throws(SafeBackupError) -> FileStatus? {
+        guard TimedLooks.shared.answers(path) else { return nil }
         do throws(Errno) {
             return try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status()
         } catch {
@@ -144,6 +178,11 @@ package struct Preflight: Sendable {
     /// Whether `ancestor` is a proper ancestor of the directory at `path`, or of where it would be made.
     private static func hasAncestor(_ path: FilePath, _ ancestor: FileStatus?) throws(SafeBackupError) -> Bool {
         guard let ancestor else { return false }
+        if !TimedLooks.shared.answers(path) {
+            // What is above may not answer either: asked at once, not one after the other.
+            TimedLooks.shared.begin(
+                (1..<path.components.count).map { FilePath(root: path.root, path.components.dropLast($0)) })
+        }
         var current = path
         while true {
             let parent = current.removingLastComponent()

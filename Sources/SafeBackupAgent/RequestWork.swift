@@ -137,6 +137,7 @@ struct RequestWork: Sendable {
             try store.beginReplacement(of: destination, sentinel: new)
         }
         let (record, entries) = try await known(destination)
+        try record.refuseBucket("accept")
         Faults.reach("accepting")
         try await LocalDestination(path: FilePath(bytes: record.location), io: io).create(id: new, sources: entries)
         Faults.reach("accepted")
@@ -146,6 +147,7 @@ struct RequestWork: Sendable {
     /// Writes a damaged sentinel anew. The state stays as it is.
     private func repair(_ destination: DestinationID) async throws(SafeBackupError) {
         let (record, entries) = try await known(destination)
+        try record.refuseBucket("accept")
         guard let sentinel = record.sentinel else { throw NamedSide.unknown(record.location) }
         try await LocalDestination(path: FilePath(bytes: record.location), io: io).repair(
             id: sentinel, sources: entries)

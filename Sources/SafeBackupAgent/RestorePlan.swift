@@ -1,5 +1,6 @@
 import Glibc
 package import SafeBackupCore
+import SafeBackupConfiguration
 import SafeBackupLocal
 import SafeBackupState
 import SafeBackupSystem
@@ -17,6 +18,8 @@ package struct RestorePlan: Sendable {
     package var includesDeleted: Bool
     /// As the backup had it then; `nil`: as it has it now.
     package var time: Timestamp?
+    /// How a bucket is reached that the state knows, or that was named.
+    package var bucket: (@Sendable ([UInt8]) throws(SafeBackupError) -> BucketBackup)?
     /// In which times are told.
     package var zone = LocalZone.system
 
@@ -40,9 +43,18 @@ package struct RestorePlan: Sendable {
     /// a holding error if the destination is not there.
     package func run(state directory: StateDirectory) throws(SafeBackupError) -> Result {
         let selections = try CatalogueSelection.known(to: directory, paths: paths)
-        let (selection, backup) = try CatalogueSelection.firstThatIsThere(selections)
-        let notes = selections.count > 1 ? ["From \(printable(selection.root.bytes))"] : []
-        return try restore(by: selection, backup: backup, notes: notes)
+        let buckets = Shared<[DestinationID: BucketBackup]>([:])
+        let (selection, backup) = try CatalogueSelection.firstThatIsThere(selections) {
+            (selection) throws(SafeBackupError) in
+            guard BucketURL.isMeant(by: selection.location), let bucket else { return nil }
+            let opened = try bucket(selection.location)
+            _ = try opened.catalogues()
+            buckets.set([selection.choices[0].destination: opened])
+            return try CatalogueSelection.openBackup(opened.nothing)
+        }
+        let notes = selections.count > 1 ? ["From \(printable(selection.location))"] : []
+        return try restore(
+            by: selection, backup: backup, bucket: buckets.value[selection.choices[0].destination], notes: notes)
     }
 
     /// From the destination alone, on this or any other machine. Throws `invalidConfiguration` when a time is asked for
@@ -69,6 +81,26 @@ package struct RestorePlan: Sendable {
             )
         }
         return try restore(by: selection, backup: backup, notes: notes)
+    }
+
+    /// From a bucket alone, on this or any other machine.
+    package func run(from bucket: BucketBackup) throws(SafeBackupError) -> Result {
+        let (newest, refused) = CatalogueFile.newestFinished(of: try bucket.catalogues())
+        var notes = refused.map { "A catalogue copy is not used: \($0.error.message)" }
+        guard let newest else {
+            throw SafeBackupError(
+                .destinationMissing,
+                ([
+                    "\(printable(bucket.location)) has no catalogue copy that can be used yet; its objects are plain files, which "
+                        + "any client of S3 gets back"
+                ] + notes).joined(separator: "\n"), disposition: .destinationUnavailable)
+        }
+        notes.append(
+            "By the catalogue copy of \(newest.header.exportedAt.iso8601); what was stored after that is not known to it, and "
+                + "lies in the bucket under its own path")
+        let backup = try CatalogueSelection.openBackup(bucket.nothing)
+        let selection = try CatalogueSelection(inBucket: newest, bucket.nothing, bucket.location)
+        return try restore(by: selection, backup: backup, bucket: bucket, notes: notes)
     }
 
     func openTarget() throws(SafeBackupError) -> ConfinedDirectory {
@@ -124,13 +156,16 @@ package struct RestorePlan: Sendable {
     }
 
     private func restore(
-        by selection: CatalogueSelection, backup: ConfinedDirectory, notes: [String]
+        by selection: CatalogueSelection, backup: ConfinedDirectory, bucket: BucketBackup? = nil, notes: [String]
     ) throws(SafeBackupError) -> Result {
         try selection.refuseMixing(paths)
         let wanted = try selection.targets(paths)
         var notes = notes
         var told: Set<[UInt8]> = []
         var restorer = Restorer(backup: backup, target: try openTarget(), overwrites: overwrites)
+        if let bucket {
+            restorer.fetch = { (location) throws(SafeBackupError) in try bucket.read(location) }
+        }
         let lookup = selection.exportedAt == nil ? nil : PlainLookup(backup, findsVersions: time != nil)
         var unknown: [RelativePath] = []
         var known: Set<RelativePath> = []

@@ -54,6 +54,9 @@ package struct Restorer {
     /// The last one that was looked at for what a killed restore left.
     private var tidied: RelativePath?
     private let content = StoredContent()
+    private var fetchFailure: SafeBackupError?
+    /// Of a bucket: gets a stored copy, instead of opening it below `backup`.
+    var fetch: ((RelativePath) throws(SafeBackupError) -> Descriptor)?
     package private(set) var report = Report()
 
     /// - Parameters:
@@ -88,7 +91,9 @@ package struct Restorer {
                 note(entry.path, "a link or file stands where a directory is needed; nothing is written through it")
             case .isDirectory: note(entry.path, "a directory stands in its place and is left as it is; move it away")
             case .noSuchFileOrDirectory: note(entry.path, "its stored copy is not in the backup")
-            default: note(entry.path, error.explanation)
+            default:
+                note(entry.path, fetchFailure?.message ?? error.explanation)
+                fetchFailure = nil
             }
         }
     }
@@ -200,7 +205,7 @@ package struct Restorer {
         guard let location = entry.location else { throw .noSuchFileOrDirectory }
         let source: Descriptor
         do throws(Errno) {
-            source = try stored.directory(location.parent).open(location.leaf, O_RDONLY | O_NONBLOCK)
+            source = try opened(location)
         } catch {
             guard error == .tooManySymbolicLinkLevels || error == .notDirectory else { throw error }
             note(
@@ -241,6 +246,19 @@ package struct Restorer {
         }
         report.files += 1
         report.bytes += status.size
+    }
+
+    private mutating func opened(_ location: RelativePath) throws(Errno) -> Descriptor {
+        guard let fetch else {
+            return try stored.directory(location.parent).open(location.leaf, O_RDONLY | O_NONBLOCK)
+        }
+        do throws(SafeBackupError) {
+            return try fetch(location)
+        } catch {
+            if error.code == .damaged { throw .noSuchFileOrDirectory }
+            fetchFailure = error
+            throw .ioError
+        }
     }
 
     private static let stagePrefix = Array(".safebackup-restore-".utf8)

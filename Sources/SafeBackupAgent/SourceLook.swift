@@ -33,16 +33,8 @@ struct SourceLook {
         self.rules = rules
         do throws(SafeBackupError) {
             let root = try SourceRoot(path: FilePath(bytes: source.path), known: source.identity)
-            var identities: [FileIdentity: SkipReason] = [:]
-            for (path, reason) in own {
-                do throws(Errno) {
-                    identities[FileIdentity(try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status())] = reason
-                } catch {
-                    continue  // ignored because what cannot be opened has nothing to leave out
-                }
-            }
             tree = try root.opened()
-            filter = TreeFilter(root: root.status, rules: rules, own: identities)
+            filter = TreeFilter(root: root.status, rules: rules, own: TreeFilter.ownPlaces(own))
             failure = nil
         } catch {
             (tree, filter) = (nil, nil)

@@ -11,9 +11,13 @@ package struct SourceRoot: Sendable {
     /// The directory's own, as it was mounted then.
     package let status: FileStatus
 
-    /// - Throws: `rootMissing` if nothing is at `path`, `rootReplaced` if it is not the directory of `known`.
+    /// - Throws: `rootMissing` if nothing is at `path`, `rootReplaced` if it is not the directory of `known`,
+    ///   `notAnswering` within seconds if nobody answers.
     package init(path: FilePath, known: RootIdentity?) throws(SafeBackupError) {
         self.path = path
+        if !TimedLooks.shared.answers(path) {
+            throw .notAnswering("The source \(printable(path.bytes))", disposition: .transient)
+        }
         (_, identity, status) = try Self.open(path, staysOnMount: false)
         if let known, !known.matches(identity) { throw Self.replaced(path) }
     }

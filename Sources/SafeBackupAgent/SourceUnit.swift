@@ -126,7 +126,7 @@ package final class SourceUnit: Sendable {
                 close()
                 switch error.code {
                 case .stateFailed, .stateDamaged: throw error
-                case .rootMissing, .rootReplaced, .rootEmptied, .unreadable, .sourceFailed:
+                case .rootMissing, .rootReplaced, .rootEmptied, .unreadable, .sourceFailed, .notAnswering:
                     try await holding.begin(error)
                 default:
                     logger.error(
@@ -196,17 +196,8 @@ package final class SourceUnit: Sendable {
     }
 
     func filter(for root: SourceRoot) -> TreeFilter {
-        var own: [FileIdentity: SkipReason] = [:]
-        // Asked each time, because both may have been made, or mounted, since the last.
-        // A source may be the destination of another one.
-        let destinations = settings.destinations.filter { $0 != settings.path }.map { ($0, SkipReason.ownDestination) }
-        for (path, reason) in [(settings.state, SkipReason.ownState)] + destinations {
-            do throws(Errno) {
-                own[FileIdentity(try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status())] = reason
-            } catch {
-                continue  // ignored because what cannot be opened has nothing to leave out
-            }
-        }
+        // Asked each time, because all may have been made, or mounted, since the last.
+        let own = TreeFilter.ownPlaces(state: settings.state, destinations: settings.destinations, in: settings.path)
         return TreeFilter(root: root.status, rules: settings.excludes, own: own)
     }
 

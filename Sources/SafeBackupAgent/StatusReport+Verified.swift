@@ -3,7 +3,7 @@ import SafeBackupState
 import SafeBackupSystem
 
 extension StatusReport {
-    /// How the last verification of a source at a destination ended. What it found damaged may have been saved again since.
+    /// How the last verification of a source at a destination ended. What it found damaged is not called so any more when it was saved again.
     package struct Verified: Sendable, Encodable {
         package var sourcePath: String
         /// `nil`: none came to its end.
@@ -16,6 +16,8 @@ extension StatusReport {
         package var bytes: Int64
         package var damaged: Int
         package var missing: Int
+        /// How many of the damaged and missing ones still are.
+        package var stillBad: Int
         /// Could not be read, or were in work.
         package var unverified: Int
         /// When all copies were last read in one go.
@@ -33,6 +35,7 @@ extension StatusReport {
             bytes = record.result.bytes
             damaged = record.result.damaged
             missing = record.result.missing
+            stillBad = min(record.stillBad, damaged + missing)
             unverified = record.result.unverified
             allAt = record.allAt?.iso8601
             failedAt = record.failedAt?.iso8601
@@ -77,8 +80,13 @@ extension StatusReport {
                     "\(at), \(scope == VerificationRecord.Scope.all.rawValue ? "all" : "a share of \(percent) %"): "
                 text += "\(counted(copies, "copy", "copies")) (\(ByteCount(bytes))), "
                 var found: [String] = []
-                if damaged > 0 { found.append("\(grouped(damaged)) DAMAGED") }
-                if missing > 0 { found.append("\(grouped(missing)) MISSING") }
+                let isMended = stillBad == 0
+                if damaged > 0 { found.append("\(grouped(damaged)) \(isMended ? "damaged" : "DAMAGED")") }
+                if missing > 0 { found.append("\(grouped(missing)) \(isMended ? "missing" : "MISSING")") }
+                if !found.isEmpty && stillBad < damaged + missing {
+                    found[found.count - 1] +=
+                        isMended ? " (saved again since)" : " (\(grouped(stillBad)) of them still)"
+                }
                 if unverified > 0 { found.append("\(grouped(unverified)) could not be read") }
                 text += found.isEmpty ? "none damaged" : found.joined(separator: ", ")
                 if scope != VerificationRecord.Scope.all.rawValue { text += "; all at once: \(allAt ?? "never")" }

@@ -53,6 +53,43 @@ struct AgentOptions: ParsableArguments {
         return paths
     }
 
+    /// The backup that `--from` names: a destination of the configuration by its name, else a directory. Where the name is
+    /// both, which of them was taken is told on standard error.
+    func backup(named name: ArgumentBytes) throws(SafeBackupError) -> FilePath {
+        let path = FilePath(bytes: try paths(of: [name])[0])
+        let directory = FilePath(bytes: name.bytes)
+        if path == directory { return path }
+        do throws(Errno) {
+            let other = try Preflight.realPath(directory)
+            if try other == Preflight.realPath(path) { return path }
+        } catch {
+            // Also told where the configured one is away.
+            if !NewConfiguration.exists(directory) { return path }
+        }
+        let shown = printable(name.bytes)
+        Console.error(
+            "note: --from \(shown) is taken for what the configuration calls so, \(printable(path.bytes)); for the directory "
+                + "of that name give ./\(shown)")
+        return path
+    }
+
+    /// What the configuration says of this bucket; `nil`: nothing.
+    func bucket(_ url: [UInt8]) throws(SafeBackupError) -> Configuration.S3? {
+        try configuration()?.destinations.compactMap(\.s3).first { $0.location == url }
+    }
+
+    /// The bucket that a name, of the configuration or in full, is.
+    func bucketURL(named name: ArgumentBytes) throws(SafeBackupError) -> [UInt8]? {
+        if BucketURL.isMeant(by: name.bytes) {
+            do throws(ConfigurationFault) {
+                return try BucketURL.read(name.bytes).written
+            } catch {
+                throw Preflight.refusal("\(printable(name.bytes)) \(error.message)")
+            }
+        }
+        return try paths(of: [name]).first { BucketURL.isMeant(by: $0) }
+    }
+
     /// The one that was named, else the usual one if there is one that this user may read.
     private func configuration() throws(SafeBackupError) -> Configuration? {
         let file = ConfiguredRun.path(config)

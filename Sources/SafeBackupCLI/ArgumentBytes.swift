@@ -1,4 +1,6 @@
 import ArgumentParser
+import SafeBackupConfiguration
+import SafeBackupCore
 
 /// An argument as the bytes that the shell gave us. A path need not be UTF-8, but the parser knows only `String`:
 /// bytes that are not UTF-8 travel through it as scalars of a private range, one a byte.
@@ -20,6 +22,17 @@ struct ArgumentBytes: ExpressibleByArgument, Sendable {
             }
         }
         self.bytes = bytes
+    }
+
+    /// As a prefix of a source, with the rules of a configuration's.
+    func prefix() throws(SafeBackupError) -> RelativePath {
+        do throws(ConfigurationFault) {
+            if bytes.isEmpty { throw ConfigurationFault("is empty; leave it out for the destination's top") }
+            return try RelativePath.read(RelativePath(unchecked: bytes).written)
+        } catch {
+            throw SafeBackupError(
+                .invalidConfiguration, "--prefix: '\(printable(bytes))' \(error.message)", disposition: .permanent)
+        }
     }
 
     /// The process's arguments without the program's name, escaped.

@@ -29,6 +29,13 @@ struct InitCommand: AsyncParsableCommand {
         name: .long, help: ArgumentHelp("The configuration to write (default: as of check-config).", valueName: "file"))
     var config: ArgumentBytes?
 
+    @Option(
+        name: .long,
+        help: ArgumentHelp(
+            "A directory of the destination for this source's copies (default: none, or the source's name where the "
+                + "destination holds other sources).", valueName: "path"))
+    var prefix: ArgumentBytes?
+
     @OptionGroup var state: StateOption
 
     @OptionGroup var excludes: ExcludeOptions
@@ -39,7 +46,8 @@ struct InitCommand: AsyncParsableCommand {
     func run() async throws {
         let main = config.map(ConfiguredRun.absolutePath) ?? ConfiguredRun.path(nil)
         let setup = try Setup(
-            source: source.bytes, destination: destination.bytes, main: main, stateOption: state, excludes: excludes)
+            source: source.bytes, destination: destination.bytes, prefix: try prefix?.prefix(), main: main,
+            stateOption: state, excludes: excludes)
         if setup.isConfigured, let process = setup.running {
             Console.print(
                 "This is set up already in \(printable(main.bytes)), and an agent runs (process \(process)). "
@@ -136,6 +144,9 @@ struct InitCommand: AsyncParsableCommand {
         }
         try new.write()
         Console.print("Written: \(printable(new.file.bytes))")
+        if new.isDropIn {
+            Console.print("An agent that runs reads it when it is told to: systemctl reload safebackup, or kill -HUP.")
+        }
     }
 
     // MARK: 5. Starting

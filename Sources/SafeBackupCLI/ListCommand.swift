@@ -52,7 +52,7 @@ struct ListCommand: AsyncParsableCommand {
         }
         let code: Int32
         if let from {
-            code = try listing.run(from: FilePath(bytes: from.bytes), write)
+            code = try listing.run(from: try state.backup(named: from), write)
         } else {
             code = try listing.run(state: try state.directory(), write)
         }

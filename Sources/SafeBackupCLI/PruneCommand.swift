@@ -11,7 +11,7 @@ struct PruneCommand: AsyncParsableCommand {
             Lists what would be removed, and asks. A version stays if one of the rules keeps it; the current copy of a file \
             counts as its newest one. Never removed are the last good copy of a path, what lay in the destination before, \
             and the last state of a deleted file, unless --keep-deleted is given. Each removal is noted in the state (view \
-            v_cleaned). Exit code 2: nobody could be asked, and nothing was removed; 3: something is removed only when its disk is there again, or could not be removed.
+            v_cleaned). Exit code 1: nothing was removed, as you did not agree; 2: nobody could be asked, and nothing was removed; 3: something is removed only when its disk is there again, or could not be removed.
             """)
 
     @Argument(help: "Absolute, or relative to the source, with all below them; none means all.")
@@ -97,8 +97,9 @@ struct PruneCommand: AsyncParsableCommand {
         let plan = try show(pruning)
         if plan.removed == 0 || dryRun || (json && !yes) { return }
         guard try yes || isAgreed(plan) else {
-            Console.print("Nothing was removed.")
-            return
+            // As nobody would run it to be told so: what follows in a script is not to go on as if it were done.
+            Console.error("safebackup: nothing was removed, as you did not agree")
+            throw ExitCode(1)
         }
         let totals = try await pruning.run { line throws(SafeBackupError) in
             Console.error("could not be removed, and is kept: \(line.text)")

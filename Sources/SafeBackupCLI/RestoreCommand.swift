@@ -35,6 +35,8 @@ struct RestoreCommand: AsyncParsableCommand {
 
     @OptionGroup var time: TimeOption
 
+    @OptionGroup var bucket: BucketOptions
+
     func validate() throws {
         if deleted && time.at != nil {
             throw ValidationError("--deleted tells of now; with --at TIME name a time at which the file was there")
@@ -43,14 +45,23 @@ struct RestoreCommand: AsyncParsableCommand {
 
     func run() async throws {
         let at = try time.expression()
-        let plan = RestorePlan(
+        var plan = RestorePlan(
             paths: paths.map(\.bytes), target: FilePath(bytes: to.bytes), overwrites: overwrite,
             includesDeleted: deleted, time: at?.time)
-        let result: RestorePlan.Result
-        if let from {
-            result = try plan.run(from: FilePath(bytes: try state.paths(of: [from])[0]))
-        } else {
-            result = try plan.run(state: try state.directory())
+        let (options, agent) = (bucket, state)
+        plan.bucket = { (url) throws(SafeBackupError) in
+            if options.isEmpty, let known = try agent.bucket(url) { return try BucketBackup(known) }
+            return try BucketBackup(try options.bucket(url))
+        }
+        // A bucket's answers are waited for.
+        let work = plan
+        let thread = try OneThread("sb.restore")
+        let result = try await thread.run { () throws(SafeBackupError) in
+            guard let from else { return try work.run(state: try agent.directory()) }
+            if let url = try agent.bucketURL(named: from), let open = work.bucket {
+                return try work.run(from: try open(url))
+            }
+            return try work.run(from: try agent.backup(named: from))
         }
         if let at { Console.error("As the backup had it at \(at.description)") }
         for note in result.notes { Console.error(note) }

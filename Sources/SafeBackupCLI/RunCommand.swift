@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Logging
 import SafeBackupAgent
+import SafeBackupConfiguration
 import SafeBackupCore
 import SafeBackupSystem
 import SafeBackupWatch
@@ -12,7 +13,7 @@ struct RunCommand: AsyncParsableCommand {
         commandName: "run",
         abstract: "Save a directory, then keep it saved.",
         usage: """
-            safebackup run SOURCE DESTINATION [--once] [--exclude PATTERN]... [--exclude-from FILE]... [--state DIR]
+            safebackup run SOURCE DESTINATION [--endpoint URL] [--region NAME] [--once] [--exclude PATTERN]... [--exclude-from FILE]... [--state DIR]
             safebackup run --config FILE [--once] [--state DIR]
             """,
         discussion: """
@@ -24,7 +25,10 @@ struct RunCommand: AsyncParsableCommand {
     @Argument(help: "The directory to save.")
     var source: ArgumentBytes?
 
-    @Argument(help: "The directory that holds the backup; it is made if its parent exists.")
+    @Argument(
+        help:
+            "The directory that holds the backup, made if its parent exists; or s3://BUCKET/PREFIX, with keys from the environment."
+    )
     var destination: ArgumentBytes?
 
     @Option(
@@ -36,8 +40,14 @@ struct RunCommand: AsyncParsableCommand {
 
     @OptionGroup var excludes: ExcludeOptions
 
+    @OptionGroup var bucket: BucketOptions
+
     @Flag(name: .long, help: "Save what differs and end, instead of watching.")
     var once = false
+
+    /// For the first save of `init`, as the service's user.
+    @Option(name: .long, help: .hidden)
+    var prefix: ArgumentBytes?
 
     /// For tests, which cannot wait for long.
     @Option(name: .long, help: .hidden)
@@ -55,6 +65,9 @@ struct RunCommand: AsyncParsableCommand {
 
     func validate() throws {
         let hasExcludes = !excludes.exclude.isEmpty || !excludes.excludeFrom.isEmpty
+        if config != nil && !bucket.isEmpty {
+            throw ValidationError("With --config, where a bucket is stands in the file (endpoint =, region =).")
+        }
         switch (config, source, destination) {
         case (nil, .some, .some),
             (.some, nil, nil) where !hasExcludes:
@@ -155,18 +168,27 @@ struct RunCommand: AsyncParsableCommand {
     private func named(_ logger: Logger) throws -> AgentSettings {
         let directory = try state.directory()
         let rules = try ExcludeRules(try excludes.patterns() ?? [])
-        let preflight = try Preflight(
-            source: source?.bytes ?? [], destination: destination?.bytes ?? [], state: directory.path,
-            known: directory.knownDestinations())
+        let named = destination?.bytes ?? []
+        let s3 = BucketURL.isMeant(by: named) ? try bucket.bucket(named) : nil
+        if s3 == nil && !bucket.isEmpty {
+            throw ValidationError("--endpoint and --region are of a DESTINATION s3://BUCKET/PREFIX.")
+        }
+        let preflight =
+            s3 == nil
+            ? try Preflight(
+                source: source?.bytes ?? [], destination: named, state: directory.path,
+                known: directory.knownDestinations())
+            : try Preflight(bucketFor: source?.bytes ?? [], state: directory.path)
         for (isInside, name) in [
             (preflight.isStateInside, "state directory"), (preflight.isDestinationInside, "destination"),
         ] where isInside {
             logger.warning(.leftOut, "The \(name) lies inside the source and is left out")
         }
         var settings = AgentSettings(
-            preflight: preflight, state: directory, excludes: rules, isOnce: once)
+            preflight: preflight, bucket: s3, state: directory, excludes: rules, isOnce: once)
         for index in settings.destinations.indices {
             settings.destinations[index].idleTime = .milliseconds(idleMilliseconds)
+            if let prefix { settings.destinations[index].members[0].prefix = try prefix.prefix() }
         }
         for index in settings.sources.indices {
             settings.sources[index].reconcileInterval = .seconds(max(1, reconcileEverySeconds))

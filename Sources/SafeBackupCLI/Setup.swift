@@ -1,5 +1,6 @@
 import Glibc
 import SafeBackupAgent
+import SafeBackupConfiguration
 import SafeBackupCore
 import SafeBackupSystem
 import SafeBackupWatch
@@ -24,7 +25,8 @@ struct Setup {
 
     /// - Throws: everything that is known to be in the way, before anything was changed.
     init(
-        source: [UInt8], destination: [UInt8], main: FilePath, stateOption: StateOption, excludes: ExcludeOptions
+        source: [UInt8], destination: [UInt8], prefix: RelativePath?, main: FilePath, stateOption: StateOption,
+        excludes: ExcludeOptions
     ) throws {
         self.main = main
         self.excludes = excludes
@@ -44,23 +46,46 @@ struct Setup {
                 && destination.members.contains { existing?.settings.sources[$0.source].path == preflight.source }
         }
         hasOwnState = stateOption.state != nil
+        var notes: [String] = []
         if let known, let existing {
             // As it is configured, whatever was given here.
             settings.destinations[0].settle = known.settle
             for member in known.members where existing.settings.sources[member.source].path == preflight.source {
                 settings.sources[0].excludes = existing.settings.sources[member.source].excludes
                 settings.destinations[0].members[0].prefix = member.prefix
+                if let prefix, prefix != member.prefix {
+                    throw Preflight.refusal(
+                        "\(printable(main.bytes)) has this backup already, "
+                            + (member.prefix.isRoot ? "at the destination's top" : "under the prefix \(member.prefix)")
+                            + "; leave out --prefix, or give another destination")
+                }
             }
             new = nil
         } else {
-            new = try NewConfiguration(
-                source: preflight.source.bytes, destination: preflight.destination.bytes,
-                state: hasOwnState ? directory.path.bytes : nil, excludes: excludes.assignments(), main: main)
+            let shared = existing.flatMap { existing in
+                zip(existing.configuration.destinations, existing.settings.destinations)
+                    .first { $0.1.path == preflight.destination }
+            }
+            let added = try NewConfiguration(
+                source: preflight.source.bytes, destination: preflight.destination.bytes, prefix: prefix,
+                sharing: shared?.0.name, state: hasOwnState ? directory.path.bytes : nil,
+                excludes: excludes.assignments(), main: main)
+            if let shared {
+                // As it is configured, with this source alone.
+                let members = settings.destinations[0].members
+                settings.destinations[0] = shared.1
+                settings.destinations[0].members = members
+            }
+            settings.destinations[0].members[0].prefix = added.prefix
+            if !added.prefix.isRoot {
+                notes.append("The copies lie under the prefix \(added.prefix) in the destination")
+            }
+            new = added
         }
         self.settings = settings
         isService = ServiceSave.applies(state: directory, configuration: main)
         if isService { try ServiceSave.check(preflight.destination) }
-        var notes = preflight.leftOut + settings.idleRules
+        notes += preflight.leftOut + settings.idleRules
         if known != nil && !excludes.assignments().isEmpty {
             notes.append("\(printable(main.bytes)) has this backup already, and its rules hold, not those given here")
         }
@@ -116,6 +141,8 @@ struct Setup {
         }
         var arguments = [Array("run".utf8), source.bytes, destination.bytes, Array("--once".utf8)]
         arguments += state
+        let prefix = settings.destinations[0].members[0].prefix
+        if !prefix.isRoot { arguments.append(Array("--prefix=".utf8) + prefix.bytes) }
         for exclude in excludes.assignments() {
             switch exclude {
             case .pattern(let pattern): arguments.append(Array("--exclude=".utf8) + pattern)

@@ -57,7 +57,7 @@ struct VerifyCommand: AsyncParsableCommand {
         let tell: @Sendable (String) -> Void = { if !isQuiet { Console.print($0) } }
         let report: VerifyReport
         if let from {
-            let backup = FilePath(bytes: try state.paths(of: [from])[0])
+            let backup = try state.backup(named: from)
             report = try await BareVerification(from: backup, paths: paths.map(\.bytes), tell: tell).run()
         } else {
             report = try await Verification(

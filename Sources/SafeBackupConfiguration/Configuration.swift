@@ -38,6 +38,8 @@ package struct Configuration: Sendable, Hashable {
         package var bandwidth: ByteCount?
         package var room: Room
         package var retention: Retention
+        /// A bucket; then `path` is its URL.
+        package var s3: S3?
         /// Where its path stands.
         package var place: ConfigurationPlace
     }
@@ -117,14 +119,20 @@ extension Configuration.Destination {
         settle.closeDelay = section[ConfigurationKeys.closeDelay] ?? settle.closeDelay
         settle.quiet = section[ConfigurationKeys.quietTime] ?? settle.quiet
         settle.limit = section[ConfigurationKeys.settleLimit] ?? settle.limit
+        let bucket = Configuration.S3(section)
+        if bucket != nil && section.assigned(ConfigurationKeys.closeDelay.entry).isEmpty {
+            settle.closeDelay = ConfigurationKeys.bucketCloseDelay
+        }
         self.init(
-            name: section.name, path: section[ConfigurationKeys.destinationPath]?.bytes ?? [], settle: settle,
+            name: section.name, path: bucket?.location ?? section[ConfigurationKeys.destinationPath]?.bytes ?? [],
+            settle: settle,
             idleTime: section[ConfigurationKeys.idleTime] ?? .zero,
             onDelete: section[ConfigurationKeys.onDelete] ?? .keep,
             concurrency: (section[ConfigurationKeys.concurrency] ?? ThreadCount(4)).count,
             bandwidth: section[ConfigurationKeys.bandwidth], room: Configuration.Room(section),
-            retention: Configuration.Retention(section),
-            place: section.place(of: ConfigurationKeys.destinationPath))
+            retention: Configuration.Retention(section), s3: bucket,
+            place: bucket == nil
+                ? section.place(of: ConfigurationKeys.destinationPath) : section.place(of: ConfigurationKeys.url))
     }
 }
 

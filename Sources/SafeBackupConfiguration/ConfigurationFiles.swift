@@ -44,7 +44,10 @@ package enum ConfigurationFiles {
         }
         if !problems.isEmpty { throw ConfigurationFailure(problems) }
         if let adding { files.append((bytes(of: adding.path), adding.content)) }
-        return try Configuration(files)
+        let configuration = try Configuration(files)
+        let exposed = exposedSecrets(configuration)
+        if !exposed.isEmpty { throw ConfigurationFailure(exposed) }
+        return configuration
     }
 
     private static func beginning(of file: FilePath) -> ConfigurationPlace {

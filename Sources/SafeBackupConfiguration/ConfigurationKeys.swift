@@ -40,7 +40,8 @@ package enum ConfigurationKeys {
     // MARK: [destination]
 
     package static let destinationPath = ConfigurationKey<ConfigurationPath>(
-        required: .destination, "path", example: "/mnt/backup/home",
+        optional: .destination, "path", example: "/mnt/backup/home",
+        absence: "needed, unless type is s3",
         "The directory that holds the copies; it is made if its parent is there")
 
     package static let closeDelay = ConfigurationKey<Duration>(
@@ -134,15 +135,18 @@ package enum ConfigurationKeys {
     private static let keepAbsence = "it keeps no version; without any keep- key all stay as long as there is room"
 
     /// In the order of the example.
-    package static let all: [ConfigurationEntry] = [
-        state.entry,
-        sourcePath.entry, destination.entry, prefix.entry, exclude.entry, excludeFrom.entry, reconcileInterval.entry,
-        destinationPath.entry, closeDelay.entry, quietTime.entry, settleLimit.entry, idleTime.entry, onDelete.entry,
-        concurrency.entry, bandwidth.entry,
-        freeSpaceThreshold.entry, freeSpaceTarget.entry, freeSpaceFloor.entry, checkInterval.entry, maxSize.entry,
-        maxUsage.entry, keepLast.entry, keepWithin.entry, keepDaily.entry, keepWeekly.entry, keepMonthly.entry,
-        keepYearly.entry,
-    ]
+    package static let all: [ConfigurationEntry] =
+        [
+            state.entry,
+            sourcePath.entry, destination.entry, prefix.entry, exclude.entry, excludeFrom.entry,
+            reconcileInterval.entry,
+            type.entry, destinationPath.entry, closeDelay.entry, quietTime.entry, settleLimit.entry, idleTime.entry,
+            onDelete.entry,
+            concurrency.entry, bandwidth.entry,
+            freeSpaceThreshold.entry, freeSpaceTarget.entry, freeSpaceFloor.entry, checkInterval.entry, maxSize.entry,
+            maxUsage.entry, keepLast.entry, keepWithin.entry, keepDaily.entry, keepWeekly.entry, keepMonthly.entry,
+            keepYearly.entry,
+        ] + ofBuckets
 
     static func of(_ section: ConfigurationEntry.Section) -> [ConfigurationEntry] {
         all.filter { $0.section == section }

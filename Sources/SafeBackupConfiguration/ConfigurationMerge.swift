@@ -32,7 +32,7 @@ struct ConfigurationMerge {
         }
     }
 
-    private mutating func report(_ place: ConfigurationPlace, _ message: String) {
+    mutating func report(_ place: ConfigurationPlace, _ message: String) {
         problems.append(ConfigurationProblem(place, message))
     }
 
@@ -157,7 +157,10 @@ struct ConfigurationMerge {
         checkReferences(configuration)
         checkPaths(configuration)
         for destination in configuration.destinations { checkPrefixes(of: destination, configuration) }
-        for section in sections where section.kind == .destination { checkRoom(of: section) }
+        for section in sections where section.kind == .destination {
+            checkType(of: section)
+            checkRoom(of: section)
+        }
     }
 
     private mutating func checkReferences(_ configuration: Configuration) {
@@ -193,9 +196,12 @@ struct ConfigurationMerge {
     ) {
         var known: [[UInt8]: ConfigurationPlace] = [:]
         for (path, place) in paths where !path.isEmpty {
-            let path = Self.plain(path)
+            let path = BucketURL.isMeant(by: path) ? path : Self.plain(path)
             if let first = known[path] {
-                report(place, "path: \(printable(path)) is a \(what) already, at \(first); \(advice)")
+                report(
+                    place,
+                    "\(BucketURL.isMeant(by: path) ? "url" : "path"): \(printable(path)) is a \(what) already, at \(first); \(advice)"
+                )
             }
             known[path] = known[path] ?? place
         }

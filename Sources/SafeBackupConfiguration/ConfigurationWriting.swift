@@ -26,18 +26,33 @@ extension ConfigurationKeys {
                 ]
             case .destination: lines += ["# A place that copies go to. There may be many.", "[destination \"disk\"]"]
             }
-            for entry in of(section) {
-                lines.append("")
-                lines += wrapped("\(entry.summary).")
-                let line = "\(entry.name) = \(printable(entry.example))"
-                switch entry.presence {
-                case .required: lines.append(line)
-                case .standard: lines.append("#\(line)")
-                case .absent(let what): lines += wrapped("Without it: \(what).") + ["#\(line)"]
-                }
-            }
+            let ofOthers = section == .destination ? Set(ofBuckets.map(\.name)) : []
+            for entry in of(section) where !ofOthers.contains(entry.name) { lines += described(entry) }
         }
+        lines.append("")
+        lines += wrapped(
+            "A bucket of S3, or of a server that speaks its protocol, is such a place too; a source names it as it names a "
+                + "disk. What is said above of times, "
+                + "threads and versions holds for it as well; path, idle-time and what concerns the room of a disk do not."
+        )
+        lines += ["#[destination \"bucket\"]", "#\(type.entry.name) = s3"]
+        for entry in ofBuckets { lines += described(entry) }
         return lines.joined(separator: "\n") + "\n"
+    }
+
+    /// What a key means, and a line that gives it; a comment, unless the example needs it.
+    private static func described(_ entry: ConfigurationEntry) -> [String] {
+        var lines = [""] + wrapped("\(entry.summary).")
+        let line = "\(entry.name) = \(printable(entry.example))"
+        switch entry.presence {
+        case .required: lines.append(line)
+        case .standard: lines.append("#\(line)")
+        case .absent(let what):
+            lines += wrapped("Without it: \(what).")
+            // A destination that works: on a disk.
+            lines.append(entry.name == destinationPath.entry.name ? line : "#\(line)")
+        }
+        return lines
     }
 
     /// As comments of at most 115 columns.
@@ -68,13 +83,20 @@ extension Configuration {
             // In the order in which they were written, because the last pattern that matches decides.
             let assigned = entries.flatMap { entry in section.assigned(entry).map { (entry, $0) } }
             for (entry, value) in assigned.sorted(by: { $0.1.number < $1.1.number }) {
-                add(Array("\(entry.name) = ".utf8) + value.text)
+                let isSecret = withDefaults && ConfigurationKeys.secrets.contains(entry.name)
+                add(Array("\(entry.name) = ".utf8) + (isSecret ? Array("(secret)".utf8) : value.text))
             }
             var defaults: [[UInt8]] = []
-            for entry in entries where withDefaults && section.assigned(entry).isEmpty {
+            let foreign = Set(ConfigurationKeys.foreign(to: section).map(\.name))
+            for entry in entries
+            where withDefaults && section.assigned(entry).isEmpty && !foreign.contains(entry.name) {
                 switch entry.presence {
                 case .required: break
-                case .standard(let value): defaults.append(Array("\(entry.name) = ".utf8) + value)
+                case .standard(let value):
+                    let isOfBucket = section.kind == .destination && section[ConfigurationKeys.type] == .s3
+                    let isDelay = entry.name == ConfigurationKeys.closeDelay.entry.name
+                    let text = isOfBucket && isDelay ? ConfigurationKeys.bucketCloseDelay.written : value
+                    defaults.append(Array("\(entry.name) = ".utf8) + text)
                 case .absent(let what): defaults.append(Array("# no \(entry.name): \(what)".utf8))
                 }
             }

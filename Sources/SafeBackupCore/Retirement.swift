@@ -15,7 +15,7 @@ package struct Retirement: Sendable, Hashable {
 
 /// What became of a retirement.
 package enum RetirementOutcome: Sendable, Hashable {
-    /// The copy lies at its version name, durably.
+    /// The copy lies at its version name, or at one that a lost state gave it, durably.
     case moved(Displacement)
     /// At its place is nothing, or another file, which stays; nothing was moved.
     case notThere

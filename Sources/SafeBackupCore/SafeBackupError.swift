@@ -63,6 +63,8 @@ extension SafeBackupError.Code {
     public static let unsettled = Self(rawValue: "unsettled")
     /// Reading the source failed.
     public static let sourceFailed = Self(rawValue: "sourceFailed")
+    /// The file system of a source or a destination does not answer.
+    public static let notAnswering = Self(rawValue: "notAnswering")
     /// The source's root is not there.
     public static let rootMissing = Self(rawValue: "rootMissing")
     /// Another directory or file system is where the source's root was.
@@ -92,6 +94,42 @@ extension SafeBackupError.Code {
     /// What is stored does not have the digest that was recorded.
     public static let damaged = Self(rawValue: "damaged")
 
+    // A server that objects are stored at.
+    /// No connection, or no answer: the network, the name, the port, or the server.
+    public static let serverUnreachable = Self(rawValue: "serverUnreachable")
+    /// The connection is not safe: the certificate is not trusted, or TLS fails.
+    public static let serverUntrusted = Self(rawValue: "serverUntrusted")
+    /// The server asks for fewer requests.
+    public static let serverBusy = Self(rawValue: "serverBusy")
+    /// The server failed with the request, and failed again.
+    public static let serverFailed = Self(rawValue: "serverFailed")
+    /// What answers does not speak S3: a web server, a proxy, or the page of a network that wants a login.
+    public static let notObjectStore = Self(rawValue: "notObjectStore")
+    /// No source of keys is configured, or none of them has any.
+    public static let credentialsMissing = Self(rawValue: "credentialsMissing")
+    /// A source of keys is configured, and gave none.
+    public static let credentialsFailed = Self(rawValue: "credentialsFailed")
+    /// The keys are unknown, wrong or expired.
+    public static let credentialsRefused = Self(rawValue: "credentialsRefused")
+    /// The machine's clock is too far from the server's.
+    public static let clockSkewed = Self(rawValue: "clockSkewed")
+    /// The keys are right, and their policy does not allow the request.
+    public static let accessDenied = Self(rawValue: "accessDenied")
+    /// The bucket or the server does not take what the configuration asks for.
+    public static let settingRefused = Self(rawValue: "settingRefused")
+    /// The server refuses this object, and not others.
+    public static let objectRefused = Self(rawValue: "objectRefused")
+    /// An object is under the key where none may be.
+    public static let objectExists = Self(rawValue: "objectExists")
+    /// The server does not know the unfinished upload any more: it begins again.
+    public static let uploadLost = Self(rawValue: "uploadLost")
+    /// What arrived is not what was sent.
+    public static let transferDamaged = Self(rawValue: "transferDamaged")
+    /// The server does not have this operation.
+    public static let notSupported = Self(rawValue: "notSupported")
+    /// The server understood the request as a mistake of ours.
+    public static let requestRefused = Self(rawValue: "requestRefused")
+
     // The program.
     /// Too many open files, or no memory: goes by.
     public static let exhausted = Self(rawValue: "exhausted")
@@ -119,5 +157,17 @@ extension SafeBackupError {
             "Another file system is mounted at or above \(path); what was saved of it stays, and saving goes on by "
                 + "itself when it is unmounted",
             disposition: .transient)
+    }
+}
+
+extension SafeBackupError {
+    /// No call to the file system at the root of a source or a destination, which `name` tells for a person, comes back.
+    package static func notAnswering(_ name: String, disposition: Disposition) -> SafeBackupError {
+        SafeBackupError(
+            .notAnswering,
+            "\(name) cannot be looked at: its file system does not answer, as that of a server that is gone; nothing is "
+                + "saved or removed there meanwhile, and saving goes on by itself when it answers; look at the server, or "
+                + "unmount it (umount -l)",
+            disposition: disposition)
     }
 }

@@ -209,7 +209,11 @@ final class AttachedRoot: Sendable {
         }
     }
 
+    /// Throws `notAnswering` within seconds where nobody answers, as at a start; once it is open, nothing is timed.
     static func open(_ path: FilePath) throws(SafeBackupError) -> Descriptor {
+        if !TimedLooks.shared.answers(path) {
+            throw .notAnswering("The destination \(printable(path.bytes))", disposition: .destinationUnavailable)
+        }
         do {
             return try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
         } catch {

@@ -6,21 +6,7 @@ import SystemPackage
 enum Failure {
     /// Reading the source failed. `ENOENT` and `ENOTDIR` are not failures and never come here.
     static func source(_ error: Errno, _ path: RelativePath) -> SafeBackupError {
-        switch error {
-        case .permissionDenied, .notPermitted:
-            make(
-                .unreadable, "Cannot read \(path): permission denied; let the agent's user read it, or exclude it",
-                .transient, error)
-        // ELOOP: it became a link; EISDIR, ESPIPE: a directory, or a FIFO.
-        case .tooManySymbolicLinkLevels, .isDirectory, .illegalSeek:
-            changedKind(path)
-        case .tooManyOpenFiles, .tooManyOpenFilesInSystem, .noMemory:
-            exhausted(error, path.description)
-        default:
-            make(
-                .sourceFailed, "Reading \(path) failed: \(error.explanation); check the source's disk", .transient,
-                error)
-        }
+        ReadFailure.source(error, path)
     }
 
     /// Writing to the destination, or looking at it, failed. `doing` continues "Cannot …".
@@ -93,33 +79,16 @@ enum Failure {
             disposition: .permanent)
     }
 
-    static func interrupted(_ path: RelativePath) -> SafeBackupError {
-        SafeBackupError(
-            .interrupted, "\(path) was not copied to its end, because the agent stops; it is copied at the next start",
-            disposition: .transient)
-    }
+    static func interrupted(_ path: RelativePath) -> SafeBackupError { ReadFailure.interrupted(path) }
 
-    static func torn(_ path: RelativePath) -> SafeBackupError {
-        SafeBackupError(
-            .torn, "\(path) changed while it was read; it is read again when it is quiet", disposition: .transient)
-    }
+    static func torn(_ path: RelativePath) -> SafeBackupError { ReadFailure.torn(path) }
 
-    /// No failure: it is written, and read when it is quiet or has waited for long enough.
-    static func unsettled(_ path: RelativePath) -> SafeBackupError {
-        SafeBackupError(
-            .unsettled, "\(path) is still being written; it is read when it is quiet", disposition: .transient)
-    }
+    static func unsettled(_ path: RelativePath) -> SafeBackupError { ReadFailure.unsettled(path) }
 
-    static func changedKind(_ path: RelativePath) -> SafeBackupError {
-        SafeBackupError(
-            .changedKind, "\(path) became something else while it was opened; it is tried again",
-            disposition: .transient)
-    }
+    static func changedKind(_ path: RelativePath) -> SafeBackupError { ReadFailure.changedKind(path) }
 
     private static func exhausted(_ error: Errno, _ name: String) -> SafeBackupError {
-        make(
-            .exhausted, "No resources for \(name): \(error.explanation); it is tried again (see ulimit -n)", .transient,
-            error)
+        ReadFailure.exhausted(error, name)
     }
 
     private static func make(

@@ -5,22 +5,7 @@ import Glibc
 
 /// The first step: look at the source, and bring what differs into staging.
 extension GroupStore {
-    /// What the source has at a job's path.
-    struct Found {
-        let tree: SourceTree
-        let parent: Descriptor
-        let leaf: [UInt8]
-        let status: FileStatus
-        /// When the look was taken, by the wall clock.
-        let at: Timestamp
-
-        /// Time stamps have a step: a change soon after another may leave them as they are.
-        var isRacy: Bool { isRacy(since: max(status.fingerprint.mtime, status.fingerprint.ctime)) }
-
-        func isRacy(since newest: FileTime) -> Bool {
-            newest.nanoseconds > at.fileTime.nanoseconds.subtractingReportingOverflow(2_000_000_000).partialValue
-        }
-    }
+    typealias Found = FoundEntry
 
     mutating func stage(_ lease: LeasedJob) -> Progress {
         do throws(SafeBackupError) {
@@ -34,26 +19,16 @@ extension GroupStore {
     private mutating func stageFound(_ lease: LeasedJob) throws(SafeBackupError) -> Progress {
         let path = lease.job.path
         guard let tree = trees[lease.job.source] else {
-            throw SafeBackupError(
-                .rootMissing, "The source of \(path) is not open; it is tried again", disposition: .transient)
+            throw ReadFailure.notOpen(path)
         }
-        guard let parent = try tree.directory(path.parent) else { return .finished(.gone) }
-        let leaf = path.leaf
-        let now = clock.now
-        let status: FileStatus
-        do {
-            status = try parent.status(of: leaf)
-        } catch {
-            if error == .noSuchFileOrDirectory || error == .notDirectory { return .finished(.gone) }
-            throw Failure.source(error, path)
-        }
+        guard let found = try Found(path, in: tree, now: clock.now) else { return .finished(.gone) }
+        let status = found.status
         if root.isKeyed {
             // The caller named this file, wherever it lies.
             if status.kind != .file { throw Failure.notRegular(path, status.kind) }
         } else if status.isMountRoot {
             throw .otherFileSystem(path)
         }
-        let found = Found(tree: tree, parent: parent, leaf: leaf, status: status, at: now)
         Faults.reach("looked")
         // A rename that came after the lease is stored as any new content: what a lease does not name, recovery cannot tell
         // from a stranger, and it names what was known before anything was written. The older path ends as deleted, with
@@ -64,9 +39,7 @@ extension GroupStore {
         case .symlink: return try stageLink(lease, found)
         case .directory: return try stageDirectory(lease, found)
         case .fifo, .socket, .device:
-            throw SafeBackupError(
-                .specialFile, "\(path) is a \(status.kind.rawValue) and is not saved; exclude it to silence this",
-                disposition: .permanent)
+            throw ReadFailure.special(path, status.kind)
         }
     }
 
@@ -84,8 +57,8 @@ extension GroupStore {
             copy = occupant
         }
         let live = job.live?.kind == .file ? job.live : nil
-        if let live, copy != nil, !job.hashFirst, !live.isRacy, !live.isFuzzy, !Self.isTold(job, of: now),
-            found.tree.isUnchanged(now, since: live.fingerprint)
+        if let live, copy != nil, !job.hashFirst, !live.isRacy, !live.isFuzzy, !job.isTold(of: now),
+            found.traits.isUnchanged(now, since: live.fingerprint)
         {
             return .finished(.stored(entry(.kept, found, live.metadata)))
         }
@@ -94,7 +67,7 @@ extension GroupStore {
         if let copy, copy.size == now.size,
             // It came back to where it was: probably the same.
             job.hashFirst || job.live == nil && copy.mtime == now.mtime
-                || live.map({ $0.isRacy || found.tree.isSameContent(now, $0.fingerprint) }) ?? false,
+                || live.map({ $0.isRacy || found.traits.isSameContent(now, $0.fingerprint) }) ?? false,
             let (digest, metadata) = try read(source, found, job.path), digest == copy.digest,
             let kept = try keep(lease, found, metadata)
         {
@@ -108,14 +81,6 @@ extension GroupStore {
         return try copyFile(lease, source, found, unlessSameAs: copy)
     }
 
-    /// Whether what the job was told of may have happened after the content was compared: a copy that was moved was not
-    /// read again, although the fingerprint was taken then.
-    private static func isTold(_ job: DueJob, of now: Fingerprint) -> Bool {
-        guard let firstSeen = job.firstSeenAt else { return false }
-        let (lag, _) = now.ctime.nanoseconds.addingReportingOverflow(60_000_000_000)
-        return lag > firstSeen.fileTime.nanoseconds
-    }
-
     /// Whether the copy that the catalogue has is what the plan found under the final name.
     private func holdsOccupant(_ lease: LeasedJob) -> Bool {
         lease.job.occupant.map { lease.plan.final.holds($0, live: lease.job.live, root) } ?? false
@@ -125,28 +90,14 @@ extension GroupStore {
         _ content: StoredEntry.Content, _ found: Found, _ metadata: FileMetadata, linkTarget: [UInt8]? = nil,
         isFuzzy: Bool = false
     ) -> StoredEntry {
-        StoredEntry(
-            kind: found.status.kind, content: content, fingerprint: found.status.fingerprint, metadata: metadata,
-            linkTarget: linkTarget, isFuzzy: isFuzzy, isRacy: found.status.kind != .directory && found.isRacy,
-            birthTime: found.status.birthTime,
-            hasOtherLinks: found.status.kind == .file && found.status.linkCount > 1)
+        found.entry(content, metadata, linkTarget: linkTarget, isFuzzy: isFuzzy)
     }
 
-    func open(_ found: Found, _ path: RelativePath) throws(SafeBackupError) -> Descriptor {
-        do {
-            return try found.parent.openForReading(found.leaf)
-        } catch {
-            switch error {
-            // Gone, or replaced by something that opens differently, since the look a moment ago.
-            case .noSuchFileOrDirectory, .notDirectory, .noSuchAddressOrDevice: throw Failure.changedKind(path)
-            default: throw Failure.source(error, path)
-            }
-        }
-    }
+    func open(_ found: Found, _ path: RelativePath) throws(SafeBackupError) -> Descriptor { try found.open() }
 
     /// Lets a file wait that is still being written, as long as it may.
     private func settle(_ job: DueJob, _ source: Descriptor, _ found: Found) throws(SafeBackupError) {
-        guard found.tree.hasLeases, let writerProbe,
+        guard found.traits.hasLeases, let writerProbe,
             writerProbe.asks(mtime: found.status.fingerprint.mtime, firstSeen: job.firstSeenAt, now: found.at)
         else { return }
         if source.hasWriter() == true { throw Failure.unsettled(job.path) }
@@ -155,13 +106,7 @@ extension GroupStore {
     func metadata(_ found: Found, _ source: Descriptor, _ path: RelativePath) throws(SafeBackupError)
         -> FileMetadata
     {
-        do {
-            return FileMetadata(
-                mode: found.status.mode, uid: found.status.uid, gid: found.status.gid,
-                xattrs: try source.extendedAttributes())
-        } catch {
-            throw Failure.source(error, path)
-        }
+        try found.metadata(source)
     }
 
     /// The digest of the whole source file; `nil` if it changed meanwhile.
@@ -379,18 +324,7 @@ extension GroupStore {
 
     private mutating func stageLink(_ lease: LeasedJob, _ found: Found) throws(SafeBackupError) -> Progress {
         let job = lease.job
-        let target: [UInt8]
-        do throws(Errno) {
-            target = try found.parent.linkTarget(of: found.leaf)
-            guard try found.parent.status(of: found.leaf).fingerprint == found.status.fingerprint else {
-                throw Errno.invalidArgument
-            }
-        } catch {
-            // EINVAL: no longer a link. See: man 2 readlink.
-            if error == .invalidArgument || error == .noSuchFileOrDirectory { throw Failure.changedKind(job.path) }
-            throw Failure.source(error, job.path)
-        }
-        let metadata = FileMetadata(mode: found.status.mode, uid: found.status.uid, gid: found.status.gid)
+        let (target, metadata) = try found.linkTarget()
         let digest = copier.digest(of: target)
         let mtime = found.status.fingerprint.mtime
         let isOurs = holdsOccupant(lease)
@@ -466,19 +400,6 @@ extension GroupStore {
     }
 
     private func stageDirectory(_ lease: LeasedJob, _ found: Found) throws(SafeBackupError) -> Progress {
-        let job = lease.job
-        var metadata = FileMetadata(mode: found.status.mode, uid: found.status.uid, gid: found.status.gid)
-        do {
-            let directory = try found.parent.open(found.leaf, O_RDONLY | O_DIRECTORY | O_NONBLOCK)
-            metadata.xattrs = try directory.extendedAttributes()
-        } catch {
-            switch error {
-            case .noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels: throw Failure.changedKind(job.path)
-            // The scanner lists it as unreadable; the directory itself is saved by what the look told.
-            case .permissionDenied, .notPermitted: break
-            default: throw Failure.source(error, job.path)
-            }
-        }
-        return .directory(entry(.directory, found, metadata))
+        .directory(entry(.directory, found, try found.directory().metadata))
     }
 }

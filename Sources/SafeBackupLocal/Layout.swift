@@ -68,6 +68,16 @@ package struct Layout: Sendable, Hashable {
         Array("~".utf8) + Array(SHA256.digest(of: name).hex.utf8.prefix(16))
     }
 
+    /// Whether `version` made this name of a copy whose own name is `leaf`.
+    static func isVersion(_ name: [UInt8], of leaf: [UInt8]) -> Bool {
+        guard let at = name.lastIndex(of: UInt8(ascii: "@")) else { return false }
+        let stem = name[..<at]
+        if stem.elementsEqual(leaf) { return true }
+        let mark = mark(of: leaf)
+        return stem.count >= mark.count && stem.suffix(mark.count).elementsEqual(mark)
+            && leaf.starts(with: stem.dropLast(mark.count))
+    }
+
     /// Where the copy at `location` goes when it is kept: `<name>@<time>-<id>` in the same directory below `versions/`.
     /// A name that becomes too long is cut and carries a part of its digest; the catalogue knows the whole.
     package func version(of location: RelativePath, at time: Timestamp, id: String) -> RelativePath {

@@ -1,5 +1,5 @@
 package import SafeBackupCore
-import SafeBackupSystem
+package import SafeBackupSystem
 package import SystemPackage
 import Glibc
 

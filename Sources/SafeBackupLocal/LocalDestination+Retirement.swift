@@ -2,6 +2,8 @@ package import SafeBackupCore
 import SafeBackupSystem
 import SystemPackage
 
+import Glibc
+
 /// Moving what a deleted path left at its own place to the versions: for a destination that mirrors deletions.
 ///
 /// A copy has one name at any time, its own or its version's: it is renamed, never over anything. So the disk alone tells
@@ -33,6 +35,7 @@ extension LocalDestination {
                 outcomes.append(try retire(retirement, in: root, &directories, &flush))
                 Faults.reach("retired")
             }
+            try findMoved(retirements, &outcomes, in: root, &directories, &flush)
             try flush.flush()
             return outcomes
         } catch {
@@ -80,6 +83,48 @@ extension LocalDestination {
                 .noSuchFileOrDirectory, .tooManySymbolicLinkLevels, .improperLink, .fileNameTooLong, .tooManyLinks:
                 return .refused(Failure.destination(error, "move to the versions", copy.location))
             default: throw error
+            }
+        }
+    }
+
+    /// Looks for copies that are not at their places among the versions of their paths: a state that was lost may have
+    /// moved them, under names that no row tells. The inode, size and time of the row say which file it was; a file of
+    /// somebody else has another inode. One pass over each directory, whatever the number of its versions.
+    private func findMoved(
+        _ retirements: [Retirement], _ outcomes: inout [RetirementOutcome], in root: AttachedRoot,
+        _ directories: inout DirectoryCache, _ flush: inout GroupFlush
+    ) throws(Errno) {
+        guard root.type.hasStableInodes else { return }
+        var wanted: [RelativePath: [UInt64: Int]] = [:]
+        for (index, outcome) in outcomes.enumerated() {
+            guard outcome == .notThere, let inode = retirements[index].copy.inode else { continue }
+            // Another file at its place is what was stored after it.
+            guard try Self.status(of: retirements[index].copy.location, in: root, &directories) == nil else { continue }
+            wanted[retirements[index].version.parent, default: [:]][inode] = index
+        }
+        for (path, inodes) in wanted {
+            let versions: Descriptor
+            do throws(Errno) {
+                versions = try directories.directory(path)
+            } catch {
+                if [.noSuchFileOrDirectory, .notDirectory, .tooManySymbolicLinkLevels].contains(error) { continue }
+                throw error
+            }
+            let batch = DirectoryBatch()
+            let listing = try versions.open([UInt8(ascii: ".")], O_RDONLY | O_DIRECTORY)
+            while try batch.fill(from: listing) {
+                Pulse.current?.mark()
+                for entry in batch.entries {
+                    guard let index = inodes[entry.inode] else { continue }
+                    let (copy, name) = (retirements[index].copy, batch.name(of: entry))
+                    guard Layout.isVersion(name, of: copy.location.leaf),
+                        let status = try Self.status(of: path.appending(name), in: root, &directories),
+                        FinalState(status).holds(copy, live: nil, root)
+                    else { continue }
+                    try flush.changed(versions, at: path)
+                    outcomes[index] = .moved(
+                        Displacement(from: copy.location, to: path.appending(name), reason: .kept, status: status))
+                }
             }
         }
     }

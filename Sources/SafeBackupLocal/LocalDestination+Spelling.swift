@@ -1,31 +1,23 @@
 package import SafeBackupCore
-import SafeBackupSystem
+package import SafeBackupSystem
 import SystemPackage
 
 /// Names that differ only in case, where the file system takes them for one: a file, or a directory, that was renamed so
 /// at the source. A directory goes to its version name with all that lies below it, and what lies below the new spelling
 /// is moved there path by path.
 extension LocalDestination {
-    /// An entry that a location folds onto.
-    package struct Spelling: Sendable, Hashable {
-        /// The location's own, or that of a directory on the way to it.
-        package var location: RelativePath
-        /// All that lies below it goes with it: nothing else may be done at the same time.
-        package var isDirectory: Bool
-    }
-
     /// For each location the one entry that it folds onto under another spelling, or that the first directory on the way to
     /// it does which is not there as it is spelled; `nil` if there is none, or several, or they cannot be looked at.
-    package func otherSpellings(of locations: [RelativePath]) async -> [Spelling?] {
+    package func otherSpellings(of locations: [RelativePath]) async -> [OtherSpelling?] {
         await io.run { self.otherSpellingsNow(of: locations) }
     }
 
-    package func otherSpellingsNow(of locations: [RelativePath]) -> [Spelling?] {
+    package func otherSpellingsNow(of locations: [RelativePath]) -> [OtherSpelling?] {
         do throws(SafeBackupError) {
             let root = try attachedRoot()
             if !root.layout.foldsCase { return locations.map { _ in nil } }
             var planner = try planner()
-            var found: [Spelling?] = []
+            var found: [OtherSpelling?] = []
             for location in locations { found.append(try Self.otherSpelling(of: location, &planner, root)) }
             return found
         } catch {
@@ -35,10 +27,10 @@ extension LocalDestination {
 
     private static func otherSpelling(
         of location: RelativePath, _ planner: inout Planner, _ root: AttachedRoot
-    ) throws(SafeBackupError) -> Spelling? {
+    ) throws(SafeBackupError) -> OtherSpelling? {
         guard let former = try planner.otherSpelling(of: location) else { return nil }
         do {
-            return Spelling(location: former, isDirectory: try root.base.status(of: former).kind == .directory)
+            return OtherSpelling(location: former, isDirectory: try root.base.status(of: former).kind == .directory)
         } catch {
             if error == .noSuchFileOrDirectory { return nil }
             throw Failure.destination(error, "look at", former)

@@ -10,18 +10,12 @@ import Glibc
 /// thread. Two groups may be stored at the same time. Leases of jobs that `store` calls `failed` go through `recover`
 /// as those of a crash do: only the disk tells what was left of them.
 package final class LocalDestination: Destination {
-    /// What is known of a directory before it is attached.
-    package struct Inspection: Sendable, Hashable {
-        package var exists: Bool
-        /// Nothing is in it but what a new file system has, and what is ours.
-        package var isEmpty: Bool
-        package var sentinel: Sentinel?
-        package var device: UInt64?
-        package var identity: RootIdentity?
-        package var statistics: VolumeStatistics?
-    }
+    package typealias Inspection = DestinationInspection
 
     package let path: FilePath
+    /// Its path.
+    package var location: [UInt8] { path.bytes }
+    package let traits = DestinationTraits.disk
     let io: ThreadExecutor
     let clock: WallClock
     let policy: VersionPolicy
@@ -205,6 +199,19 @@ package final class LocalDestination: Destination {
 
     /// See `detachNow`.
     package func detach() async { await io.run { self.detachNow() } }
+
+    /// See `inspect(_:)`.
+    package func inspect() async throws(SafeBackupError) -> Inspection {
+        let path = path
+        return try await io.run { () throws(SafeBackupError) in try Self.inspect(path) }
+    }
+
+    /// See `lookNow`.
+    package func look(expecting id: String) async throws(SafeBackupError) {
+        try await io.run { () throws(SafeBackupError) in try self.lookNow(expecting: id) }
+    }
+
+    package func keepFree(_ floor: ByteCount?) { share.set(floor: floor) }
 
     /// See `updateSentinelNow`.
     package func updateSentinel(sources: [SentinelSource]) async throws(SafeBackupError) {

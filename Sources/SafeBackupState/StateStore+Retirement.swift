@@ -147,11 +147,12 @@ extension StateStore {
         guard names.timestampOrNull() != nil, names.textOrNull() == EndReason.deleted.rawValue,
             try connection.liveName(pair, path) == nil
         else { return .never }
-        let jobs = try connection.statement("SELECT 1 FROM job WHERE destination_id = ? AND source_id = ? AND path = ?")
+        let jobs = try connection.statement(
+            "SELECT state = 'stuck' FROM job WHERE destination_id = ? AND source_id = ? AND path = ?")
         defer { jobs.reset() }
         // It may just come back.
         if try jobs.bind(destination.rawValue).bind(pair.source.rawValue).bind(path).step() {
-            return .wait(until: now + .seconds(600))
+            return .wait(until: now + (jobs.bool() ? .seconds(600) : .seconds(5)))
         }
         if let newest = try connection.keptVersions(pair, path).newest {
             let distance = newest > now ? newest - now : now - newest
@@ -198,6 +199,11 @@ extension StateStore {
                 let pair = PairKey(source: retirement.source, destination: destination)
                 switch outcome {
                 case .moved(let move):
+                    // Found where another copy is known to lie, which is what the disk told of that one.
+                    if move.to != retirement.version, try connection.copy(in: destination, at: move.to) != nil {
+                        try forget.bind(retirement.copy.id).run()
+                        continue
+                    }
                     try displace(move, at: move.from, pair, now: now, connection)
                     if let path = try newestPath(of: retirement.copy.id, connection) {
                         try noteVacated(above: path, pair, connection)

@@ -31,6 +31,9 @@ package struct VerificationRecord: Sendable, Hashable {
     /// Of a share, in percent of the destination.
     package var share: Double?
     package var result = Result()
+    /// Copies of the source there that are marked as damaged or missing now, whoever found them; counted only where the
+    /// verification found some.
+    package var stillBad = 0
     /// When all copies were last read in one go.
     package var allAt: Timestamp?
     /// When a later one was broken off, and why.
@@ -67,7 +70,20 @@ package struct VerificationRecord: Sendable, Hashable {
 
 extension StateReader {
     package func verifications() throws(SafeBackupError) -> [VerificationRecord] {
-        try read { (connection) throws(SafeBackupError) in try VerificationRecord.all(connection) }
+        try read { (connection) throws(SafeBackupError) in
+            var records = try VerificationRecord.all(connection)
+            let count = try connection.statement(
+                """
+                SELECT count(*) FROM copy
+                WHERE destination_id = ? AND source_id = ? AND damaged <> 0 AND removing IS NULL
+                """)
+            for index in records.indices where records[index].result.damaged + records[index].result.missing > 0 {
+                defer { count.reset() }
+                count.bind(records[index].destination.rawValue).bind(records[index].source.rawValue)
+                if try count.step() { records[index].stillBad = Int(count.int()) }
+            }
+            return records
+        }
     }
 }
 

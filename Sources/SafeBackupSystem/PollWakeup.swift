@@ -50,7 +50,8 @@ extension Descriptor {
     /// Blocks until something can be read, or the time is over: then the answer is `false`. The corresponding C function
     /// is `poll`.
     package func isReadable(within limit: Duration) throws(Errno) -> Bool {
-        let milliseconds = Int32(clamping: limit.components.seconds * 1_000)
+        let (seconds, attoseconds) = limit.components
+        let milliseconds = Int32(clamping: seconds * 1_000 + attoseconds / 1_000_000_000_000_000)
         return try systemCall("poll") { sb_wait_readable(raw, -1, milliseconds) } > 0
     }
 }

@@ -38,17 +38,24 @@ struct ConfigurationTableTests {
     func exampleIsUsable() throws {
         let plain = try parse(ConfigurationKeys.example)
         #expect(plain.sources.count == 1 && plain.destinations.count == 1)
+        // Keys of which a destination has one or the other.
+        let alternatives = ["#secret-access-key-file = "]
         let full = ConfigurationKeys.example.split(separator: "\n", omittingEmptySubsequences: false).map { line in
+            if alternatives.contains(where: { line.hasPrefix($0) }) { return String(line) }
+            if line == "destination = disk" { return "destination = disk\ndestination = bucket" }
+            if line == "#encryption = bucket" { return "encryption = aws:kms" }
             let isKey = ConfigurationKeys.all.contains { line.hasPrefix("#\($0.name) = ") }
-            return isKey ? String(line.dropFirst()) : String(line)
+            return isKey || line.hasPrefix("#[") ? String(line.dropFirst()) : String(line)
         }
         let whole = try parse(full.joined(separator: "\n"))
         // What the comments give as defaults are the defaults.
         #expect(whole.destinations.first?.settle == plain.destinations.first?.settle)
         #expect(whole.destinations.first?.idleTime == plain.destinations.first?.idleTime)
         #expect(whole.sources.first?.reconcileInterval == plain.sources.first?.reconcileInterval)
+        #expect(whole.destinations.map { $0.s3 == nil } == [true, false])
         for entry in ConfigurationKeys.all {
-            #expect(full.contains { $0.hasPrefix("\(entry.name) = ") }, "\(entry.name) is not in the example")
+            let isThere = full.contains { $0.drop { $0 == "#" }.hasPrefix("\(entry.name) = ") }
+            #expect(isThere, "\(entry.name) is not in the example")
         }
     }
 
@@ -61,10 +68,14 @@ struct ConfigurationTableTests {
             exclude = *.tmp
             path = /a
             destination = d
+            destination = b
             prefix = p
             [destination "d"]
             path = /d
             idle-time = 90 s
+            [destination "b"]
+            type = s3
+            url = s3://bucket/home
             """)
         let text = String(decoding: read.effective, as: UTF8.self)
         let again = try parse(text)

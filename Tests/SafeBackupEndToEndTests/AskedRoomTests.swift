@@ -231,18 +231,7 @@ extension EndToEnd {
         func atTheStart() async throws {
             let bench = try Bench()
             try await prepare(bench, size: 4_096)
-            let file = bench.root.appending("agent.conf")
-            let text = """
-                [agent]
-                state = \(bench.state)
-                [source "s"]
-                path = \(bench.source)
-                destination = d
-                [destination "d"]
-                path = \(bench.backup)
-                idle-time = 1s
-                """
-            try bench.write(file, Array(text.utf8))
+            let file = try bench.configure("idle-time = 1s")
             let agent = try bench.spawn(["run", "--config", file])
             let isReady = try await eventually { agent.outputText.contains("ready\n") }
             try #require(isReady, "\(agent.errorTail)")
@@ -252,23 +241,11 @@ extension EndToEnd {
             #expect(all.ending == .exit(3), "\(all.outputText)\(all.errorTail)")
             #expect(try cleaned(bench).count == 32, "what deleted files left goes too")
             // Nothing of it is open now.
-            let isResting = try await eventually {
-                let open = try command([
-                    "bash", "-c", #"ls -l "/proc/$0/fd" | grep -c "$1" || true"#, FilePath("\(agent.process)"),
-                    bench.backup,
-                ])
-                return open == "0\n"
-            }
+            let isResting = try await eventually { try !agent.hasOpen(bench.backup) }
             #expect(isResting)
             try bench.write("more", String(repeating: "m", count: 4_096))
             try await bench.expectInSync(agent)
-            let resting = try await eventually {
-                let open = try command([
-                    "bash", "-c", #"ls -l "/proc/$0/fd" | grep -c "$1" || true"#, FilePath("\(agent.process)"),
-                    bench.backup,
-                ])
-                return open == "0\n"
-            }
+            let resting = try await eventually { try !agent.hasOpen(bench.backup) }
             #expect(resting)
             try bench.write("more", String(repeating: "n", count: 4_097))
             try await bench.expectInSync(agent)

@@ -46,17 +46,6 @@ extension EndToEnd {
             return try JSONDecoder().decode(Report.self, from: Data(program.outputText.utf8))
         }
 
-        /// Other bytes at the same size and mtime: what a failing disk does.
-        private func flip(_ bench: Bench, _ path: String) throws {
-            let file = bench.backup.appending(path)
-            let mark = bench.root.appending("mark")
-            try command(["touch", "-r", file, mark])
-            var content = try read(file)
-            content[content.count / 2] ^= 1
-            try Descriptor.open(file, O_WRONLY).write(content, at: 0)
-            try command(["touch", "-r", mark, file])
-        }
-
         /// 12 copies: a link, an odd name, a version, a tombstone, and files.
         private func saved() async throws -> Bench {
             let bench = try Bench()
@@ -91,9 +80,9 @@ extension EndToEnd {
                 try command(["cp", "-a", bench.backup, bench.root.appending("other")])
                 bench.backup = bench.root.appending("other")
             }
-            try flip(bench, "d/3")
-            try flip(bench, "f")
-            try flip(bench, "gone")
+            try bench.flip("d/3")
+            try bench.flip("f")
+            try bench.flip("gone")
             try command(["rm", bench.backup.appending("d/4")])
             try command(["rm", bench.backup.appending("link")])
             let report = try await verify(bench, expecting: 3)

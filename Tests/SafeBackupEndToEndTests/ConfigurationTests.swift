@@ -105,6 +105,28 @@ extension EndToEnd {
             }
         }
 
+        @Test("A destination's name goes before a directory here that is called so, which is told")
+        func nameOrDirectory() async throws {
+            let (bench, file) = try bench(Self.twoDestinations)
+            try bench.makeDirectory(bench.root.appending("mount"))
+            let once = try await bench.run(["run", "--config", file, "--once"])
+            #expect(once.ending == .exit(0), "\(once.errorTail)")
+            let elsewhere = bench.root.appending("elsewhere")
+            try command(["mkdir", "-p", elsewhere.appending("here")])
+            for (number, directory) in [elsewhere, bench.root].enumerated() {
+                bench.prefix = ["env", "-C", directory]
+                let back = bench.root.appending("back\(number)")
+                for verb in [["restore", ".", "--to", back], ["verify"], ["ls"]] as [[FilePath]] {
+                    let program = try await bench.run(verb + ["--from", "here", "--config", file])
+                    #expect(program.ending == .exit(0), "\(verb): \(program.errorText)")
+                    // From the directory above it both are the same.
+                    let isTold = program.errorText.contains("is taken for what the configuration calls so")
+                    #expect(isTold == (number == 0), "\(verb): \(program.errorText)")
+                }
+                #expect(isThere(back.appending("file"), "of a\n"))
+            }
+        }
+
         @Test("A destination that goes away holds up no other one; a restore takes the one that is there")
         func destinationGoes() async throws {
             let (bench, file) = try bench(Self.twoDestinations)

@@ -217,15 +217,10 @@ extension EndToEnd {
                     "SELECT max(id) FROM reconcile WHERE reason = 'periodic' AND ended_at IS NULL"
                 ).flatMap { $0.map(\.text) }
             }
-            let descriptors = FilePath("/proc/\(agent.process)/fd")
             let isClosed = try await eventually(within: .seconds(60)) {
                 let before = try walk()
                 if before == [""] { return false }
-                // Others come and go meanwhile, of which find complains.
-                let isClosed = try command([
-                    "bash", "-c", #"find "$0" '(' -lname "$1" -o -lname "$1/*" ')' 2>/dev/null || true"#, descriptors,
-                    bench.source,
-                ]).isEmpty
+                let isClosed = try !agent.hasOpen(bench.source)
                 // The same walk goes on, or it was open, or between two walks.
                 return try isClosed && walk() == before
             }

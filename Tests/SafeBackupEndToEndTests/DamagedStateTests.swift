@@ -68,7 +68,7 @@ extension EndToEnd {
             let names = Set(try StateFile(copying: bench.state).liveNames().map(\.path))
             #expect(names == Set(try Tree(bench.source).entries.keys), "the live names are not the source's paths")
             if damage == .garbage || damage == .flipped {
-                let aside = try command(["find", bench.state, "-name", "queue.db.damaged-*"])
+                let aside = try command(["find", bench.state, "-ignore_readdir_race", "-name", "queue.db.damaged-*"])
                 #expect(!aside.isEmpty, "the damaged file was not moved aside")
             }
         }
@@ -147,7 +147,8 @@ extension EndToEnd {
             try bench.write("dir 0/0", "changed meanwhile\n")
             try bench.write("new", "made meanwhile\n")
             let isMoved = try await eventually {
-                try !command(["find", bench.state, "-name", "queue.db.damaged-*"]).isEmpty || agent.poll() != nil
+                try !command(["find", bench.state, "-ignore_readdir_race", "-name", "queue.db.damaged-*"]).isEmpty
+                    || agent.poll() != nil
             }
             #expect(isMoved && agent.poll() == nil, "nothing was moved aside: \(agent.errorTail)")
             let isBegun = try await eventually {

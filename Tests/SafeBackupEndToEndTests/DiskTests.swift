@@ -186,7 +186,7 @@ extension EndToEnd {
             let isCopying = try await eventually {
                 if agent.poll() != nil { return true }
                 guard access(staging.string, F_OK) == 0 else { return false }
-                return try !command(["find", staging, "-type", "f", "-size", "+32768k"]).isEmpty
+                return try !command(["find", staging, "-ignore_readdir_race", "-type", "f", "-size", "+32768k"]).isEmpty
             }
             try #require(isCopying && agent.poll() == nil, "the copy did not begin:\n\(agent.errorTail)")
             try await bench.stop(agent)

@@ -11,23 +11,6 @@ extension EndToEnd {
     /// The catalogue copy of a destination that never held everything.
     @Suite("A first save that does not end")
     struct EarlyCatalogue {
-        /// A destination that is filled slowly, so that one large file is not saved for minutes.
-        private func slow(_ bench: Bench) throws -> FilePath {
-            let file = bench.root.appending("agent.conf")
-            let text = """
-                [agent]
-                state = \(bench.state)
-                [source "s"]
-                path = \(bench.source)
-                destination = d
-                [destination "d"]
-                path = \(bench.backup)
-                bandwidth = 100KiB
-                """
-            try bench.write(file, Array(text.utf8))
-            return file
-        }
-
         /// Runs the agent until the small files are saved, and stops it in the midst of the large one.
         private func saveSome(_ bench: Bench, _ file: FilePath, until isDone: () throws -> Bool) async throws {
             let agent = try bench.spawn(["run", "--config", file])
@@ -52,7 +35,8 @@ extension EndToEnd {
             .timeLimit(.minutes(2)))
         func stop() async throws {
             let bench = try Bench()
-            let file = try slow(bench)
+            // Filled slowly, so that one large file is not saved for minutes.
+            let file = try bench.configure("bandwidth = 100KiB")
             var random = SeededGenerator(seed: 1)
             try bench.write("a", "first\n")
             try bench.write(bench.at("large"), random.bytes(60 << 20))

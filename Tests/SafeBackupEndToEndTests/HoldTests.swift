@@ -245,10 +245,7 @@ extension EndToEnd {
             try bench.write("file", "content\n")
             let first = try await bench.startAgent()
             try await bench.expectInSync(first)
-            let descriptors = FilePath("/proc/\(first.process)/fd")
-            let isClosed = try await eventually {
-                try command(["find", descriptors, "-lname", bench.backup.appending("*")]).isEmpty
-            }
+            let isClosed = try await eventually { try !first.hasOpen(bench.backup) }
             #expect(isClosed, "something of the destination stays open")
             let second = try await bench.run(
                 ["run", bench.source, bench.backup, "--state", bench.root.appending("state2"), "--once"])

@@ -103,6 +103,64 @@ extension EndToEnd {
             #expect(names == "source-2.conf\n")
         }
 
+        @Test("A second source goes into a destination that has prefixes, under its name or the one that is given")
+        func shared() async throws {
+            let bench = try Bench()
+            try bench.write("file", "of the first\n")
+            let program = try await bench.run(arguments(bench, ["--yes", "--prefix", "one/two"]))
+            #expect(program.ending == .exit(0), "\(program.outputText)\(program.errorTail)")
+            #expect(try read(bench.backup.appending("one/two/file")) == Array("of the first\n".utf8))
+            // By its name; the second of that name by another; one by what is given, which may not nest.
+            let names = [("x/ONE", "ONE-2"), ("y/photos", "photos"), ("z/photos", "photos-2")]
+            for (place, _) in names {
+                try bench.write(bench.root.appending("\(place)/file"), Array("of \(place)\n".utf8))
+            }
+            let first = try read(file(bench))
+            for (place, prefix) in names {
+                let program = try await bench.run([
+                    "init", bench.root.appending(place), bench.backup, "--config", file(bench), "--yes",
+                ])
+                #expect(program.ending == .exit(0), "\(program.outputText)\(program.errorTail)")
+                #expect(program.outputText.contains("systemctl reload safebackup"))
+                #expect(try read(bench.backup.appending("\(prefix)/file")) == Array("of \(place)\n".utf8))
+            }
+            try bench.write(bench.root.appending("last/file"), Array("last\n".utf8))
+            let nested = try await bench.run([
+                "init", bench.root.appending("last"), bench.backup, "--config", file(bench), "--yes", "--prefix",
+                "one/two/three",
+            ])
+            #expect(nested.ending == .exit(2) && nested.errorText.contains("do not nest"), "\(nested.errorTail)")
+            #expect(access(bench.backup.appending("one/two/three").string, F_OK) != 0)
+            let check = try await bench.run(["check-config", file(bench)])
+            #expect(check.outputText.contains("sources: 4, destinations: 1, pairs: 4"), "\(check.outputText)")
+            #expect(try read(file(bench)) == first, "an existing file was changed")
+            let once = try await bench.run(["run", "--config", file(bench), "--once"])
+            #expect(once.ending == .exit(0), "\(once.errorTail)")
+            // Known already; another prefix would be another backup.
+            let again = try await bench.run(arguments(bench, ["--yes", "--prefix", "other"]))
+            #expect(again.ending == .exit(2) && again.errorText.contains("under the prefix one/two"))
+            for bad in ["/abs", "../up", ".safebackup/x", ""] {
+                let refused = try await bench.run(arguments(bench, ["--yes", "--prefix", FilePath(bad)]))
+                #expect(refused.ending == .exit(2), "\(bad): \(refused.errorText)")
+            }
+        }
+
+        @Test("Beside a source at the top of a destination there is no room for another, and it says what to do")
+        func top() async throws {
+            let bench = try Bench()
+            try bench.write("file", "content\n")
+            #expect(try await bench.run(arguments(bench)).ending == .exit(0))
+            let other = bench.root.appending("other")
+            try bench.write(other.appending("two"), Array("2\n".utf8))
+            for more in [[], ["--prefix", "other"]] as [[FilePath]] {
+                let program = try await bench.run(
+                    ["init", other, bench.backup, "--config", file(bench), "--yes"] + more)
+                #expect(program.ending == .exit(2), "\(program.outputText)")
+                #expect(program.errorText.contains("at its top") && program.errorText.contains("--prefix"))
+            }
+            #expect(try Tree(bench.source).differences(in: try Tree(bench.backup)) { _ in false }.isEmpty)
+        }
+
         @Test("Paths of any bytes stand in the configuration, and are read back")
         func odd() async throws {
             let bench = try Bench()

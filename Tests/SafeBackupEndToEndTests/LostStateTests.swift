@@ -37,10 +37,7 @@ extension EndToEnd {
             let agent = try await saved(bench)
             if whileClosed {
                 // Then the destination must be opened once more.
-                let isClosed = try await eventually {
-                    try !command(["bash", "-c", FilePath("ls -l /proc/\(agent.process)/fd || true")]).contains(
-                        bench.backup.string)
-                }
+                let isClosed = try await eventually { try !agent.hasOpen(bench.backup) }
                 #expect(isClosed, "it keeps the destination open")
             }
             try await bench.stop(agent)

@@ -10,23 +10,6 @@ import Testing
 extension EndToEnd {
     @Suite("A destination that mirrors deletions")
     struct Mirrors {
-        private func configure(_ bench: Bench, _ keys: String = "on-delete = mirror") throws -> FilePath {
-            let file = bench.root.appending("agent.conf")
-            let text = """
-                [agent]
-                state = \(bench.state)
-                [source "s"]
-                path = \(bench.source)
-                destination = d
-                [destination "d"]
-                path = \(bench.backup)
-                idle-time = 300ms
-                \(keys)
-                """
-            try bench.write(file, Array(text.utf8))
-            return file
-        }
-
         private func once(_ bench: Bench, fault: String? = nil) async throws -> Program {
             try await bench.run(
                 ["run", "--once", "--config", bench.root.appending("agent.conf")],
@@ -86,7 +69,7 @@ extension EndToEnd {
         @Test("What is deleted goes to the versions with its directories, and comes back by name and by time")
         func goes() async throws {
             let bench = try Bench()
-            _ = try configure(bench)
+            try bench.configure("idle-time = 300ms\non-delete = mirror")
             try fill(bench)
             let agent = try await start(bench)
             // The names stand in the catalogue a moment after the files lie in their places.
@@ -120,7 +103,7 @@ extension EndToEnd {
         @Test("Nothing moves while all that the rules let be saved is gone, though names of excluded files live on")
         func emptiedBesidesExcluded() async throws {
             let bench = try Bench()
-            let file = try configure(bench)
+            let file = try bench.configure("idle-time = 300ms\non-delete = mirror")
             for name in ["a", "b", "old.tmp"] { try bench.write(name, "\(name)\n") }
             #expect(try await once(bench).ending == .exit(0))
             let text = String(decoding: try read(file), as: UTF8.self)
@@ -147,7 +130,7 @@ extension EndToEnd {
             .needsFaults, arguments: ["retiring", "retired", "retiredDurably"], [true, false])
         func crash(step: String, changesKey: Bool) async throws {
             let bench = try Bench()
-            _ = try configure(bench)
+            try bench.configure("idle-time = 300ms\non-delete = mirror")
             try fill(bench)
             #expect(try await once(bench).ending == .exit(0))
             try remove(bench)
@@ -157,7 +140,7 @@ extension EndToEnd {
             // Also before anything was recovered, and by a catalogue copy that is older.
             #expect(try await restored(bench, ["gone/with/it", "--state", bench.state]) == ["gone/with/it"])
             #expect(try await restored(bench, ["deleted", "--from", bench.backup]) == ["deleted"])
-            if changesKey { _ = try configure(bench, "on-delete = keep") }
+            if changesKey { try bench.configure("idle-time = 300ms\non-delete = keep") }
             try bench.write("deleted", "back\n")
             let next = try await once(bench)
             #expect(next.ending == .exit(0), "\(next.errorTail)")
@@ -175,7 +158,7 @@ extension EndToEnd {
             let bench = try Bench()
             let disk = try bench.makeDisk("disk", mebibytes: 32)
             bench.backup = disk.mountPoint.appending("backup")
-            _ = try configure(bench)
+            try bench.configure("idle-time = 300ms\non-delete = mirror")
             try fill(bench)
             #expect(try await once(bench).ending == .exit(0))
             try remove(bench)
@@ -194,10 +177,41 @@ extension EndToEnd {
             #expect(try names(bench) == Self.retired)
         }
 
+        @Test("What went to the versions after the last catalogue copy is known again after a loss of the state")
+        func lostState() async throws {
+            let bench = try Bench()
+            try bench.configure("idle-time = 300ms\non-delete = mirror")
+            try fill(bench)
+            let long = String(repeating: "\u{e9}", count: 125) + ".txt"
+            try bench.write(long, "long\n")
+            #expect(try await once(bench).ending == .exit(0))
+            let agent = try await start(bench)
+            try remove(bench)
+            try command(["rm", bench.at(long)])
+            let isGone = try await eventually {
+                try StateFile(copying: bench.state).rows("SELECT 1 FROM copy WHERE role = 'kept'").count == 5
+            }
+            #expect(isGone, "\(agent.errorTail)")
+            agent.crash()
+            // A file of somebody else among the versions is nobody's version.
+            try bench.write(bench.backup.appending(".safebackup/versions/deleted@x"), Array("deleted\n".utf8))
+            try command(["rm", "-r", bench.state])
+            let next = try await start(bench)
+            let isKnown = try await eventually {
+                try StateFile(copying: bench.state).rows("SELECT 1 FROM copy WHERE role = 'kept'").count == 5
+            }
+            #expect(isKnown, "\(next.errorTail)")
+            try await bench.stop(next)
+            try bench.expectCatalogueIsTrue()
+            for path in ["deleted", "gone/with/it", "link", long] {
+                #expect(try await restored(bench, [FilePath(path), "--state", bench.state]) == [path])
+            }
+        }
+
         @Test("SIGHUP turns it on for what was deleted before, and off again")
         func reload() async throws {
             let bench = try Bench()
-            _ = try configure(bench, "on-delete = keep")
+            try bench.configure("idle-time = 300ms\non-delete = keep")
             try fill(bench)
             let agent = try await start(bench)
             #expect(try await eventually { try bench.differences().isEmpty })
@@ -208,12 +222,12 @@ extension EndToEnd {
             }
             #expect(isGone)
             #expect(try names(bench).contains("deleted"))
-            _ = try configure(bench)
+            try bench.configure("idle-time = 300ms\non-delete = mirror")
             agent.send(SIGHUP)
             let isMoved = try await eventually { try names(bench).contains(".safebackup/versions/deleted") }
             #expect(isMoved, "\(agent.errorTail)")
             #expect(agent.errorText.contains("on-delete: keep → mirror"), "\(agent.errorText)")
-            _ = try configure(bench, "on-delete = keep\nconcurrency = 9\nbandwidth = 1GiB")
+            try bench.configure("idle-time = 300ms\non-delete = keep\nconcurrency = 9\nbandwidth = 1GiB")
             agent.send(SIGHUP)
             let isApplied = try await eventually { agent.errorText.contains("concurrency: 4 → 9") }
             #expect(isApplied, "\(agent.errorTail)")
@@ -228,7 +242,7 @@ extension EndToEnd {
         @Test("Another file at a deleted path's place stays, and so does all of a source that lost every file")
         func stays() async throws {
             let bench = try Bench()
-            _ = try configure(bench, "on-delete = keep")
+            try bench.configure("idle-time = 300ms\non-delete = keep")
             try fill(bench)
             for number in 0..<10 { try bench.write("more/\(number)", "\(number)\n") }
             #expect(try await once(bench).ending == .exit(0))
@@ -236,7 +250,7 @@ extension EndToEnd {
             #expect(try await once(bench).ending == .exit(0))
             #expect(try names(bench).contains("deleted"))
             try bench.write(bench.backup.appending("deleted"), Array("somebody else's\n".utf8))
-            _ = try configure(bench)
+            try bench.configure("idle-time = 300ms\non-delete = mirror")
             let agent = try await start(bench)
             try command(["rm", "-r", bench.at("gone"), bench.at("link")])
             let isGone = try await eventually { try names(bench).contains(".safebackup/versions/gone/with/it") }

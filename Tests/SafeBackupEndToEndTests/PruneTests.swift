@@ -47,6 +47,23 @@ extension EndToEnd {
             #expect(Int(known) == (try files(bench)).count, "each file has its row")
         }
 
+        @Test(
+            "On a terminal it asks; where nobody agrees nothing goes, which the exit code tells",
+            arguments: ["n", "", "y"])
+        func asked(_ answer: String) async throws {
+            let bench = try await prepare()
+            let before = try files(bench)
+            let words = ["prune", "--state", bench.state.string, "--keep-last", "1"].joined(separator: " ")
+            let script = "printf '\(answer)\\n' | script -qec \"'\(Bench.program)' \(words)\" /dev/null"
+            let program = try Program(
+                ["bash", "-c", FilePath(script)], output: bench.root.appending("out"),
+                errors: bench.root.appending("err"))
+            try await program.wait(within: .seconds(60))
+            #expect(program.ending == .exit(answer == "y" ? 0 : 1), "\(program.outputText)")
+            #expect((try files(bench) == before) == (answer != "y"))
+            #expect(program.outputText.contains("as you did not agree") == (answer != "y"))
+        }
+
         @Test("A version stays when what is newer is not in the destination, though the catalogue thinks so")
         func looksAtTheKept() async throws {
             let bench = try await prepare()

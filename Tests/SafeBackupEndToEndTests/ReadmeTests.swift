@@ -72,7 +72,7 @@ extension EndToEnd {
             "cp -a DESTINATION/PATH DIR": .shell("cp -a DESTINATION/docs/a DIR"),
             "packaging/build-deb": packaged,
             "apt-get install ./.build/packages/safebackup_*.deb": packaged,
-            "apt-get install g++ git libc6-dev libsqlite3-dev libssl-dev pkg-config":
+            "apt-get install g++ git libc6-dev libcurl4-openssl-dev libsqlite3-dev libssl-dev pkg-config":
                 .stage("smoke run of the release binary"),
             "swift build -c release --product safebackup --static-swift-stdlib":
                 .stage("release build without warnings"),

@@ -10,20 +10,6 @@ import Testing
 extension EndToEnd {
     @Suite("Limits of room that change while the agent runs")
     struct RoomReload {
-        private func configure(_ bench: Bench, _ file: FilePath, _ lines: String) throws {
-            let text = """
-                [agent]
-                state = \(bench.state)
-                [source "s"]
-                path = \(bench.source)
-                destination = d
-                [destination "d"]
-                path = \(bench.backup)
-                \(lines)
-                """
-            try bench.write(file, Array(text.utf8))
-        }
-
         private func number(_ bench: Bench, _ sql: String) throws -> Int64 {
             try StateFile(copying: bench.state).rows(sql).first?[0].integer ?? 0
         }
@@ -39,7 +25,6 @@ extension EndToEnd {
             let bench = try Bench()
             let disk = try bench.makeDisk("disk", mebibytes: 96)
             bench.backup = disk.mountPoint.appending("backup")
-            let file = bench.root.appending("agent.conf")
             for round in UInt64(0)..<2 {
                 var random = SeededGenerator(seed: round)
                 for name in 0..<24 {
@@ -47,7 +32,7 @@ extension EndToEnd {
                 }
                 try await bench.saveOnce()
             }
-            try configure(bench, file, "")
+            let file = try bench.configure()
             let agent = try bench.spawn(["run", "--config", file])
             let isReady = try await eventually { agent.outputText.contains("ready\n") }
             try #require(isReady, "\(agent.errorTail)")
@@ -58,21 +43,21 @@ extension EndToEnd {
             // A threshold above what is free, and a target that ten versions make.
             let free = try available(disk)
             let target = free + 10 << 20 - 1 << 19
-            try configure(bench, file, "free-space-threshold = \(free + 1 << 20)B\nfree-space-target = \(target)B")
+            try bench.configure("free-space-threshold = \(free + 1 << 20)B\nfree-space-target = \(target)B")
             agent.send(SIGHUP)
             let isCleaned = try await eventually { try self.number(bench, versions) == 14 }
             #expect(isCleaned, "\(agent.errorTail)")
             #expect(try available(disk) >= target)
             #expect(try number(bench, "SELECT count(*) FROM cleaned WHERE reason = 'space'") == 10)
 
-            try configure(bench, file, "max-size = 30MiB")
+            try bench.configure("max-size = 30MiB")
             agent.send(SIGHUP)
             let isSmaller = try await eventually { try self.number(bench, "SELECT sum(size) FROM copy") <= 30 << 20 }
             #expect(isSmaller, "\(agent.errorTail)")
             #expect(try number(bench, versions) == 6)
             #expect(try number(bench, "SELECT max_size FROM capacity") == 30 << 20)
 
-            try configure(bench, file, "keep-last = 1")
+            try bench.configure("keep-last = 1")
             agent.send(SIGHUP)
             let isPruned = try await eventually { try self.number(bench, versions) == 0 }
             #expect(isPruned, "\(agent.errorTail)")
@@ -81,7 +66,7 @@ extension EndToEnd {
             // Under a floor that the disk does not have, nothing grows.
             let most = try available(disk) + 4 << 20
             let limits = ["threshold", "target", "floor"].map { "free-space-\($0) = \(most)B" }
-            try configure(bench, file, limits.joined(separator: "\n"))
+            try bench.configure(limits.joined(separator: "\n"))
             agent.send(SIGHUP)
             let isHigh = try await eventually { try self.number(bench, "SELECT floor FROM capacity") == most }
             #expect(isHigh, "\(agent.errorTail)")
@@ -91,7 +76,7 @@ extension EndToEnd {
             }
             #expect(isWaiting, "\(agent.errorTail)")
             #expect(access(bench.backup.appending("new").string, F_OK) != 0)
-            try configure(bench, file, "free-space-floor = 1MiB")
+            try bench.configure("free-space-floor = 1MiB")
             agent.send(SIGHUP)
             try await bench.expectInSync(agent)
             try await bench.stop(agent)

@@ -114,8 +114,8 @@ extension EndToEnd {
             for number in 0..<20 { try bench.write(other.appending("\(number)"), random.bytes(1 << 20)) }
             try fill(bench, "kept", 10, seed: 2)
             // A line of the destination ends where the next section begins.
-            let file = try configure(
-                bench, "[source \"o\"]\npath = \(other)\ndestination = d\nprefix = o", prefix: "prefix = s")
+            let file = try bench.configure(
+                "[source \"o\"]\npath = \(other)\ndestination = d\nprefix = o", source: "prefix = s")
             func once() async throws -> Program { try await bench.run(["run", "--once", "--config", file]) }
             #expect(try await once().ending == .exit(0))
             try fill(bench, "kept", 10, seed: 3)
@@ -297,24 +297,6 @@ extension EndToEnd {
             for number in 0...2 { #expect(versions.contains("\(number)@")) }
         }
 
-        /// A configuration of the bench's source and destination, with these lines for the destination.
-        private func configure(_ bench: Bench, _ lines: String, prefix: String = "") throws -> FilePath {
-            let file = bench.root.appending("agent.conf")
-            let text = """
-                [agent]
-                state = \(bench.state)
-                [source "s"]
-                path = \(bench.source)
-                destination = d
-                \(prefix)
-                [destination "d"]
-                path = \(bench.backup)
-                \(lines)
-                """
-            try bench.write(file, Array(text.utf8))
-            return file
-        }
-
         @Test(
             "The policy of the configuration is applied once a day, and keeps what is missing safe",
             .timeLimit(.minutes(2)))
@@ -328,7 +310,7 @@ extension EndToEnd {
             try await bench.saveOnce()
             // Somebody took what the deleted path keeps.
             try command(["rm", bench.backup.appending("gone")])
-            let file = try configure(bench, "keep-last = 1")
+            let file = try bench.configure("keep-last = 1")
             let program = try await bench.run(["run", "--once", "--config", file])
             #expect(program.ending == .exit(0), "\(program.errorTail)")
             let removed = try texts(bench, "SELECT path FROM v_cleaned WHERE reason = 'policy: keep-last=1' ORDER BY 1")
@@ -356,7 +338,7 @@ extension EndToEnd {
             for name in ["here", "taken"] { try bench.write(name, "second, longer\n") }
             try await bench.saveOnce()
             try command(["sh", "-c", #"rm "$0"/taken@*"#, bench.backup.appending(".safebackup/versions")])
-            let file = try configure(bench, "max-size = 1B")
+            let file = try bench.configure("max-size = 1B")
             let program = try await bench.run(["run", "--once", "--config", file])
             #expect(program.ending == .exit(0), "\(program.errorTail)")
             let state = try StateFile(copying: bench.state)
@@ -396,7 +378,7 @@ extension EndToEnd {
                 }
                 let before = try newestGood(bench)
                 let limit = Bool.random(using: &random) ? "max-size = 1B" : "max-size = 2KiB"
-                let program = try await bench.run(["run", "--once", "--config", try configure(bench, limit)])
+                let program = try await bench.run(["run", "--once", "--config", try bench.configure(limit)])
                 #expect(program.ending == .exit(0), "round \(round): \(program.errorTail)")
                 try expectKept(bench, before, "seed \(seed), round \(round)")
                 for (name, text) in content {

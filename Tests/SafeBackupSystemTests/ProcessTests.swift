@@ -22,6 +22,25 @@ struct ProcessTests {
         }
     }
 
+    @Test("A program that does not end, or does not close its output, is killed when its time is over")
+    func limit() throws {
+        func run(_ script: String, collects: Bool, _ limit: Duration) throws(Errno) -> ChildProcess.Result {
+            try ChildProcess.run(["sh", "-c", script].map { Array($0.utf8) }, collectsOutput: collects, within: limit)
+        }
+        let began = ContinuousClock.now
+        for (script, collects) in [
+            ("exec sleep 1000", true), ("exec sleep 1000", false), ("exec sleep 1000 >&-", true),
+        ] {
+            #expect(throws: Errno.timedOut, "\(script)") { try run(script, collects: collects, .milliseconds(100)) }
+        }
+        #expect(ContinuousClock.now - began < .seconds(100))
+        let ended = try run("echo told; exit 3", collects: true, .seconds(100))
+        #expect(ended.code == 3 && ended.output == Array("told\n".utf8))
+        // What it left running may keep its output open.
+        let left = try run("sleep 5 & echo told", collects: true, .milliseconds(500))
+        #expect(left.code == 0 && left.output == Array("told\n".utf8))
+    }
+
     @Test("Who looks for the holder of a lock keeps nobody from taking it", .timeLimit(.minutes(10)))
     func lookAtLock() async throws {
         let temporary = try TemporaryDirectory()

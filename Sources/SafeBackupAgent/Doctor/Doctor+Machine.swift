@@ -95,6 +95,7 @@ extension Doctor {
     }
 
     static func type(_ path: FilePath) -> VolumeType? {
+        guard TimedLooks.shared.answers(path) else { return nil }
         do throws(Errno) {
             return try VolumeStatistics(Descriptor.open(path, O_RDONLY | O_DIRECTORY)).type
         } catch {

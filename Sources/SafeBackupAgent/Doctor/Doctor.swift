@@ -108,6 +108,7 @@ extension AgentSettings {
     }
 
     private static func device(_ path: FilePath) -> UInt64? {
+        guard TimedLooks.shared.answers(path) else { return nil }
         do throws(Errno) {
             return try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status().device
         } catch {

@@ -26,6 +26,10 @@ package enum EventID: String, CaseIterable, Sendable {
     /// Whoever reads the log did not keep up; so many lines are missing here.
     case logDropped
 
+    // A bucket.
+    /// Its server wants something else than was configured or usual: a region, a time, no checksums.
+    case bucketNotice
+
     // The state.
     /// The state cannot be written now; saving goes on when it can.
     case stateFailed

@@ -100,6 +100,12 @@ package struct DrainPlanner {
     // MARK: Destinations
 
     private func look(at destination: AgentSettings.Destination) throws(SafeBackupError) -> Place {
+        if destination.s3 != nil {
+            throw SafeBackupError(
+                .invalidConfiguration,
+                "\(printable(destination.location)) is a bucket, of which 'plan' knows nothing yet; 'safebackup run' saves to it",
+                disposition: .permanent)
+        }
         let path = destination.path
         let record = status?.destinations.first { $0.record.location == path.bytes }?.record
         var place = Place(
@@ -146,10 +152,10 @@ package struct DrainPlanner {
                 id: "", machine: machine, path: settings.sources[member.source].path.bytes, identity: nil,
                 prefix: member.prefix)
         }
-        let new = try PairSetup.unlisted(entries, in: sentinel.sources, at: path)
+        let new = try PairSetup.unlisted(entries, in: sentinel.sources, at: path.bytes)
         if place.record?.sentinel != nil { return }
         guard new.count < entries.count else {
-            if let other = sentinel.sources.first { throw PairSetup.taken(by: other, entries, at: path) }
+            if let other = sentinel.sources.first { throw PairSetup.taken(by: other, entries, at: path.bytes) }
             return
         }
         let catalogue = path.appending(".safebackup").appending("catalogue")
@@ -220,6 +226,7 @@ package struct DrainPlanner {
         var statistics = place.inspection?.statistics
         if place.inspection?.exists == false {
             let parent = place.path.removingLastComponent()
+            guard TimedLooks.shared.answers(parent) else { return }
             do throws(Errno) {
                 statistics = try VolumeStatistics(Descriptor.open(parent, O_RDONLY | O_DIRECTORY))
             } catch {
@@ -344,17 +351,8 @@ package struct DrainPlanner {
     }
 
     private func filter(_ source: AgentSettings.Source, _ root: SourceRoot) -> TreeFilter {
-        var own: [FileIdentity: SkipReason] = [:]
-        let destinations = settings.destinations.map(\.path).filter { $0 != source.path }
-        for (path, reason) in [(settings.state.path, SkipReason.ownState)]
-            + destinations.map({ ($0, SkipReason.ownDestination) })
-        {
-            do throws(Errno) {
-                own[FileIdentity(try Descriptor.open(path, O_RDONLY | O_DIRECTORY).status())] = reason
-            } catch {
-                continue  // ignored because what cannot be opened has nothing to leave out
-            }
-        }
+        let own = TreeFilter.ownPlaces(
+            state: settings.state.path, destinations: settings.destinations.map(\.path), in: source.path)
         return TreeFilter(root: root.status, rules: source.excludes, own: own)
     }
 }

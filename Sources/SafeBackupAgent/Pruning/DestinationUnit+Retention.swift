@@ -51,7 +51,7 @@ extension DestinationUnit {
             let copies = page.histories.flatMap { history in
                 policy.givesUp(history, now: now, zone: zone).map(\.copy)
             }
-            let work = RoomWork(id: id, local: local, state: state, reason: "policy: \(policy.text)")
+            let work = RoomWork(id: id, target: target, state: state, reason: "policy: \(policy.text)")
             let (count, bytes) = try await work.remove(versions: copies)
             round.removed += count
             round.bytes += bytes
@@ -66,7 +66,7 @@ extension DestinationUnit {
         if round.removed == 0 { return true }
         let text =
             "\(counted(round.removed, "older version")) of \(ByteCount(round.bytes)) removed from "
-            + "\(printable(local.path.bytes)), as the policy \(policy.text) says"
+            + "\(printable(target.location)), as the policy \(policy.text) says"
         logger.info(
             .pruned, "Older versions were removed by the configured policy",
             metadata: ["copies": "\(round.removed)", "bytes": "\(round.bytes)", "policy": "\(policy.text)"])

@@ -67,24 +67,25 @@ extension RequestWork {
     /// a crash cut off, is left to the next agent.
     func finishPruning() async throws(SafeBackupError) {
         let records = try await state.durably { (store) throws(SafeBackupError) in try store.destinations() }
-        for record in records where record.hold == nil && record.pausedAt == nil {
+        // What a bucket has is removed by the agent that knows how to reach it, when it runs.
+        for record in records where record.hold == nil && record.pausedAt == nil && record.kind == "local" {
             guard let sentinel = record.sentinel else { continue }
             let id = record.id
             let (isDue, hasLeases) = try await state.durably { (store) throws(SafeBackupError) in
                 (try store.hasRemovals(id), try store.hasLeases(id))
             }
             if !isDue { continue }
-            let local = LocalDestination(path: FilePath(bytes: record.location), io: io)
+            let target = LocalDestination(path: FilePath(bytes: record.location), io: io)
             do throws(SafeBackupError) {
-                try await local.attach(expecting: sentinel)
+                try await target.attach(expecting: sentinel)
             } catch {
                 if error.disposition == .destinationUnavailable { continue }
                 throw error
             }
-            let work = RemovalWork(id: id, local: local, state: state)
+            let work = RemovalWork(id: id, target: target, state: state)
             try await work.removeVersions()
             if !hasLeases { try await work.removeTombstones() }
-            await local.detach()
+            await target.detach()
         }
     }
 }
@@ -92,7 +93,7 @@ extension RequestWork {
 /// Removes the copies whose removal is recorded. A crash in between repeats it.
 struct RemovalWork: Sendable {
     let id: DestinationID
-    let local: LocalDestination
+    let target: any Destination
     let state: StateAccess
 
     /// Removes the copies together; if one of them refuses to go, each alone. What cannot be removed, because somebody
@@ -145,7 +146,7 @@ struct RemovalWork: Sendable {
             if try await !keepUnsure(copies.map(\.id).filter { !looked.contains($0) }).isEmpty { continue }
             Faults.reach("removing")
             let numbers = try await removed(copies) { (copies) throws(SafeBackupError) in
-                try await local.remove(versions: copies.map(\.location))
+                try await target.remove(versions: copies.map(\.location))
             }
             Faults.reach("removed")
             try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }
@@ -162,10 +163,10 @@ struct RemovalWork: Sendable {
         }
         let kept = Array(Dictionary(keepers.values.map { ($0.id, $0) }) { $1 }.values)
         var unsound: Set<Int64> = []
-        for (copy, look) in zip(kept, try await local.look(at: kept.map(\.expected))) {
+        for (copy, look) in zip(kept, try await target.look(at: kept.map(\.expected))) {
             if case .same = look { continue }
             unsound.insert(copy.id)
-            try await RoomWork(id: id, local: local, state: state).noteUnsound(copy)
+            try await RoomWork(id: id, target: target, state: state).noteUnsound(copy)
         }
         let unsure = copies.filter { keepers[$0].map { unsound.contains($0.id) } ?? false }
         if unsure.isEmpty { return [] }
@@ -195,7 +196,7 @@ struct RemovalWork: Sendable {
             if copies.isEmpty { return gone }
             Faults.reach("removing")
             let numbers = try await removed(copies) { (copies) throws(SafeBackupError) in
-                try await local.remove(tombstones: copies)
+                try await target.remove(tombstones: copies)
             }
             Faults.reach("removed")
             try await state.durably { (store) throws(SafeBackupError) in try store.finishRemoval(id, numbers) }

@@ -23,7 +23,7 @@ extension DestinationUnit {
         if asked.waitsForCopies && isLookingForCopies { return true }
         if inUse > 0 { return false }
         let limits = asked.request.limits
-        let usage = DiskUsage(try await local.room())
+        let usage = DiskUsage(try await target.room())
         let size = try await limits.maxSize == nil ? nil : storedBytes()
         guard let need = limits.need(usage: usage, size: size) else {
             try await answer(asked, CleanAnswer(.reached, asked.done))
@@ -139,27 +139,28 @@ extension RequestWork {
         }
         guard let record, let sentinel = record.sentinel else { throw NamedSide.unknown([]) }
         if record.pausedAt != nil { throw VerifiedDestination.paused(record) }
-        let local = LocalDestination(path: FilePath(bytes: record.location), io: io)
+        try record.refuseBucket("clean")
+        let target = LocalDestination(path: FilePath(bytes: record.location), io: io)
         do throws(SafeBackupError) {
-            try await local.attach(expecting: sentinel)
+            try await target.attach(expecting: sentinel)
         } catch {
             guard error.isHolding || error.disposition == .destinationUnavailable else { throw error }
             return .done(CleanAnswer(.held, CleanedTotals(), error.message).text)
         }
         let result: Result<CleanAnswer, SafeBackupError>
         do throws(SafeBackupError) {
-            result = .success(try await clean(local, request))
+            result = .success(try await clean(target, request))
         } catch {
             result = .failure(error)
         }
-        await local.detach()
+        await target.detach()
         return .done(try result.get().text)
     }
 
-    private func clean(_ local: LocalDestination, _ request: CleanRequest) async throws(SafeBackupError) -> CleanAnswer
+    private func clean(_ target: any Destination, _ request: CleanRequest) async throws(SafeBackupError) -> CleanAnswer
     {
         let (id, limits, directory) = (request.destination, request.limits, directory)
-        var usage = DiskUsage(try await local.room())
+        var usage = DiskUsage(try await target.room())
         var size: Int64?
         if limits.maxSize != nil {
             size = try await io.run { () throws(SafeBackupError) in try StateReader(in: directory.path).storedBytes(id)
@@ -169,14 +170,14 @@ extension RequestWork {
         var cleaning = RoomCleaning(limits, before: usage, need: need, size: size)
         cleaning.keepsDeleted = RoomCleaning.withoutAgent
         cleaning.asked = AskedCleaning(number: 0, request)
-        let work = RoomWork(id: id, local: local, state: state, reason: request.reason)
+        let work = RoomWork(id: id, target: target, state: state, reason: request.reason)
         var why: String?
         while let left = cleaning.needNow(usage) {
             if cleaning.isInVain(usage) { why = RoomCleaning.inVain }
             if cleaning.cursor == nil { why = why ?? cleaning.whatStays }
             if why != nil { break }
             try await work.part(&cleaning, left, looked: [])
-            usage = DiskUsage(try await local.room())
+            usage = DiskUsage(try await target.room())
         }
         let (cleaned, now) = (cleaning, usage)
         if cleaned.removed > 0 {

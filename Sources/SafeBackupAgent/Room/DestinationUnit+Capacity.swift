@@ -79,7 +79,7 @@ extension DestinationUnit {
 
     var isMakingRoom: Bool { keeping.withLock { $0.cleaning != nil } }
 
-    var isRoomCheckDue: Bool { keeping.withLock { Self.isDue($0) } }
+    var isRoomCheckDue: Bool { target.traits.hasVolume && keeping.withLock { Self.isDue($0) } }
 
     private static func isDue(_ room: RoomKeeping) -> Bool {
         if room.capacity?.isCheckDue ?? true { return true }
@@ -89,6 +89,7 @@ extension DestinationUnit {
 
     /// Looks at the room if that is due, and removes a part of what must go.
     func keepRoom(inUse: Int) async throws(SafeBackupError) -> RoomStep {
+        guard target.traits.hasVolume else { return .none }
         if isRoomCheckDue { try await checkRoom(inUse: inUse) }
         if inUse == 0 { try await judge() }
         if try await !beginAskedCleaning(inUse: inUse) { return .waitingForGroups }
@@ -101,7 +102,7 @@ extension DestinationUnit {
     // MARK: Checking
 
     private func checkRoom(inUse: Int) async throws(SafeBackupError) {
-        let usage = DiskUsage(try await local.room())
+        let usage = DiskUsage(try await target.room())
         let (id, isNew, now) = (id, keeping.withLock { $0.capacity == nil }, clock.now)
         var record = keeping.withLock { $0.record }
         if isNew {
@@ -117,7 +118,7 @@ extension DestinationUnit {
                 room.capacity = capacity
                 room.isWaiting = room.isWaiting || known.2
             }
-            local.share.set(floor: capacity.limits.floor)
+            target.keepFree(capacity.limits.floor)
         }
         guard let limits = keeping.withLock({ $0.capacity?.limits }) else { return }
         // What is waited for is judged by it.
@@ -202,7 +203,7 @@ extension DestinationUnit {
     /// Whether our growth explains what is missing since there was enough.
     func judge() async throws(SafeBackupError) {
         guard keeping.withLock({ $0.isTaken == nil }) else { return }
-        let usage = DiskUsage(try await local.room())
+        let usage = DiskUsage(try await target.room())
         let judged = keeping.withLock { room -> (cause: SpaceCause, isLow: Bool)? in
             guard let record = room.record, let capacity = room.capacity else { return nil }
             let grown = capacity.accumulated.bytes - room.released - (room.cleaning?.freed ?? 0)
@@ -225,7 +226,7 @@ extension DestinationUnit {
     }
 
     private func hasMostInodes() async throws(SafeBackupError) -> Bool {
-        let (id, directory, inodes) = (id, roomSettings.stateDirectory, try await local.room().inodes)
+        let (id, directory, inodes) = (id, roomSettings.stateDirectory, try await target.room().inodes)
         let copies = try await io.run { () throws(SafeBackupError) in try StateReader(in: directory).copyCount(id) }
         return inodes.map { copies > ($0.total - $0.available) / 2 } ?? false
     }
@@ -245,7 +246,7 @@ extension DestinationUnit {
         if !isNew { return }
         let (id, lost, ours) = (id, cause.lost, ByteCount(max(cause.ours, 0)))
         let message =
-            "\(usage.available) are free on the disk of \(printable(local.path.bytes)), \(ByteCount(lost)) less than when "
+            "\(usage.available) are free on the disk of \(printable(target.location)), \(ByteCount(lost)) less than when "
             + "there was enough, and the backup has taken only \(ours) of that; older versions are removed as far as "
             + "needed, and the last copies of deleted files stay; free space there"
         logger.warning(
@@ -260,7 +261,7 @@ extension DestinationUnit {
 
     private func removePart(_ known: RoomCleaning) async throws(SafeBackupError) -> RoomStep {
         var cleaning = known
-        let usage = DiskUsage(try await local.room())
+        let usage = DiskUsage(try await target.room())
         guard let need = cleaning.needNow(usage) else {
             try await end(cleaning, usage, nil)
             return .none
@@ -282,7 +283,7 @@ extension DestinationUnit {
         }
         var looked = copyCheck.withLock { $0.whole }
         if cleaning.stage == .deleted { looked.subtract(await emptiedSources(of: looked)) }
-        let work = RoomWork(id: id, local: local, state: state, reason: cleaning.asked?.request.reason ?? "space")
+        let work = RoomWork(id: id, target: target, state: state, reason: cleaning.asked?.request.reason ?? "space")
         try await work.part(&cleaning, need, looked: looked)
         lastWork.set(.now)
         let next = cleaning
@@ -313,7 +314,7 @@ extension DestinationUnit {
         if cleaning.removed == 0 && (!isShort || wasShort) { return }
         var text =
             "\(counted(cleaning.removed, "older copy", "older copies")) of \(ByteCount(cleaning.freed)) removed from "
-            + "\(printable(local.path.bytes)), to make room"
+            + "\(printable(target.location)), to make room"
         if isShort, let shortfall { text += "; \(shortfall.message); free space there" }
         let (message, level) = (text, isShort ? "warning" : "notice")
         logger.log(

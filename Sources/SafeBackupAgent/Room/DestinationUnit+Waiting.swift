@@ -26,7 +26,8 @@ extension DestinationUnit {
 
     /// Asked before a run ends that waits for nobody: whether what found no room must be judged first, and is now.
     func checksRoomFirst() -> Bool {
-        keeping.withLock { room in
+        guard target.traits.hasVolume else { return false }
+        return keeping.withLock { room in
             guard room.isWaiting, room.isUnchecked else { return false }
             room.capacity?.mayHaveChanged()
             room.impossible = nil

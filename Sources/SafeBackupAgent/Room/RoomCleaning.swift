@@ -127,7 +127,7 @@ extension ExpectedCopy {
 /// Looks at candidates, and removes those that may go.
 struct RoomWork: Sendable {
     let id: DestinationID
-    let local: LocalDestination
+    let target: any Destination
     let state: StateAccess
     /// Stands with each removal.
     var reason = "space"
@@ -163,7 +163,7 @@ struct RoomWork: Sendable {
         }
         Faults.reach("cleaning")
         if marked.isEmpty { return }
-        let work = RemovalWork(id: id, local: local, state: state)
+        let work = RemovalWork(id: id, target: target, state: state)
         var gone = try await work.removeVersions(looked: Set(marked))
         if stage == .deleted { gone.formUnion(try await work.removeTombstones()) }
         let removed = Set(marked.filter(gone.contains))
@@ -191,7 +191,7 @@ struct RoomWork: Sendable {
             }
             Faults.reach("pruning")
             if marked.isEmpty { continue }
-            let gone = try await RemovalWork(id: id, local: local, state: state).removeVersions(
+            let gone = try await RemovalWork(id: id, target: target, state: state).removeVersions(
                 looked: Set(marked))
             for copy in marked where gone.contains(copy) {
                 if !absent.contains(copy) { count += 1 }
@@ -210,7 +210,7 @@ struct RoomWork: Sendable {
             for keeper in [candidate.keeper, candidate.newest].compactMap(\.self) { keepers[keeper.id] = keeper }
         }
         let kept = Array(keepers.values)
-        let looks = try await local.look(at: kept.map(\.expected) + candidates.map(\.copy.expected))
+        let looks = try await target.look(at: kept.map(\.expected) + candidates.map(\.copy.expected))
         var sound: Set<Int64> = []
         for (copy, look) in zip(kept, looks) {
             if case .same = look { sound.insert(copy.id) } else { try await noteUnsound(copy) }

@@ -19,43 +19,47 @@ package struct NewConfiguration: Sendable {
     package let content: [UInt8]
     /// The file is one of `agent.conf.d/`, besides others.
     package let isDropIn: Bool
+    /// The source's copies lie under it.
+    package let prefix: RelativePath
 
     /// Composes the file, and reads it as an agent would, with what is there already.
     /// - Parameters:
     ///   - source: absolute, as is `destination`.
+    ///   - prefix: the source's copies are to lie under it; `nil`: at the destination's top, or where it holds other
+    ///     sources, under the source's name.
+    ///   - sharing: what the configuration calls the destination, if it has it already.
     ///   - state: `nil`: where it is found without being named.
     ///   - main: the configuration that an agent would be started with.
     /// - Throws: `invalidConfiguration` for what an agent would refuse.
     package init(
-        source: [UInt8], destination: [UInt8], state: [UInt8]?, excludes: [Exclude], main: FilePath
+        source: [UInt8], destination: [UInt8], prefix: RelativePath?, sharing: String?, state: [UInt8]?,
+        excludes: [Exclude], main: FilePath
     ) throws(SafeBackupError) {
         var names: (sources: [String], destinations: [String]) = ([], [])
+        var sharers: [Configuration.Source] = []
         isDropIn = Self.exists(main)
         if isDropIn {
             let existing = try Self.load(main, adding: nil)
             names = (existing.sources.map(\.name), existing.destinations.map(\.name))
-            if let known = existing.destinations.first(where: { $0.path == destination }) {
-                throw Preflight.refusal(
-                    "\(printable(main.bytes)) has \(printable(destination)) already, as [destination \"\(known.name)\"]; "
-                        + "several sources of a destination need a prefix each, which are yours to choose: give another "
-                        + "destination, or add the source there by hand (see 'safebackup config example')")
-            }
+            if let sharing { sharers = existing.sources(of: sharing) }
         }
         let sourceName = Self.name(for: source, not: names.sources)
-        let destinationName = Self.name(for: destination, not: names.destinations)
+        let destinationName = sharing ?? Self.name(for: destination, not: names.destinations)
+        self.prefix = try SharedPlace(destination, sharers).prefix(for: source, named: sourceName, asked: prefix)
         file = isDropIn ? Self.freeDropIn(of: main, sourceName) : main
         content = Self.text(
-            source, sourceName, destination, destinationName, state: isDropIn ? nil : state, excludes)
-        try check(source, destination, sourceName, excludes, main)
+            source, sourceName, self.prefix, sharing == nil ? destination : nil, destinationName,
+            state: isDropIn ? nil : state, excludes)
+        try check(source, sharing == nil ? destination : nil, sourceName, excludes, main)
     }
 
     /// What is written is what is read: a pattern that a line of the file cannot hold must not become another one.
     private func check(
-        _ source: [UInt8], _ destination: [UInt8], _ name: String, _ excludes: [Exclude], _ main: FilePath
+        _ source: [UInt8], _ destination: [UInt8]?, _ name: String, _ excludes: [Exclude], _ main: FilePath
     ) throws(SafeBackupError) {
         let read = try Self.load(main, adding: (file, content))
-        guard let added = read.sources.first(where: { $0.name == name }), added.path == source,
-            read.destination(named: added.destinations.first ?? "")?.path == destination
+        guard let added = read.sources.first(where: { $0.name == name }), added.path == source, added.prefix == prefix,
+            let found = read.destination(named: added.destinations.first ?? ""), found.path == destination ?? found.path
         else {
             throw Preflight.refusal(
                 "The paths cannot be written into a configuration; name others, or write \(printable(main.bytes)) by hand"
@@ -96,8 +100,8 @@ package struct NewConfiguration: Sendable {
     // MARK: Text
 
     private static func text(
-        _ source: [UInt8], _ sourceName: String, _ destination: [UInt8], _ destinationName: String, state: [UInt8]?,
-        _ excludes: [Exclude]
+        _ source: [UInt8], _ sourceName: String, _ prefix: RelativePath, _ destination: [UInt8]?,
+        _ destinationName: String, state: [UInt8]?, _ excludes: [Exclude]
     ) -> [UInt8] {
         var text = Array("# Written by 'safebackup init'. All keys: agent.conf(5), 'safebackup config example'.\n".utf8)
         func add(_ line: String) { text += Array(line.utf8) + [UInt8(ascii: "\n")] }
@@ -109,12 +113,15 @@ package struct NewConfiguration: Sendable {
         add("\n[source \"\(sourceName)\"]")
         add("path", ConfigurationPath(source).written)
         add("destination = \(destinationName)")
+        if !prefix.isRoot { add("prefix", prefix.written) }
         for exclude in excludes {
             switch exclude {
             case .pattern(let pattern): add("exclude", pattern)
             case .file(let path): add("exclude-from", ConfigurationPath(path).written)
             }
         }
+        // `nil`: it stands in another file already.
+        guard let destination else { return text }
         add("\n[destination \"\(destinationName)\"]")
         add("path", ConfigurationPath(destination).written)
         return text

@@ -49,9 +49,9 @@ package enum ServiceUnit {
         package var result: String
     }
 
-    /// Asks the manager. Blocks.
+    /// Asks the manager. Blocks, for no longer than seconds.
     package static func status() throws(SafeBackupError) -> Status {
-        let text = try systemctl(["show", name, "--property=ActiveState,UnitFileState,Result"])
+        let text = try systemctl(["show", name, "--property=ActiveState,UnitFileState,Result"], within: .seconds(5))
         var values: [Substring: String] = [:]
         for line in text.split(separator: "\n") {
             let parts = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
@@ -67,12 +67,22 @@ package enum ServiceUnit {
     /// Starts it now and at each boot. Blocks until it says that it runs.
     package static func enable() throws(SafeBackupError) { _ = try systemctl(["enable", "--now", name]) }
 
-    private static func systemctl(_ arguments: [String]) throws(SafeBackupError) -> String {
+    private static func systemctl(
+        _ arguments: [String], within limit: Duration? = nil
+    ) throws(SafeBackupError) -> String {
         let words = ["systemctl"] + arguments
         let result: ChildProcess.Result
         do throws(Errno) {
-            result = try ChildProcess.run(words.map { Array($0.utf8) }, collectsOutput: true)
+            result = try ChildProcess.run(words.map { Array($0.utf8) }, collectsOutput: true, within: limit)
         } catch {
+            if error == .timedOut {
+                throw SafeBackupError(
+                    .stateFailed,
+                    "'\(words.joined(separator: " "))' did not answer within \(limit.map(secondsText) ?? "its time") s, and "
+                        + "was ended: the service manager hangs or is overloaded, and whether the service runs is not known; "
+                        + "try again later, and look at 'systemctl status'", disposition: .transient,
+                    systemError: error.rawValue)
+            }
             throw SafeBackupError(
                 .stateFailed, "systemctl cannot be run: \(error.explanation)", disposition: .transient,
                 systemError: error.rawValue)

@@ -213,6 +213,7 @@ enum VerifiedDestination {
     /// - Throws: what holds it, if it is not there; `invalidConfiguration` if a person has it paused.
     static func open(_ record: DestinationRecord) throws(SafeBackupError) -> ConfinedDirectory {
         if record.pausedAt != nil { throw paused(record) }
+        try record.refuseBucket("verify")
         let path = FilePath(bytes: record.location)
         let root = try CatalogueSelection.openBackup(path)
         try check(record)

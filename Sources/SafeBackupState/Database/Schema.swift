@@ -376,7 +376,41 @@ enum Schema {
         ) STRICT;
         CREATE INDEX retiring_due ON retiring (destination_id, source_id, not_before);
 
-        -- Few names are fuzzy: to find them without a look at every name.
+        -- Few names are fuzzy, and few copies damaged: to find them without a look at every one.
         CREATE INDEX name_fuzzy ON name (source_id, destination_id) WHERE fuzzy = 1 AND ended_at IS NULL;
+        CREATE INDEX copy_damaged ON copy (destination_id, source_id) WHERE damaged <> 0;
+
+        -- A large file that is being sent to a bucket in parts, so that a restart goes on with it. object_key: prefix
+        -- included; upload: the server's name of it; token: stands in the object's metadata; stage_name: of the lease
+        -- that it was last used by. inode, size, mtime_ns, ctime_ns: the source's file. digest, stored_size: of the whole
+        -- content, set when all parts were sent, before the object is made of them.
+        CREATE TABLE upload (
+            id INTEGER NOT NULL PRIMARY KEY,
+            destination_id INTEGER NOT NULL,
+            object_key ANY NOT NULL,
+            upload TEXT NOT NULL,
+            token TEXT NOT NULL,
+            stage_name TEXT NOT NULL,
+            inode INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            mtime_ns INTEGER NOT NULL,
+            ctime_ns INTEGER NOT NULL,
+            part_size INTEGER NOT NULL,
+            begun_at INTEGER NOT NULL,
+            digest BLOB,
+            stored_size INTEGER
+        ) STRICT;
+
+        -- A part of it that the server confirmed. digest: SHA-256 of its bytes.
+        CREATE TABLE upload_part (
+            upload_id INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            etag TEXT NOT NULL,
+            checksum TEXT,
+            checksum_algorithm TEXT,
+            digest BLOB NOT NULL,
+            PRIMARY KEY (upload_id, number)
+        ) STRICT, WITHOUT ROWID;
         """
 }

@@ -147,6 +147,26 @@ final class Bench {
         return try JSONDecoder().decode(Status.self, from: Data(program.outputText.utf8))
     }
 
+    /// Writes a configuration of the source, the destination and the state, with these lines for the source and for the
+    /// destination, and returns its file.
+    @discardableResult
+    func configure(_ lines: String = "", source more: String = "") throws -> FilePath {
+        let file = root.appending("agent.conf")
+        let text = """
+            [agent]
+            state = \(state)
+            [source "s"]
+            path = \(source)
+            destination = d
+            \(more)
+            [destination "d"]
+            path = \(backup)
+            \(lines)
+            """
+        try write(file, Array(text.utf8))
+        return file
+    }
+
     // MARK: What must hold
 
     /// A program that is built with ThreadSanitizer tells of a race on its standard error and goes on; one that is
@@ -214,6 +234,17 @@ final class Bench {
     }
 
     // MARK: Files
+
+    /// One bit of a stored copy is another, at the same size and mtime: what a failing disk does.
+    func flip(_ path: String) throws {
+        let file = backup.appending(path)
+        let mark = root.appending("mark")
+        try command(["touch", "-r", file, mark])
+        var content = try read(file)
+        content[content.count / 2] ^= 1
+        try Descriptor.open(file, O_WRONLY).write(content, at: 0)
+        try command(["touch", "-r", mark, file])
+    }
 
     func makeDirectory(_ path: FilePath) throws {
         let result = path.withPlatformString { mkdir($0, 0o755) }

@@ -143,6 +143,23 @@ final class Program {
         }
     }
 
+    /// Whether it has `path`, or something below it, open at this moment. What comes and goes meanwhile may be missed.
+    func hasOpen(_ path: FilePath) throws -> Bool {
+        let descriptors = try Descriptor.open(FilePath("/proc/\(process)/fd"), O_RDONLY | O_DIRECTORY)
+        var names: [[UInt8]] = []
+        try descriptors.forEachEntry { name, _ in
+            if name != Array(".".utf8), name != Array("..".utf8) { names.append(name) }
+        }
+        return try names.contains { name in
+            do {
+                let target = String(decoding: try descriptors.linkTarget(of: name), as: UTF8.self)
+                return FilePath(target).starts(with: path)
+            } catch Errno.noSuchFileOrDirectory {
+                return false  // closed since it was listed
+            }
+        }
+    }
+
     var outputText: String { text(of: output) }
     var errorText: String { text(of: errors) }
     /// The end of the log; of a crash, its beginning too.

@@ -1,6 +1,5 @@
 import FoundationEssentials
 package import SafeBackupCore
-package import SafeBackupSystem
 
 /// `.safebackup/destination.json`: proves that a directory is the destination we know, and whose it is.
 package struct Sentinel: Sendable, Hashable {
@@ -48,7 +47,7 @@ package struct Sentinel: Sendable, Hashable {
     }
 
     /// Whether this is a sentinel that something has damaged, as against one of this or a newer release.
-    static func isDamaged(_ bytes: [UInt8]) -> Bool {
+    package static func isDamaged(_ bytes: [UInt8]) -> Bool {
         let data = Data(bytes)
         do {
             if try JSONDecoder().decode(SentinelFile.Head.self, from: data).layout > currentLayout { return false }
@@ -111,7 +110,7 @@ package struct Capabilities: Sendable, Hashable, Codable {
     }
 
     /// Whether two time stamps are one after this file system rounded them.
-    func isSame(_ left: FileTime, _ right: FileTime) -> Bool {
+    package func isSame(_ left: FileTime, _ right: FileTime) -> Bool {
         left == right
             || left.nanoseconds.subtractingReportingOverflow(right.nanoseconds).partialValue.magnitude
                 < UInt64(clamping: max(timeStep, 1))

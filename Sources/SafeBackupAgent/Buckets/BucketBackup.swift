@@ -1,0 +1,104 @@
+import Glibc
+import Logging
+package import SafeBackupConfiguration
+package import SafeBackupCore
+import SafeBackupSystem
+import SystemPackage
+
+/// A backup in a bucket, for a verb that only reads, on a thread of its own: each call blocks.
+package final class BucketBackup: Sendable {
+    private let destination: any Destination
+    private let io: ThreadExecutor
+    /// A directory of ours, removed at the end.
+    private let scratch: FilePath
+    /// Empty: stands for the backup where something is looked for beside copies.
+    let nothing: FilePath
+    package let location: [UInt8]
+
+    /// - Throws: `invalidConfiguration`; nobody is asked yet.
+    package init(_ bucket: Configuration.S3) throws(SafeBackupError) {
+        var template = Array("/var/tmp/safebackup-XXXXXX".utf8CString)
+        guard mkdtemp(&template) != nil else {
+            let error = Errno(rawValue: errno)
+            throw SafeBackupError(
+                .exhausted, "No temporary directory can be made in /var/tmp: \(error.explanation)",
+                disposition: .transient, systemError: error.rawValue)
+        }
+        scratch = FilePath(platformString: template)
+        nothing = scratch.appending("nothing")
+        location = bucket.location
+        nothing.withPlatformString { _ = mkdir($0, 0o700) }
+        do throws(Errno) {
+            io = try ThreadExecutor(name: "sb.bucket", count: 4)
+        } catch {
+            throw .noThread(error)
+        }
+        destination = try BucketOpening(bucket, scratch: scratch.appending("s3"), io: io).reader(
+            logger: Logger(label: "safebackup") { _ in SwiftLogNoOpLogHandler() })
+    }
+
+    deinit {
+        io.stop()
+        let files = ["catalogue-a.db", "catalogue-b.db"].map { scratch.appending("s3").appending($0) }
+        for file in files { file.withPlatformString { _ = unlink($0) } }
+        for directory in [nothing, scratch.appending("s3"), scratch] { directory.withPlatformString { _ = rmdir($0) } }
+    }
+
+    /// A copy, as a file without a name. Throws `damaged` where it is not there.
+    func read(_ location: RelativePath) throws(SafeBackupError) -> Descriptor {
+        let destination = destination
+        return try blocking { () async throws(SafeBackupError) in try await destination.read(location) }
+    }
+
+    /// Paths of the catalogue copies, newest first. Throws what keeps the bucket from being read.
+    func catalogues() throws(SafeBackupError) -> [FilePath] {
+        let destination = destination
+        return try blocking { () async throws(SafeBackupError) in
+            guard try await destination.inspect().sentinel != nil else {
+                throw SafeBackupError(
+                    .sentinelMissing,
+                    "\(printable(destination.location)) holds no backup of safebackup, or these keys may not read it; check "
+                        + "the prefix", disposition: .destinationUnavailable)
+            }
+            return try await destination.catalogues()
+        }
+    }
+
+    /// Not to be called on a thread of Swift's own pool.
+    private func blocking<R: Sendable>(
+        _ body: @escaping @Sendable () async throws(SafeBackupError) -> R
+    ) throws(SafeBackupError) -> R {
+        let answer = Locked<Result<R, SafeBackupError>?>(nil)
+        let isThere = Gate()
+        Task.detached {
+            do throws(SafeBackupError) {
+                let result = try await body()
+                answer.withLock { $0 = .success(result) }
+            } catch {
+                answer.withLock { $0 = .failure(error) }
+            }
+            isThere.open()
+        }
+        isThere.wait()
+        guard let result = answer.withLock({ $0 }) else {
+            throw SafeBackupError(.interrupted, "The bucket's answer was lost", disposition: .transient)
+        }
+        return try result.get()
+    }
+}
+
+/// Opened once; whoever waits goes on then.
+private final class Gate: @unchecked Sendable {
+    private let semaphore = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
+
+    init() { sem_init(semaphore, 0, 0) }
+
+    deinit {
+        sem_destroy(semaphore)
+        semaphore.deallocate()
+    }
+
+    func open() { sem_post(semaphore) }
+    // A signal may end the call early.
+    func wait() { while sem_wait(semaphore) != 0 {} }
+}

@@ -1,0 +1,153 @@
+import SafeBackupCore
+import SafeBackupFakeS3
+import SafeBackupSystem
+import SystemPackage
+import Testing
+
+#if canImport(Glibc)
+    import Glibc
+#endif
+
+extension EndToEnd {
+    /// The program with a bucket: a strict server in the test's process.
+    @Suite("A bucket")
+    struct Bucket {
+        /// Writes a configuration for the server's bucket, below the prefix `home`.
+        private func configure(
+            _ bench: Bench, _ server: FakeS3, secret: String = FakeCredential().secretKey, _ lines: String = ""
+        ) throws -> FilePath {
+            let file = bench.root.appending("agent.conf")
+            let text = """
+                [agent]
+                state = \(bench.state)
+                [source "s"]
+                path = \(bench.source)
+                destination = d
+                [destination "d"]
+                type = s3
+                url = s3://bucket/home
+                endpoint = \(server.endpoint)
+                access-key-id = \(FakeCredential().accessKey)
+                secret-access-key = \(secret)
+                close-delay = 50ms
+                quiet-time = 100ms
+                \(lines)
+                """
+            try bench.write(file, Array(text.utf8))
+            try command(["chmod", "600", file])
+            return file
+        }
+
+        private func content(_ server: FakeS3, _ key: String) -> String? {
+            server.object(key).map { String(decoding: $0.bytes, as: UTF8.self) }
+        }
+
+        private func saveOnce(_ bench: Bench, _ file: FilePath) async throws {
+            let program = try await bench.run(["run", "--config", file, "--once"])
+            try #require(program.ending == .exit(0), "\(program.errorTail)")
+        }
+
+        private func expectRestored(_ bench: Bench, _ arguments: [FilePath], _ name: String) async throws {
+            let back = bench.root.appending(name)
+            let program = try await bench.run(["restore", ".", "--to", back] + arguments)
+            #expect(program.ending == .exit(0), "\(program.errorTail)")
+            let differences = try Tree(bench.source).differences(in: try Tree(back)) { _ in true }
+            #expect(differences.isEmpty, "\(differences.prefix(10))")
+        }
+
+        @Test("A tree is saved as plain objects, and comes back by the state and from the bucket alone")
+        func saveAndRestore() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a.txt", "one\n")
+            try bench.write("deep/er/b.txt", "two\n")
+            try bench.write("caf\u{e9} +%?&", "three\n")
+            try command(["ln", "-s", "a.txt", bench.at("link")])
+            try command(["mkdir", bench.at("empty")])
+            try command(["chmod", "640", bench.at("a.txt")])
+            let file = try configure(bench, server)
+            try await saveOnce(bench, file)
+            #expect(content(server, "home/a.txt") == "one\n")
+            #expect(content(server, "home/deep/er/b.txt") == "two\n")
+            try await expectRestored(bench, ["--config", file], "back")
+            try command(["rm", "-r", bench.state])
+            try await expectRestored(bench, ["--config", file, "--from", "d"], "bare")
+        }
+
+        @Test("A change, a new file and a rename are one request each to be written, without a listing")
+        func steadyState() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a", "one\n")
+            let agent = try await start(bench, try configure(bench, server))
+            #expect(try await eventually { self.content(server, "home/a") == "one\n" }, "\(agent.errorTail)")
+            _ = try await eventually { try StateFile(copying: bench.state).jobCounts().isEmpty }
+            server.forgetRequests()
+            try bench.write("a", "two\n")
+            #expect(try await eventually { self.content(server, "home/a") == "two\n" }, "\(agent.errorTail)")
+            _ = try await eventually { try StateFile(copying: bench.state).jobCounts().isEmpty }
+            #expect(server.count(.putObject) == 1)
+            let others = server.requests.filter { $0.operation != .putObject }.map(\.operation)
+            #expect(others.isEmpty, "\(others)")
+            try command(["mv", bench.at("a"), bench.at("b")])
+            #expect(try await eventually { self.content(server, "home/b") == "two\n" }, "\(agent.errorTail)")
+            try await bench.stop(agent)
+        }
+
+        private func start(_ bench: Bench, _ file: FilePath) async throws -> Program {
+            let agent = try bench.spawn(["run", "--config", file])
+            let isReady = try await eventually { agent.outputText.contains("ready\n") || agent.poll() != nil }
+            try #require(isReady && agent.poll() == nil, "\(agent.errorTail)")
+            return agent
+        }
+
+        @Test("Killed and with the server away, everything arrives when both are back")
+        func killedAndAway() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            let file = try configure(bench, server)
+            try bench.write("first", "1\n")
+            var agent = try await start(bench, file)
+            #expect(try await eventually { self.content(server, "home/first") == "1\n" }, "\(agent.errorTail)")
+            server.goDown()
+            for number in 0..<20 { try bench.write("d/\(number)", "\(number)\n") }
+            agent.send(SIGKILL)
+            _ = try await agent.wait(within: .seconds(10))
+            agent = try await start(bench, file)
+            try server.comeBack()
+            let isThere = try await eventually(within: .seconds(90)) {
+                (0..<20).allSatisfy { self.content(server, "home/d/\($0)") == "\($0)\n" }
+            }
+            #expect(isThere, "\(agent.errorTail)")
+            try await bench.stop(agent)
+            try await saveOnce(bench, file)
+            try await expectRestored(bench, ["--config", file], "back")
+        }
+
+        @Test("Keys that are refused hold the destination with one message, and no file is called stuck")
+        func refusedKeys() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a", "one\n")
+            try await saveOnce(bench, try configure(bench, server))
+            try bench.write("b", "two\n")
+            let agent = try bench.spawn(["run", "--config", try configure(bench, server, secret: "Zq9-nobody-knows")])
+            let isHeld = try await eventually { agent.errorText.contains("is held") || agent.poll() != nil }
+            #expect(isHeld && agent.poll() == nil, "\(agent.errorTail)")
+            #expect(!agent.errorText.contains("Zq9-nobody-knows"), "the secret is in the log")
+            let status = try await bench.run(["status", "--state", bench.state])
+            #expect(status.ending == .exit(4), "\(status.outputText)")
+            try await bench.stop(agent)
+            try await saveOnce(bench, try configure(bench, server))
+            #expect(content(server, "home/b") == "two\n")
+        }
+
+        @Test("A configuration with a secret that others may read is refused, and its secret is never shown")
+        func secrets() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            let file = try configure(bench, server)
+            let shown = try await bench.run(["config", "show", "--config", file, "--effective"])
+            #expect(shown.ending == .exit(0) && shown.outputText.contains("secret-access-key = (secret)"))
+            #expect(!shown.outputText.contains(FakeCredential().secretKey))
+            try command(["chmod", "640", file])
+            let program = try await bench.run(["run", "--config", file, "--once"])
+            #expect(program.ending == .exit(2) && program.errorText.contains("chmod 600"), "\(program.errorTail)")
+        }
+    }
+}
