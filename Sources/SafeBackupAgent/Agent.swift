@@ -280,7 +280,7 @@ package final class Agent: Sendable {
                 try await AgentUnits.make(around)
             }
         } catch {
-            guard settings.isOnce, error.isHolding else { throw error }
+            guard settings.isOnce, error.holdsDestination else { throw error }
             return .held(error)
         }
         // They can be used.

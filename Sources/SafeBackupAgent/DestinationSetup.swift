@@ -37,7 +37,7 @@ struct DestinationSetup: Sendable {
         } catch {
             away = error
         }
-        guard away.isHolding || away.disposition.isOfDestination else { throw away }
+        guard away.holdsDestination || destination.s3 != nil && away.isTroubleOfServer else { throw away }
         let isKnown = try await pairs.isKnown(destination)
         guard isKnown || pairs.settings.awaitsNewDestinations else { throw away }
         try await pairs.register(destination, seeds, sentinel: nil)

@@ -70,7 +70,7 @@ final class OnceRun: Sendable {
 
     private func heldOrThrow() throws(SafeBackupError) -> AgentResult? {
         let failures = failures.withLock { $0 }
-        if let failure = failures.first(where: { !$0.isHolding && $0.disposition != .destinationUnavailable }) {
+        if let failure = failures.first(where: { !$0.holdsDestination }) {
             throw failure
         }
         return failures.first.map { .held($0) }
@@ -120,7 +120,7 @@ final class OnceRun: Sendable {
 
     private func hold(_ destination: DestinationUnit, _ reason: SafeBackupError) async {
         note(reason)
-        guard reason.disposition == .destinationUnavailable else { return }
+        guard reason.disposition.isOfDestination else { return }
         let id = destination.id
         do throws(SafeBackupError) {
             try await state.durably { (store) throws(SafeBackupError) in
@@ -150,7 +150,7 @@ final class OnceRun: Sendable {
         do throws(SafeBackupError) {
             try await keeper.export(after: .zero, allowsPartial: true)
         } catch {
-            if error.code == .stateDamaged || error.isHolding || error.disposition == .destinationUnavailable {
+            if error.code == .stateDamaged || error.holdsDestination {
                 throw error
             }
             logger.error(

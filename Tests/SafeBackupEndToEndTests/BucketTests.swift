@@ -138,6 +138,88 @@ extension EndToEnd {
             #expect(content(server, "home/b") == "two\n")
         }
 
+        @Test("Refused keys end a run that saves once as held, whether the bucket was seen before or not")
+        func refusedKeysOnce() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a", "one\n")
+            let wrong = try configure(bench, server, secret: "Zq9-nobody-knows")
+            for _ in 1...2 {
+                let program = try await bench.run(["run", "--config", wrong, "--once"])
+                #expect(program.ending == .exit(4), "\(program.errorTail)")
+                try await saveOnce(bench, try configure(bench, server))
+                _ = try configure(bench, server, secret: "Zq9-nobody-knows")
+            }
+        }
+
+        @Test("A server that fails when the agent sees it for the first time is held, and saved to when it is well")
+        func failsAtFirst() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a", "one\n")
+            server.faults.add(.internalError, times: nil)
+            let agent = try bench.spawn(["run", "--config", try configure(bench, server)])
+            let isHeld = try await eventually { agent.errorText.contains("is held") || agent.poll() != nil }
+            #expect(isHeld && agent.poll() == nil, "\(agent.errorTail)")
+            server.faults.removeAll()
+            let isThere = try await eventually(within: .seconds(60)) { self.content(server, "home/a") == "one\n" }
+            #expect(isThere, "\(agent.errorTail)")
+            try await bench.stop(agent)
+        }
+
+        @Test("Everything arrives from a server that answers 503 for a while, and nothing is called stuck")
+        func slowDown() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("first", "1\n")
+            let file = try configure(bench, server)
+            let agent = try await start(bench, file)
+            #expect(try await eventually { self.content(server, "home/first") == "1\n" }, "\(agent.errorTail)")
+            // More than the attempts of one request, of every file.
+            server.faults.add(.slowDown, on: .putObject, times: 100)
+            for number in 0..<20 { try bench.write("d/\(number)", "\(number)\n") }
+            let isThere = try await eventually(within: .seconds(120)) {
+                (0..<20).allSatisfy { self.content(server, "home/d/\($0)") == "\($0)\n" }
+            }
+            #expect(isThere, "\(agent.errorTail)")
+            #expect(server.faults.isSpent)
+            #expect(!agent.errorText.contains("stuck"), "\(agent.errorTail)")
+            try await bench.stop(agent)
+            try await expectRestored(bench, ["--config", file], "back")
+        }
+
+        @Test("Killed amid an upload in parts, the agent sends no part again that the server has")
+        func killedAmidParts() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("first", "1\n")
+            let file = try configure(bench, server)
+            try await saveOnce(bench, file)
+            try command([
+                "dd", "if=/dev/urandom", FilePath("of=\(bench.at("large"))"), "bs=1M", "count=40", "status=none",
+            ])
+            server.faults.add(.holdBeforeEffect, on: .uploadPart, skipping: 2, times: nil)
+            var agent = try await start(bench, file)
+            func sent() -> Set<String> {
+                Set(
+                    server.requests.filter { $0.operation == .uploadPart && $0.status == 200 }
+                        .compactMap { $0.request.parameter("partNumber") })
+            }
+            let isMidway = try await eventually(within: .seconds(60)) {
+                try sent().count == 2 && server.held > 0 && StateFile(copying: bench.state).uploadedParts() == 2
+            }
+            #expect(isMidway, "\(agent.errorTail)")
+            let had = sent()
+            agent.send(SIGKILL)
+            _ = try await agent.wait(within: .seconds(10))
+            server.faults.removeAll()
+            server.forgetRequests()
+            server.releaseHeld()
+            agent = try await start(bench, file)
+            let isThere = try await eventually(within: .seconds(60)) { server.object("home/large") != nil }
+            #expect(isThere, "\(agent.errorTail)")
+            try await bench.stop(agent)
+            #expect(sent().isDisjoint(with: had), "\(sent()) \(had)")
+            #expect(server.count(.createUpload) == 0)
+            try await expectRestored(bench, ["--config", file], "back")
+        }
+
         @Test("A configuration with a secret that others may read is refused, and its secret is never shown")
         func secrets() async throws {
             let (bench, server) = (try Bench(), try FakeS3.start())

@@ -116,7 +116,7 @@ package struct DrainPlanner {
             place.inspection = inspection
             try check(destination, inspection, &place)
         } catch {
-            if !error.isHolding && error.disposition != .destinationUnavailable { throw error }
+            if !error.holdsDestination { throw error }
             place.shown.held = error.message
         }
         place.shown.exists = place.inspection?.exists ?? false

@@ -77,7 +77,7 @@ extension DestinationUnit {
     func answerAsked(failure: SafeBackupError) async throws(SafeBackupError) {
         if failure.code == .stateFailed || failure.code == .stateDamaged { return }
         let cleaning = keeping.withLock { $0.cleaning }
-        let isAway = failure.isHolding || failure.disposition == .destinationUnavailable
+        let isAway = failure.holdsDestination
         for asked in askedCleanings.withLock({ $0 }) {
             let own = cleaning?.asked?.number == asked.number ? cleaning : nil
             try await answer(
@@ -144,7 +144,7 @@ extension RequestWork {
         do throws(SafeBackupError) {
             try await target.attach(expecting: sentinel)
         } catch {
-            guard error.isHolding || error.disposition == .destinationUnavailable else { throw error }
+            guard error.holdsDestination else { throw error }
             return .done(CleanAnswer(.held, CleanedTotals(), error.message).text)
         }
         let result: Result<CleanAnswer, SafeBackupError>

@@ -59,7 +59,7 @@ package struct RoomCleanReport: Sendable, Encodable {
         switch error.code {
         case .cannotFreeEnough: exitCode = 3
         case .invalidConfiguration: exitCode = 2
-        default: exitCode = error.isHolding || error.disposition == .destinationUnavailable ? 4 : 1
+        default: exitCode = error.holdsDestination ? 4 : 1
         }
     }
 

@@ -72,8 +72,7 @@ extension S3Client {
             }
             return try await completeUpload(upload, parts, size: size)
         } catch {
-            // What failed is told; that its parts stay until a lifecycle rule ends them is not worse than that.
-            try? await abortUpload(upload)
+            await giveUp(upload)
             throw error
         }
     }

@@ -33,8 +33,7 @@ extension S3Client {
         }
         let upload = UploadHandle(key: key, id: id)
         do { try confirmEncryption(answer, .createUpload) } catch {
-            // Nothing was sent yet. That it could not be ended changes nothing: it is told what is wrong.
-            try? await abortUpload(upload)
+            await giveUp(upload)
             throw error
         }
         return upload
@@ -145,14 +144,24 @@ extension S3Client {
                 all.append(byte)
             }
         }
-        guard !parts.isEmpty, let digest = try? ChecksumAlgorithm.md5.value(of: .bytes(all)) else {
-            return nil
-        }
+        if parts.isEmpty { return nil }
+        let digest: [UInt8]
+        // Without MD5 nothing is proved, and the upload begins again.
+        do throws(SafeBackupError) { digest = try ChecksumAlgorithm.md5.value(of: .bytes(all)) } catch { return nil }
         return "\(hexadecimal(digest))-\(parts.count)"
     }
 
     static func bare(_ etag: String) -> String {
         etag.count >= 2 && etag.hasPrefix("\"") && etag.hasSuffix("\"") ? String(etag.dropFirst().dropLast()) : etag
+    }
+
+    /// After a failure that is told itself.
+    func giveUp(_ upload: UploadHandle) async {
+        do throws(SafeBackupError) {
+            try await abortUpload(upload)
+        } catch {
+            tell(.uploadLeft(key: upload.key, reason: error.message))
+        }
     }
 
     package func abortUpload(_ upload: UploadHandle) async throws(SafeBackupError) {

@@ -187,8 +187,15 @@ package final class S3Client: ObjectStore {
         case .renewCredentials:
             if !trial.once.insert(.renewCredentials).inserted { throw failure }
             if rule.outcome == .denied, !mayRenewAfterDenial(used) { throw failure }
-            // Whether there are others is what decides; why there are none is not what failed.
-            guard let other = try? await credentials.credentials(after: used), other != used else { throw failure }
+            let other: S3Credentials
+            do throws(SafeBackupError) {
+                other = try await credentials.credentials(after: used)
+            } catch {
+                // What the server said is what failed; a source that never has others need not be named.
+                if used.expiration != nil { notice(.keysNotRenewed(error.message)) }
+                throw failure
+            }
+            guard other != used else { throw failure }
             trial.refused = used
         case .correctClock:
             guard trial.once.insert(.correctClock).inserted, let time = answer?.serverTime else { throw failure }

@@ -121,6 +121,10 @@ package enum S3Notice: Sendable, Hashable {
     case checksumsDropped
     /// The server cannot delete many objects at once.
     case bulkDeleteMissing
+    /// An upload in parts failed, and could not be ended; why is the second.
+    case uploadLeft(key: ObjectKey, reason: String)
+    /// The server refused the keys, and their source had no others, for this reason.
+    case keysNotRenewed(String)
 }
 
 extension S3Notice: CustomStringConvertible {
@@ -134,6 +138,10 @@ extension S3Notice: CustomStringConvertible {
         case .checksumsDropped:
             "The server does not know the checksums that were sent; the signed SHA-256 of each body protects it from now on"
         case .bulkDeleteMissing: "The server cannot delete many objects at once; they are deleted one by one"
+        case .uploadLeft(let key, let reason):
+            "The failed upload of \"\(key)\" could not be ended, and its parts take room until a lifecycle rule removes "
+                + "them (AbortIncompleteMultipartUpload): \(reason)"
+        case .keysNotRenewed(let reason): "The keys were refused, and there are no others: \(reason)"
         }
     }
 }

@@ -109,8 +109,7 @@ struct SourceOfRoles {
         var roles: [RoleRequest] = []
         var visited: [String] = []
         var current = profile
-        var keys: S3Credentials?
-        while keys == nil {
+        while true {
             visited.append(current)
             roles.append(try request(current))
             let place = "profile \(current) in \(profiles.config.path)"
@@ -121,8 +120,7 @@ struct SourceOfRoles {
                     .invalidConfiguration, "The \(place) has both source_profile and credential_source; remove one")
             }
             if let named {
-                keys = try await self.keys(ofSource: named, place)
-                continue
+                return try await assume(roles, with: try await keys(ofSource: named, place))
             }
             guard let source else {
                 throw CredentialsFailure(
@@ -149,10 +147,16 @@ struct SourceOfRoles {
                 throw CredentialsFailure(
                     .invalidConfiguration, "The source_profile \(source) of \(place) has no keys; add them")
             }
-            keys = found
+            return try await assume(roles, with: found)
         }
+    }
+
+    /// The keys of the first role, taken on by those after it, the last with `source`.
+    private func assume(
+        _ roles: [RoleRequest], with source: S3Credentials
+    ) async throws(CredentialsFailure) -> S3Credentials {
         let service = try service()
-        guard var keys else { preconditionFailure("the loop above ends with keys only") }
+        var keys = source
         for role in roles.reversed() { keys = try await service.assumeRole(role, source: keys) }
         return keys
     }

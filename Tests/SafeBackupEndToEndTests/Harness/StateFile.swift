@@ -143,6 +143,9 @@ final class StateFile {
         return Dictionary(uniqueKeysWithValues: rows.map { ($0[0].text, $0[1].integer) })
     }
 
+    /// Parts of uploads under way that the server has confirmed.
+    func uploadedParts() throws -> Int64 { try rows("SELECT count(*) FROM upload_part").first?[0].integer ?? 0 }
+
     /// Every copy below `backup` that is missing or has another digest than the catalogue says, and every live name
     /// without one, unless a lease covers it: one at the path itself, or at a path above or below it, whose store moves
     /// what stands in its way.
