@@ -56,7 +56,8 @@ class Member:
         for path in files[1::9]:
             path.rename(path.with_name(f"{text} {path.name}"))
         for path in files[2::11]:
-            path.unlink()
+            # Some of them have just been renamed.
+            path.unlink(missing_ok=True)
 
     def start(self):
         with open(self.log, "ab") as errors:

@@ -212,8 +212,10 @@ extension EndToEnd {
             server.forgetRequests()
             server.releaseHeld()
             agent = try await start(bench, file)
-            let isThere = try await eventually(within: .seconds(60)) { server.object("home/large") != nil }
-            #expect(isThere, "\(agent.errorTail)")
+            let isSaved = try await eventually(within: .seconds(60)) {
+                try server.object("home/large") != nil && StateFile(copying: bench.state).jobCounts().isEmpty
+            }
+            #expect(isSaved, "\(agent.errorTail)")
             try await bench.stop(agent)
             #expect(sent().isDisjoint(with: had), "\(sent()) \(had)")
             #expect(server.count(.createUpload) == 0)

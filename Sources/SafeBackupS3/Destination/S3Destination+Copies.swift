@@ -86,32 +86,10 @@ extension S3Destination {
     }
 
     private func look(_ copies: [Expected]) async throws(SafeBackupError) -> [CopyLook] {
-        var looks = [CopyLook](repeating: .missing, count: copies.count)
-        var failure: SafeBackupError?
-        await withTaskGroup(of: (Int, Result<CopyLook, SafeBackupError>).self) { tasks in
-            var next = 0
-            func begin() {
-                let (index, copy) = (next, copies[next])
-                tasks.addTask {
-                    do throws(SafeBackupError) {
-                        return (index, .success(try await self.look(copy)))
-                    } catch {
-                        return (index, .failure(error))
-                    }
-                }
-                next += 1
-            }
-            while next < min(copies.count, max(1, settings.filesAtOnce)) { begin() }
-            for await (index, result) in tasks {
-                switch result {
-                case .success(let look): looks[index] = look
-                case .failure(let error): failure = failure ?? error
-                }
-                if next < copies.count, failure == nil { begin() }
-            }
+        let looks = await atOnce(copies, limit: settings.filesAtOnce, ends: \.isFailure) { copy in
+            await Result.of { () async throws(SafeBackupError) in try await self.look(copy) }
         }
-        if let failure { throw failure }
-        return looks
+        return try looks.successes()
     }
 
     private func look(_ copy: Expected) async throws(SafeBackupError) -> CopyLook {

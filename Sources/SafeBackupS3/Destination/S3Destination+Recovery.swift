@@ -16,34 +16,13 @@ extension S3Destination {
     static func moveToken(_ lease: LeasedJob) -> String { lease.plan.stageName + "m" }
 
     package func recover(_ leases: [LeasedJob]) async throws(SafeBackupError) -> [RecoveredLease] {
-        var found = [RecoveredLease?](repeating: nil, count: leases.count)
-        var failure: SafeBackupError?
-        await withTaskGroup(of: (Int, Result<RecoveredLease, SafeBackupError>).self) { tasks in
-            var next = 0
-            func begin() {
-                let (index, lease) = (next, leases[next])
-                tasks.addTask {
-                    do throws(SafeBackupError) {
-                        return (index, .success(try await self.recover(lease)))
-                    } catch {
-                        return (index, .failure(error))
-                    }
-                }
-                next += 1
-            }
-            while next < min(leases.count, max(1, settings.filesAtOnce)) { begin() }
-            for await (index, result) in tasks {
-                switch result {
-                case .success(let recovered): found[index] = recovered
-                case .failure(let error): failure = failure ?? error
-                }
-                if next < leases.count, failure == nil { begin() }
-            }
+        let found = await atOnce(leases, limit: settings.filesAtOnce, ends: \.isFailure) { lease in
+            await Result.of { () async throws(SafeBackupError) in try await self.recover(lease) }
         }
-        if let failure { throw failure }
+        let recovered = try found.successes()
         let stages = leases.map(\.plan.stageName)
         learn { knowledge in for stage in stages { knowledge.begun[stage] = nil } }
-        return found.compactMap { $0 }
+        return recovered
     }
 
     private func recover(_ lease: LeasedJob) async throws(SafeBackupError) -> RecoveredLease {

@@ -177,20 +177,7 @@ package final class S3Destination: Destination {
         _ group: [LeasedJob], from sources: [SourceID: ConfinedDirectory]
     ) async -> [JobOutcome] {
         let work = GroupWork(group, sources)
-        var outcomes = [JobOutcome?](repeating: nil, count: group.count)
-        await withTaskGroup(of: (Int, JobOutcome).self) { tasks in
-            var next = 0
-            func begin() {
-                let (index, lease) = (next, group[next])
-                tasks.addTask { (index, await self.carry(lease, work)) }
-                next += 1
-            }
-            while next < min(group.count, max(1, settings.filesAtOnce)) { begin() }
-            for await (index, outcome) in tasks {
-                outcomes[index] = outcome
-                if next < group.count { begin() }
-            }
-        }
+        let outcomes = await atOnce(group, limit: settings.filesAtOnce) { await self.carry($0, work) }
         return outcomes.map { $0 ?? .failed(ReadFailure.interrupted(.root)) }
     }
 
