@@ -13,6 +13,7 @@ extension DestinationUnit {
         let sentinel = try await knownSentinel()
         try takeClaim(sentinel)
         try await target.attach(expecting: sentinel)
+        tellBlindness()
         lastWork.set(.now)
         if !isResting.value {
             try await recover()
@@ -24,6 +25,18 @@ extension DestinationUnit {
         // Groups that failed had jobs waiting for them, which their time brings back.
         busyJobs.withLock { $0 = BusyJobs() }
         door.open()
+    }
+
+    /// Once, until the keys may read.
+    private func tellBlindness() {
+        let isBlind = target.isBlind
+        if isBlind && !wasBlind.value {
+            logger.warning(
+                .bucketBlind,
+                "The keys may store objects and not read them: saving works, restoring does not ('safebackup doctor' says more)"
+            )
+        }
+        wasBlind.set(isBlind)
     }
 
     /// Ends or undoes what was under way when an agent, or a disk, went away.

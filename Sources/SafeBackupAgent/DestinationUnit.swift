@@ -77,6 +77,8 @@ package final class DestinationUnit: Sendable {
     let removalsAreDue = Shared(true)
     /// Until there is room again.
     let room = Locked(RoomWait())
+    /// That the keys may not read was told.
+    let wasBlind = Shared(false)
     /// What the sentinel tells of the sources may be older than what the state knows.
     let isSentinelStale = Shared(true)
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import SafeBackupAgent
+import SafeBackupConfiguration
 import SafeBackupCore
 import SafeBackupWatch
 
@@ -35,7 +36,8 @@ struct PairOptions: ParsableArguments {
     }
 
     /// What an agent would be told, and what a person should know of it; `nil` if nothing was named.
-    func settings() throws -> (settings: AgentSettings, notes: [String])? {
+    /// - Parameter bucket: how a bucket is spoken to, for a verb that knows buckets.
+    func settings(bucket: BucketOptions? = nil) throws -> (settings: AgentSettings, notes: [String])? {
         if let config {
             let read = try ConfiguredRun(of: ConfiguredRun.absolutePath(config), state: state, isOnce: true)
             return (read.settings, read.notes.leftOut + read.settings.idleRules)
@@ -43,10 +45,15 @@ struct PairOptions: ParsableArguments {
         guard let source, let destination else { return nil }
         let directory = try state.directory()
         let rules = try ExcludeRules(try excludes.patterns() ?? [])
-        let preflight = try Preflight(
-            source: source.bytes, destination: destination.bytes, state: directory.path,
-            known: directory.knownDestinations())
-        let settings = AgentSettings(preflight: preflight, state: directory, excludes: rules, isOnce: true)
+        let s3 = BucketURL.isMeant(by: destination.bytes) ? try bucket?.bucket(destination.bytes) : nil
+        let preflight =
+            s3 == nil
+            ? try Preflight(
+                source: source.bytes, destination: destination.bytes, state: directory.path,
+                known: directory.knownDestinations())
+            : try Preflight(bucketFor: source.bytes, state: directory.path)
+        let settings = AgentSettings(
+            preflight: preflight, bucket: s3, state: directory, excludes: rules, isOnce: true)
         return (settings, preflight.leftOut + settings.idleRules)
     }
 }

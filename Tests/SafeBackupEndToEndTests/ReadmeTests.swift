@@ -40,6 +40,8 @@ extension EndToEnd {
             "safebackup run --config FILE [--once]": .verb("run --config FILE --once"),
             "safebackup plan SOURCE DESTINATION [--json]": .verb("plan SOURCE DESTINATION --json", exit: [0, 3]),
             "safebackup doctor [SOURCE DESTINATION]": .verb("doctor SOURCE DESTINATION", exit: [0, 1, 3, 4]),
+            "safebackup doctor s3://BUCKET/PREFIX": .verb(
+                "doctor s3://BUCKET/PREFIX --endpoint http://127.0.0.1:1", exit: [3]),
             "safebackup check-config [FILE]": .verb("check-config FILE"),
             "safebackup check-config FILE": .verb("check-config FILE"),
             "safebackup config show --effective": .verb("config show --effective --config FILE"),

@@ -49,6 +49,28 @@ package struct BucketOpening: Sendable {
     }
 
     private func client(_ logger: Logger) throws(SafeBackupError) -> S3Client {
+        let connection = try connection(
+            staleKeys: { failure in
+                logger.notice(
+                    .bucketNotice,
+                    "The keys of the bucket could not be replaced ahead of their end; the old ones still do",
+                    metadata: ["notice": "\(failure)"])
+            },
+            notice: { notice in
+                logger.notice(
+                    .bucketNotice, "The client of the bucket goes on in another way", metadata: ["notice": "\(notice)"])
+            })
+        return connection.client
+    }
+
+    /// The client, and the source of its keys. Asks no server.
+    /// - Parameters:
+    ///   - staleKeys: told of keys that could not be replaced ahead of their end.
+    ///   - notice: as of `S3Client`.
+    func connection(
+        staleKeys: @escaping @Sendable (SafeBackupError) -> Void = { _ in },
+        notice: @escaping @Sendable (S3Notice) -> Void
+    ) throws(SafeBackupError) -> (client: S3Client, keys: any CredentialsSource) {
         var transport = TransportSettings()
         transport.proxy = bucket.proxy
         transport.caBundle = bucket.caBundle.map { FilePath(bytes: $0) }
@@ -57,18 +79,11 @@ package struct BucketOpening: Sendable {
         transport.concurrency = bucket.maxConnections
         let curl = try CurlTransport(transport)
         let place = try BucketPlace(bucket)
-        let keys = try place.credentials(transport: curl, io: io, clock: clock) { failure in
-            logger.notice(
-                .bucketNotice, "The keys of the bucket could not be replaced ahead of their end; the old ones still do",
-                metadata: ["notice": "\(failure)"])
-        }
-        return try S3Client(
+        let keys = try place.credentials(transport: curl, io: io, clock: clock, notice: staleKeys)
+        let client = try S3Client(
             clientSettings(), transport: curl, credentials: keys,
-            locate: { (region) throws(SafeBackupError) in try place.locate(region) }, clock: clock,
-            notice: { notice in
-                logger.notice(
-                    .bucketNotice, "The client of the bucket goes on in another way", metadata: ["notice": "\(notice)"])
-            })
+            locate: { (region) throws(SafeBackupError) in try place.locate(region) }, clock: clock, notice: notice)
+        return (client, keys)
     }
 
     private func clientSettings() -> S3ClientSettings {

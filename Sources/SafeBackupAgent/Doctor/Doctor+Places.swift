@@ -2,7 +2,6 @@ import Glibc
 import SafeBackupCapacity
 import SafeBackupCore
 import SafeBackupLocal
-import SafeBackupS3
 import SafeBackupState
 import SafeBackupSystem
 import SystemPackage
@@ -58,13 +57,6 @@ extension Doctor {
         let subject = "Destination \(shown.path)"
         if let held = shown.held {
             report.add(.problem, "destination", held, subject: subject)
-            return
-        }
-        if let bucket = destination.s3 {
-            report.add(.ok, "destination", "It is a bucket, which is not looked at here", subject: subject)
-            report.add(
-                .ok, "permissions", "Its keys need no more than this policy (AWS IAM)", subject: subject,
-                action: bucket.leastPolicy.json)
             return
         }
         checkFileSystem(destination, subject)

@@ -1,5 +1,6 @@
 import Glibc
-import SafeBackupCore
+package import SafeBackupConfiguration
+package import SafeBackupCore
 import SafeBackupState
 package import SafeBackupSystem
 import SafeBackupWatch
@@ -16,14 +17,19 @@ package struct Doctor {
     var reader: StateReader?
     var status: StateStatus?
     private let tell: (Int) -> Void
+    /// What the configuration says of a bucket that the state knows.
+    let configured: ([UInt8]) -> Result<Configuration.S3?, SafeBackupError>
 
     /// - Parameters:
     ///   - settings: what was named or configured; `nil`: what the state knows, if there is one.
+    ///   - configured: what the configuration says of the bucket at a location, where only the state named it.
     ///   - tell: called with the number of entries of the sources that were seen so far.
     package init(
         _ directory: StateDirectory, settings: AgentSettings?, clock: WallClock = .system,
+        configured: @escaping ([UInt8]) -> Result<Configuration.S3?, SafeBackupError> = { _ in .success(nil) },
         tell: @escaping (Int) -> Void = { _ in }
     ) {
+        self.configured = configured
         self.directory = directory
         self.settings = settings
         self.clock = clock
@@ -49,6 +55,14 @@ package struct Doctor {
         return report
     }
 
+    /// Looks at a bucket alone, with what of the machine it needs. Never fails.
+    package consuming func examine(_ bucket: Configuration.S3) -> DoctorReport {
+        checkLibrary()
+        checkClock()
+        checkBucket(bucket, "Destination \(printable(bucket.location))")
+        return report
+    }
+
     /// The pairs that the agent ran with last.
     private func known() -> AgentSettings? {
         guard let reader, let status else { return nil }
@@ -63,15 +77,22 @@ package struct Doctor {
     private mutating func checkPlaces(_ settings: AgentSettings) {
         let plan: DrainPlan
         do throws(SafeBackupError) {
-            plan = try DrainPlanner(settings).plan(tell: tell)
+            var local = settings
+            local.destinations.removeAll { $0.s3 != nil }
+            plan = try DrainPlanner(local).plan(tell: tell)
         } catch {
             report.add(.problem, "source", error.message)
             return
         }
         for (source, shown) in zip(settings.sources, plan.sources) { checkSource(source, shown) }
         checkWatches(settings, plan)
-        for (destination, shown) in zip(settings.destinations, plan.destinations) {
-            checkDestination(destination, shown)
+        var shown = plan.destinations.makeIterator()
+        for destination in settings.destinations {
+            if let bucket = destination.s3 {
+                checkBucket(known: bucket, "Destination \(printable(bucket.location))")
+            } else if let shown = shown.next() {
+                checkDestination(destination, shown)
+            }
         }
     }
 }
@@ -101,10 +122,22 @@ extension AgentSettings {
             }
             if members.isEmpty { continue }
             destinations.append(
-                Destination(path: path, members: members, settle: SettlePolicy(), idleTime: .seconds(10)))
+                Destination(
+                    path: path, s3: try Self.bucket(destination.record), members: members, settle: SettlePolicy(),
+                    idleTime: .seconds(10)))
         }
         self.init(sources: sources, destinations: destinations, state: directory, isOnce: true)
         awaitsNewDestinations = true
+    }
+
+    /// Where a bucket is, with nothing of how it is spoken to.
+    private static func bucket(_ record: DestinationRecord) throws(SafeBackupError) -> Configuration.S3? {
+        if record.kind == "local" { return nil }
+        do throws(ConfigurationFault) {
+            return Configuration.S3(try BucketURL.read(record.location))
+        } catch {
+            throw Preflight.refusal("\(printable(record.location)) \(error.message)")
+        }
     }
 
     private static func device(_ path: FilePath) -> UInt64? {

@@ -13,7 +13,8 @@ package struct DoctorReport: Sendable, Encodable {
     package struct Finding: Sendable, Encodable {
         package var level: Level
         /// What was looked at: `library`, `watches`, `instances`, `openFiles`, `clock`, `state`, `agent`, `service`,
-        /// `source`, `permissions`, `destination`, `space`, `probe`, `catalogue`, `queue`, `restore`.
+        /// `source`, `permissions`, `destination`, `space`, `probe`, `catalogue`, `queue`, `restore`; of a bucket also
+        /// `keys`, `checksums`, `versions`, `lock`, `lifecycle`, `uploads`.
         package var area: String
         /// `Machine`, `State PATH`, `Source PATH` or `Destination PATH`.
         package var subject: String
@@ -57,6 +58,8 @@ extension DoctorReport.Finding {
     fileprivate var lines: [String] {
         let head = level == .ok ? "ok" : level.rawValue.uppercased()
         let line = "  \(ReportText.padded(head, 8)) \(ReportText.padded(area, 12)) \(message)"
-        return [line] + (action.map { ["                        → \($0)"] } ?? [])
+        let indent = String(repeating: " ", count: 24)
+        let steps = (action ?? "").split(separator: "\n").enumerated()
+        return [line] + steps.map { indent + ($0.offset == 0 ? "→ " : "  ") + $0.element }
     }
 }

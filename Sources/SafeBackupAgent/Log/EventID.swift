@@ -29,6 +29,8 @@ package enum EventID: String, CaseIterable, Sendable {
     // A bucket.
     /// Its server wants something else than was configured or usual: a region, a time, no checksums.
     case bucketNotice
+    /// Its keys may store objects and not read them; saving works without what needs reading.
+    case bucketBlind
 
     // The state.
     /// The state cannot be written now; saving goes on when it can.

@@ -53,7 +53,7 @@ package struct BucketPolicy: Sendable, Hashable {
         ["s3:ListBucketMultipartUploads"] + (readsVersions ? ["s3:GetBucketVersioning"] : [])
     }
 
-    /// JSON on one line.
+    /// JSON, a line for each statement, as the consoles take it.
     package var json: String {
         let arn = "arn:\(partition):s3:::\(bucket)"
         let literal = Self.literal(prefix)
@@ -74,7 +74,8 @@ package struct BucketPolicy: Sendable, Hashable {
             let actions = Self.list(["kms:GenerateDataKey", "kms:Decrypt"])
             statements.append(#"{"Effect":"Allow","Action":\#(actions),"Resource":\#(Self.text(kmsKey))}"#)
         }
-        return #"{"Version":"2012-10-17","Statement":[\#(statements.joined(separator: ","))]}"#
+        let lines = statements.map { "    \($0)" }.joined(separator: ",\n")
+        return "{\n  \"Version\": \"2012-10-17\",\n  \"Statement\": [\n\(lines)\n  ]\n}"
     }
 
     /// What stands for itself in a resource: `*`, `?` and `$` of a key have a meaning in policies.

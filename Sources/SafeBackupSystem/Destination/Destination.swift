@@ -13,6 +13,8 @@ package protocol Destination: Sendable {
     var traits: DestinationTraits { get }
     /// Whether files wait for their writers.
     var writerProbe: WriterProbe? { get }
+    /// What is stored there may not be read: nothing is compared, moved, kept or verified.
+    var isBlind: Bool { get }
 
     // MARK: Attaching
 
@@ -115,6 +117,7 @@ package protocol Destination: Sendable {
 /// What has neither a volume nor names that fold, says so once.
 extension Destination {
     package var hasVacatedVersions: Bool { false }
+    package var isBlind: Bool { false }
     package func removeEmpty(_ directories: [RelativePath]) async throws(SafeBackupError) {}
     package func keepFree(_ floor: ByteCount?) {}
 

@@ -54,7 +54,7 @@ final class Program {
         posix_spawnattr_setsigdefault(&attributes, &all)
         posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
 
-        var strings = arguments.map { $0.withPlatformString { strdup($0) } }
+        var strings = arguments.map { Self.spelled($0) }
         var variables = Self.environment(adding: environment).map { strdup($0) }
         defer { for string in strings + variables { free(string) } }
         strings.append(nil)
@@ -65,6 +65,14 @@ final class Program {
         self.process = process
         self.output = output
         self.errors = errors
+    }
+
+    /// A `FilePath` takes two slashes in a row for one, and a URL has two.
+    private static func spelled(_ argument: FilePath) -> UnsafeMutablePointer<CChar>? {
+        for scheme in ["s3", "http", "https"] where argument.string.hasPrefix("\(scheme):/") {
+            return strdup("\(scheme)://" + argument.string.dropFirst(scheme.utf8.count + 2))
+        }
+        return argument.withPlatformString { strdup($0) }
     }
 
     deinit {
