@@ -58,11 +58,16 @@ let package = Package(
             swiftSettings: strict),
         .target(
             name: "SafeBackup",
-            dependencies: ["SafeBackupCapacity", "SafeBackupCore", "SafeBackupLocal", "SafeBackupSystem", system],
+            dependencies: [
+                "SafeBackupCapacity", "SafeBackupCore", "SafeBackupLocal", "SafeBackupS3", "SafeBackupSystem", system,
+            ],
             swiftSettings: strict),
         // How a program uses it; run by the end-to-end tests.
         .executableTarget(
             name: "ExampleLocalSession", dependencies: ["SafeBackup"], path: "Sources/Examples/LocalSession",
+            swiftSettings: strict),
+        .executableTarget(
+            name: "ExampleS3Session", dependencies: ["SafeBackup"], path: "Sources/Examples/S3Session",
             swiftSettings: strict),
         .executableTarget(
             name: "ExampleCleanDirectory", dependencies: ["SafeBackup"], path: "Sources/Examples/CleanDirectory",
@@ -134,7 +139,10 @@ let package = Package(
             exclude: ["Vectors"], swiftSettings: strict),
         .testTarget(
             name: "SafeBackupTests",
-            dependencies: ["SafeBackup", "SafeBackupCore", "SafeBackupLocal", "SafeBackupSystem"],
+            dependencies: [
+                "SafeBackup", "SafeBackupCore", "SafeBackupFakeS3", "SafeBackupLocal", "SafeBackupS3",
+                "SafeBackupSystem",
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "SafeBackupAgentTests",
@@ -146,8 +154,9 @@ let package = Package(
         .testTarget(
             name: "SafeBackupEndToEndTests",
             dependencies: [
-                "CSafeBackupSQLite", "ExampleCleanDirectory", "ExampleLocalSession", "SafeBackupCLI", "SafeBackupCore",
-                "SafeBackupFakeS3", "SafeBackupSystem", system,
+                "CSafeBackupSQLite", "ExampleCleanDirectory", "ExampleLocalSession", "ExampleS3Session",
+                "SafeBackupCLI",
+                "SafeBackupCore", "SafeBackupFakeS3", "SafeBackupSystem", system,
             ],
             swiftSettings: strict),
     ]

@@ -3,11 +3,11 @@ public import SystemPackage
 
 /// Saves files under names that the caller gives, for programs that know themselves when something is to be saved.
 ///
-/// All methods may be called from any number of tasks at once; saves that run at the same time share the costly waits
-/// for the disk.
+/// All methods may be called from any number of tasks at once; saves that run at the same time share the costly waits.
 public protocol BackupSession: Sendable {
     /// Copies a file. When this returns, the copy is whole, has the file's times, permissions and attributes, and
-    /// survives a power cut. After a crash before that, or a failure, `key` has what it had, or the new copy, whole.
+    /// survives a power cut: it was flushed to the disk, or the server has confirmed the object. After a crash before
+    /// that, or a failure, `key` has what it had, or the new copy, whole.
     ///
     /// The save goes on when the calling task is cancelled.
     ///
@@ -21,8 +21,9 @@ public protocol BackupSession: Sendable {
     ///
     /// - Parameter timeout: at most so long, if one is given; nothing is broken off then. A cancelled task waits no
     ///   longer either.
-    /// - Throws: `cleaningTimeout` if something still goes on, and `cleaningFailed` if a cleaning since the last call
-    ///   did not free what was asked for. A save that failed has told so itself.
+    /// - Throws: `cleaningTimeout` if something still goes on; else `savesFailed` with what was not saved since the last
+    ///   call, though each save has told so itself; else `cleaningFailed` if a cleaning since the last call did not free
+    ///   what was asked for. Each is told once. A key that is refused before the session has it is not among the saves.
     func waitForCompletion(timeout: Duration?) async throws(BackupSessionError)
 
     /// Takes no more saves, waits for those that were asked for and for a cleaning, and gives everything back. May be

@@ -9,6 +9,9 @@ public enum BackupSessionError: Error, Sendable, Hashable {
     /// A file was not saved. `key` is the key as text, with every byte that is no printable UTF-8 as `\xNN`.
     /// `reason.disposition` tells whether it is worth trying again.
     case backupFailed(file: FilePath, key: String, reason: SafeBackupError)
+    /// So many saves failed since the last `waitForCompletion`, each of which has thrown its `backupFailed` too; `first`
+    /// are the first hundred of them.
+    case savesFailed(count: Int, first: [BackupSessionError])
     /// After this time so many saves, or a cleaning, still go on; they are not broken off.
     case cleaningTimeout(after: Duration, saves: Int, isCleaning: Bool)
     /// A cleaning did not free what was asked for, or could not tell how full the disk is. What was saved is saved.
@@ -24,6 +27,9 @@ extension BackupSessionError: CustomStringConvertible {
         case .invalidConfiguration(let value, let reason): "\(value) cannot be used: \(reason.message)"
         case .backupFailed(let file, let key, let reason):
             "\(file.printable) was not saved as \(key): \(reason.message)"
+        case .savesFailed(let count, let first):
+            first.map(\.description).joined(separator: "\n")
+                + (count > first.count ? "\n\(count - first.count) more were not saved" : "")
         case .cleaningTimeout(let time, let saves, let isCleaning):
             "After \(time) \(saves) saves\(isCleaning ? " and a cleaning" : "") still go on; wait longer, or close the "
                 + "session, which waits for them"

@@ -21,40 +21,18 @@ public final class LocalBackupSession: BackupSession {
     /// Stores a group of located files.
     package typealias Storing = @Sendable () -> [Result<StoredCopy, SafeBackupError>]
 
-    /// A save that a task waits for.
-    struct Request: Sendable {
-        var file: FilePath
-        var answer: Answer
-    }
-
-    /// The result comes back under a lock and not with the continuation; see `ThreadExecutor.run`.
-    final class Answer: Sendable {
-        private let content: Locked<Result<Void, SafeBackupError>?> = Locked(nil)
-        private let continuation: UnsafeContinuation<Void, Never>
-
-        init(_ continuation: UnsafeContinuation<Void, Never>) { self.continuation = continuation }
-
-        func give(_ result: Result<Void, SafeBackupError>) {
-            content.withLock { $0 = result }
-            continuation.resume()
-        }
-
-        var result: Result<Void, SafeBackupError>? { content.withLock { $0 } }
-    }
-
-    typealias Entry = SaveQueue<Request>.Entry
+    typealias Entry = SaveQueue<SaveRequest>.Entry
 
     struct Waiter {
-        var number: UInt64
         /// Saves up to this one,
         var ticket: UInt64
         /// and, once these are done, the cleanings begun until then.
         var cleanings: Int?
-        var continuation: UnsafeContinuation<Bool, Never>
+        var wait: CompletionWait
     }
 
     struct State {
-        var queue = SaveQueue<Request>()
+        var queue = SaveQueue<SaveRequest>()
         /// Threads that take groups.
         var workers = 0
         var guardian: CapacityGuard
@@ -68,8 +46,8 @@ public final class LocalBackupSession: BackupSession {
         var cleaningEnded: ContinuousClock.Instant?
         /// What a cleaning, or a look at the disk, could not do, until somebody is told.
         var failure: SafeBackupError?
+        var failedSaves = FailedSaves()
         var waiters: [Waiter] = []
-        var lastWaiter: UInt64 = 0
     }
 
     /// Groups that are stored at the same time.
@@ -145,114 +123,68 @@ public final class LocalBackupSession: BackupSession {
 
     /// Copies a file; it is durable when this returns. See `BackupSession`.
     public func save(_ file: FilePath, as key: RelativePath) async throws(BackupSessionError) {
-        let answer = Locked<Answer?>(nil)
-        await withUnsafeContinuation { continuation in
-            let request = Answer(continuation)
-            answer.withLock { $0 = request }
+        try await SaveRequest.save(file, as: key) { request in
             let begins: Bool? = state.withLock { state in
                 if state.isClosed { return nil }
-                state.queue.add(key, Request(file: file, answer: request))
+                state.queue.add(key, request)
                 return Self.takesWorker(&state)
             }
-            switch begins {
-            case true?: savers.submit { self.work() }
-            case false?: break
-            case nil: continuation.resume()
-            }
-        }
-        switch answer.withLock({ $0?.result }) {
-        case .success: return
-        case .failure(let reason): throw .backupFailed(file: file, key: key.description, reason: reason)
-        case nil: throw .closed
+            if begins == true { savers.submit { self.work() } }
+            return begins != nil
         }
     }
 
     /// Returns when all that was asked for before is done: saves, and the cleaning that they made necessary. See
     /// `BackupSession`.
     public func waitForCompletion(timeout: Duration?) async throws(BackupSessionError) {
-        let number = state.withLock { state in
-            state.lastWaiter += 1
-            return state.lastWaiter
-        }
-        let timer = Locked<Task<Void, Never>?>(nil)
-        let isDone = await withTaskCancellationHandler {
-            await wait(number, endsWithTask: true) {
-                // Not before it waits: an end that came first would end nothing.
-                guard let timeout else { return }
-                let task = Task {
-                    // A sleep that is cancelled ends early, when nobody waits any more.
-                    do { try await Task.sleep(for: timeout) } catch { return }
-                    self.end(number)
-                }
-                timer.withLock { $0 = task }
+        let isDone = await wait().result(timeout: timeout, endsWithTask: true)
+        let failure = state.withLock { state -> BackupSessionError? in
+            if !isDone {
+                return .cleaningTimeout(
+                    after: timeout ?? .zero, saves: state.queue.count, isCleaning: state.guardian.isCleaning)
             }
-        } onCancel: {
-            end(number)
+            if let failure = state.failedSaves.take() { return failure }
+            defer { state.failure = nil }
+            return state.failure.map { .cleaningFailed(reason: $0) }
         }
-        timer.withLock { $0 }?.cancel()
-        let (failure, saves, isCleaning) = state.withLock { state in
-            defer { if isDone { state.failure = nil } }
-            return (state.failure, state.queue.count, state.guardian.isCleaning)
-        }
-        if !isDone { throw .cleaningTimeout(after: timeout ?? .zero, saves: saves, isCleaning: isCleaning) }
-        if let failure { throw .cleaningFailed(reason: failure) }
+        if let failure { throw failure }
     }
 
     /// Takes no more saves, waits for those that were asked for and for a cleaning, and lets go of the directory. May be
     /// called again.
     public func close() async {
         state.withLock { $0.isClosed = true }
-        let number = state.withLock { state in
-            state.lastWaiter += 1
-            return state.lastWaiter
-        }
         // Also in a task that was cancelled: what was asked for before is still being saved.
-        _ = await wait(number, endsWithTask: false)
+        _ = await wait().result(endsWithTask: false)
         savers.stop()
         cleaning.stop()
         store.withLock { $0 = nil }
     }
 
-    /// Returns `true` when all that was asked for before is done, `false` if `end` was called before, or the task was
-    /// cancelled before.
-    /// - Parameter begun: called when `end` ends the wait, and before anything else does.
-    private func wait(_ number: UInt64, endsWithTask: Bool, begun: () -> Void = {}) async -> Bool {
-        await withUnsafeContinuation { continuation in
-            state.withLock { state in
-                // `end` came first.
-                if endsWithTask && Task.isCancelled { return continuation.resume(returning: false) }
-                state.waiters.append(
-                    Waiter(number: number, ticket: state.queue.lastTicket, continuation: continuation))
-            }
-            begun()
-            resumeWaiters()
-        }
-    }
-
-    /// Ends the wait of that number, if it still goes on.
-    private func end(_ number: UInt64) {
-        let waiter = state.withLock { state -> UnsafeContinuation<Bool, Never>? in
-            guard let index = state.waiters.firstIndex(where: { $0.number == number }) else { return nil }
-            return state.waiters.remove(at: index).continuation
-        }
-        waiter?.resume(returning: false)
+    /// Ends as done when all is done that was asked for before.
+    private func wait() -> CompletionWait {
+        let wait = CompletionWait()
+        state.withLock { $0.waiters.append(Waiter(ticket: $0.queue.lastTicket, wait: wait)) }
+        resumeWaiters()
+        return wait
     }
 
     func resumeWaiters() {
-        let done = state.withLock { state -> [UnsafeContinuation<Bool, Never>] in
-            var done: [UnsafeContinuation<Bool, Never>] = []
+        let done = state.withLock { state -> [CompletionWait] in
+            var done: [CompletionWait] = []
             state.waiters = state.waiters.compactMap { waiter in
                 var waiter = waiter
+                if waiter.wait.hasEnded { return nil }
                 if waiter.cleanings == nil, state.queue.isDone(through: waiter.ticket) {
                     waiter.cleanings = state.cleaningsBegun
                 }
                 guard let cleanings = waiter.cleanings, state.cleaningsEnded >= cleanings else { return waiter }
-                done.append(waiter.continuation)
+                done.append(waiter.wait)
                 return nil
             }
             return done
         }
-        for continuation in done { continuation.resume(returning: true) }
+        for wait in done { wait.end(isDone: true) }
     }
 
     /// `close` was called.
@@ -363,7 +295,13 @@ public final class LocalBackupSession: BackupSession {
     }
 
     func finish(_ entry: Entry, _ result: Result<Void, SafeBackupError>) {
-        state.withLock { $0.queue.finish(entry) }
+        state.withLock { state in
+            state.queue.finish(entry)
+            if case .failure(let reason) = result {
+                state.failedSaves.note(
+                    .backupFailed(file: entry.request.file, key: entry.key.description, reason: reason))
+            }
+        }
         entry.request.answer.give(result)
         resumeWaiters()
     }

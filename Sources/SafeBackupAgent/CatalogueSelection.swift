@@ -166,8 +166,29 @@ struct CatalogueSelection {
         self.init(newest, choices, root: destination, exportedAt: newest.header.exportedAt)
     }
 
+    /// By the newest catalogue copy of a bucket, and what a person must know of it.
+    /// - Throws: `destinationMissing` where there is none that can be used; what keeps the bucket from being read.
+    static func inBucket(
+        _ bucket: BucketBackup, zone: LocalZone
+    ) throws(SafeBackupError) -> (selection: CatalogueSelection, notes: [String]) {
+        let (newest, refused) = CatalogueFile.newestFinished(of: try bucket.catalogues())
+        var notes = refused.map(note(refused:))
+        guard let newest else {
+            throw SafeBackupError(
+                .destinationMissing,
+                ([
+                    "\(printable(bucket.location)) has no catalogue copy that can be used yet; its objects are plain files, which "
+                        + "any client of S3 gets back"
+                ] + notes).joined(separator: "\n"), disposition: .destinationUnavailable)
+        }
+        notes.append(
+            "By the catalogue copy of \(zone.text(newest.header.exportedAt)); what was stored after that is not known to it, "
+                + "and lies in the bucket under its own path")
+        return (try CatalogueSelection(inBucket: newest, bucket.nothing, bucket.location), notes)
+    }
+
     /// By a catalogue copy of a bucket, whose copies are as it tells.
-    init(
+    private init(
         inBucket newest: CatalogueFileReader, _ scratch: FilePath, _ location: [UInt8]
     ) throws(SafeBackupError) {
         let choices = try newest.catalogueSources().map { source in

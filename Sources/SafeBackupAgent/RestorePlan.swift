@@ -85,21 +85,8 @@ package struct RestorePlan: Sendable {
 
     /// From a bucket alone, on this or any other machine.
     package func run(from bucket: BucketBackup) throws(SafeBackupError) -> Result {
-        let (newest, refused) = CatalogueFile.newestFinished(of: try bucket.catalogues())
-        var notes = refused.map { "A catalogue copy is not used: \($0.error.message)" }
-        guard let newest else {
-            throw SafeBackupError(
-                .destinationMissing,
-                ([
-                    "\(printable(bucket.location)) has no catalogue copy that can be used yet; its objects are plain files, which "
-                        + "any client of S3 gets back"
-                ] + notes).joined(separator: "\n"), disposition: .destinationUnavailable)
-        }
-        notes.append(
-            "By the catalogue copy of \(newest.header.exportedAt.iso8601); what was stored after that is not known to it, and "
-                + "lies in the bucket under its own path")
+        let (selection, notes) = try CatalogueSelection.inBucket(bucket, zone: zone)
         let backup = try CatalogueSelection.openBackup(bucket.nothing)
-        let selection = try CatalogueSelection(inBucket: newest, bucket.nothing, bucket.location)
         return try restore(by: selection, backup: backup, bucket: bucket, notes: notes)
     }
 

@@ -57,7 +57,7 @@ package struct TreeListing {
     /// - Returns: the exit code: 3 if nothing was found at some path.
     package func run(state directory: StateDirectory, _ write: (String) -> Void) throws(SafeBackupError) -> Int32 {
         let selections = try CatalogueSelection.known(to: directory, paths: paths)
-        let notes = selections.count > 1 ? ["At \(printable(selections[0].root.bytes))"] : []
+        let notes = selections.count > 1 ? ["At \(printable(selections[0].location))"] : []
         return try list(selections[0], notes: notes, write)
     }
 
@@ -75,6 +75,13 @@ package struct TreeListing {
             told.append("By the catalogue copy of \(zone.text(exportedAt)); what was saved since is not in it")
         }
         return try list(selection, notes: told, write)
+    }
+
+    /// By the catalogue copy in a bucket. Blocks. Throws `destinationMissing` where there is none, and what keeps the bucket
+    /// from being read.
+    package func run(from bucket: BucketBackup, _ write: (String) -> Void) throws(SafeBackupError) -> Int32 {
+        let (selection, notes) = try CatalogueSelection.inBucket(bucket, zone: zone)
+        return try list(selection, notes: notes, write)
     }
 
     private func list(
@@ -100,7 +107,7 @@ package struct TreeListing {
                 if index > 0 { write(",") }
                 write(
                     #"{"sourcePath":\#(try quoted(printable(target.choice.path))),"# + #""destination":"#
-                        + #"\#(try quoted(printable(selection.root.bytes))),"path":\#(try quoted(target.path.description)),"#
+                        + #"\#(try quoted(printable(selection.location))),"path":\#(try quoted(target.path.description)),"#
                         + #""remark":\#(try quoted(remark?.text)),"entries":["#)
             } else {
                 if let remark { write(remark.text + "\n") }

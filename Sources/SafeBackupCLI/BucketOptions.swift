@@ -18,6 +18,12 @@ struct BucketOptions: ParsableArguments {
 
     var isEmpty: Bool { endpoint == nil && region == nil }
 
+    /// The backup in a bucket, as the agent's configuration knows it, else as these options tell.
+    func open(_ url: [UInt8], of agent: AgentOptions) throws(SafeBackupError) -> BucketBackup {
+        if isEmpty, let known = try agent.bucket(url) { return try BucketBackup(known) }
+        return try BucketBackup(try bucket(url))
+    }
+
     /// What was named, with nothing else than these options and the environment say.
     func bucket(_ url: [UInt8]) throws(SafeBackupError) -> Configuration.S3 {
         do throws(ConfigurationFault) {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import SafeBackupAgent
+import SafeBackupCore
 import SystemPackage
 
 struct ListCommand: AsyncParsableCommand {
@@ -31,6 +32,8 @@ struct ListCommand: AsyncParsableCommand {
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false
 
+    @OptionGroup var bucket: BucketOptions
+
     func validate() throws {
         if deleted && time.at != nil {
             throw ValidationError("--deleted tells of now; with --at TIME name a time at which the file was there")
@@ -42,21 +45,25 @@ struct ListCommand: AsyncParsableCommand {
         let listing = TreeListing(
             paths: paths.map(\.bytes), time: at?.time, timeText: at?.description, isRecursive: recursive,
             includesDeleted: deleted, isJSON: json)
-        var waiting = ""
-        let write: (String) -> Void = { text in
-            waiting += text
-            if waiting.utf8.count >= 1 << 16 {
-                Console.write(waiting, to: 1)
-                waiting = ""
+        let (from, options, agent) = (from, bucket, state)
+        // A bucket's answers are waited for.
+        let thread = try OneThread("sb.list")
+        let code = try await thread.run { () throws(SafeBackupError) -> Int32 in
+            var waiting = ""
+            let write: (String) -> Void = { text in
+                waiting += text
+                if waiting.utf8.count >= 1 << 16 {
+                    Console.write(waiting, to: 1)
+                    waiting = ""
+                }
             }
+            defer { Console.write(waiting, to: 1) }
+            guard let from else { return try listing.run(state: try agent.directory(), write) }
+            if let url = try agent.bucketURL(named: from) {
+                return try listing.run(from: try options.open(url, of: agent), write)
+            }
+            return try listing.run(from: try agent.backup(named: from), write)
         }
-        let code: Int32
-        if let from {
-            code = try listing.run(from: try state.backup(named: from), write)
-        } else {
-            code = try listing.run(state: try state.directory(), write)
-        }
-        Console.write(waiting, to: 1)
         if code != 0 { throw ExitCode(code) }
     }
 }

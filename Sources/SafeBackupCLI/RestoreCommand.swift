@@ -49,17 +49,14 @@ struct RestoreCommand: AsyncParsableCommand {
             paths: paths.map(\.bytes), target: FilePath(bytes: to.bytes), overwrites: overwrite,
             includesDeleted: deleted, time: at?.time)
         let (options, agent) = (bucket, state)
-        plan.bucket = { (url) throws(SafeBackupError) in
-            if options.isEmpty, let known = try agent.bucket(url) { return try BucketBackup(known) }
-            return try BucketBackup(try options.bucket(url))
-        }
+        plan.bucket = { (url) throws(SafeBackupError) in try options.open(url, of: agent) }
         // A bucket's answers are waited for.
         let work = plan
         let thread = try OneThread("sb.restore")
         let result = try await thread.run { () throws(SafeBackupError) in
             guard let from else { return try work.run(state: try agent.directory()) }
-            if let url = try agent.bucketURL(named: from), let open = work.bucket {
-                return try work.run(from: try open(url))
+            if let url = try agent.bucketURL(named: from) {
+                return try work.run(from: try options.open(url, of: agent))
             }
             return try work.run(from: try agent.backup(named: from))
         }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import SafeBackupAgent
+import SafeBackupCore
 import SystemPackage
 
 struct VerifyCommand: AsyncParsableCommand {
@@ -57,6 +58,11 @@ struct VerifyCommand: AsyncParsableCommand {
         let tell: @Sendable (String) -> Void = { if !isQuiet { Console.print($0) } }
         let report: VerifyReport
         if let from {
+            if try state.bucketURL(named: from) != nil {
+                throw Preflight.refusal(
+                    "\(printable(from.bytes)) is a bucket, which 'verify' cannot read yet; 'safebackup restore . --to DIR "
+                        + "--from \(printable(from.bytes))' reads every file, and compares it with its digest")
+            }
             let backup = try state.backup(named: from)
             report = try await BareVerification(from: backup, paths: paths.map(\.bytes), tell: tell).run()
         } else {

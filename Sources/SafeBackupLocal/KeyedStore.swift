@@ -84,7 +84,7 @@ package final class KeyedStore: Sendable {
     /// A path that holds wherever the process goes.
     package static func absolute(_ path: FilePath) throws(SafeBackupError) -> FilePath {
         do {
-            return try resolve(path)
+            return try GivenFile.resolve(path)
         } catch {
             throw Failure.destination(error, "find", at: path)
         }
@@ -106,7 +106,7 @@ package final class KeyedStore: Sendable {
     /// Finds a file. Throws `sourceGone`, `specialFile`, `unreadable` and `sourceFailed`.
     package func locate(_ file: KeyedFile) throws(SafeBackupError) -> Located {
         do throws(Errno) {
-            let resolved = try Self.resolve(file.file)
+            let resolved = try GivenFile.resolve(file.file)
             let status = try Descriptor.status(of: resolved)
             // A sparse file's copy is sparse; but what was written just now may have no blocks yet.
             let held = status.size < 1 << 20 ? status.size : min(status.size, max(status.allocated, 0))
@@ -115,45 +115,7 @@ package final class KeyedStore: Sendable {
                 directory: resolved.removingLastComponent(), leaf: FilePath(root: nil, [name]).bytes,
                 size: ByteCount(held), key: file.key)
         } catch {
-            throw Self.failure(file.file, error)
-        }
-    }
-
-    /// The corresponding C function is `realpath`.
-    private static func resolve(_ path: FilePath) throws(Errno) -> FilePath {
-        var found: FilePath?
-        var failure = Errno.noSuchFileOrDirectory
-        path.withPlatformString { text in
-            if let resolved = realpath(text, nil) {
-                found = FilePath(platformString: resolved)
-                free(resolved)
-            } else {
-                failure = Errno(rawValue: errno)
-            }
-        }
-        guard let found else { throw failure }
-        return found
-    }
-
-    private static func failure(_ file: FilePath, _ error: Errno) -> SafeBackupError {
-        let name = printable(file.bytes)
-        switch error {
-        case .noSuchFileOrDirectory, .notDirectory:
-            return SafeBackupError(
-                .sourceGone, "There is no file \(name); give one that is there", disposition: .sourceGone,
-                systemError: error.rawValue)
-        case .isDirectory:
-            return SafeBackupError(
-                .specialFile, "\(name) is no regular file, and only those are saved; give a file",
-                disposition: .permanent)
-        case .permissionDenied, .notPermitted:
-            return SafeBackupError(
-                .unreadable, "\(name) may not be read by this user; let it read the file", disposition: .permanent,
-                systemError: error.rawValue)
-        default:
-            return SafeBackupError(
-                .sourceFailed, "\(name) cannot be looked at: \(error.explanation); check its disk",
-                disposition: .transient, systemError: error.rawValue)
+            throw GivenFile.failure(file.file, error)
         }
     }
 
@@ -212,7 +174,7 @@ package final class KeyedStore: Sendable {
             (numbers[directory], sources[number]) = (number, source)
             return number
         } catch {
-            throw Self.failure(directory, error)
+            throw GivenFile.failure(directory, error)
         }
     }
 

@@ -71,6 +71,13 @@ extension EndToEnd {
             try await expectRestored(bench, ["--config", file], "back")
             try command(["rm", "-r", bench.state])
             try await expectRestored(bench, ["--config", file, "--from", "d"], "bare")
+            for name: FilePath in ["d", "s3://bucket/home"] {
+                let list = try await bench.run(["ls", "--recursive", "--from", name, "--config", file])
+                #expect(list.ending == .exit(0), "\(list.errorTail)")
+                #expect(list.outputText.contains("deep/er/b.txt") && list.outputText.contains("link"))
+            }
+            let verify = try await bench.run(["verify", "--from", "s3://bucket/home", "--config", file])
+            #expect(verify.ending == .exit(2) && verify.errorText.contains("is a bucket"), "\(verify.errorTail)")
         }
 
         @Test("A change, a new file and a rename are one request each to be written, without a listing")

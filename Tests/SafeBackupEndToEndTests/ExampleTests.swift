@@ -1,5 +1,6 @@
 import Foundation
 import SafeBackupCore
+import SafeBackupFakeS3
 import SafeBackupSystem
 import SystemPackage
 import Testing
@@ -42,6 +43,27 @@ extension EndToEnd {
             #expect(second.outputText.contains("nothing was not saved as nothing: There is no file"))
             for number in 0..<20 {
                 #expect(try read(backup.appending("\(number)")) == Array("second \(number)".utf8))
+            }
+        }
+
+        @Test("The S3 session saves what it is given to a bucket, and tells what it cannot save")
+        func s3Session() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            for number in 0..<20 { try bench.write("\(number)", "content \(number)") }
+            let program = try await start(
+                bench,
+                [Self.example("ExampleS3Session"), "bucket", "copies"] + (0..<20).map { bench.at("\($0)") }
+                    + [bench.at("nothing")],
+                environment: [
+                    "AWS_ACCESS_KEY_ID": FakeCredential().accessKey,
+                    "AWS_SECRET_ACCESS_KEY": FakeCredential().secretKey, "AWS_REGION": "us-east-1",
+                    "AWS_ENDPOINT_URL": server.endpoint, "HOME": bench.root.string,
+                ])
+            #expect(program.ending == .exit(1), "\(program.outputText) \(program.errorTail)")
+            #expect(program.outputText.split(separator: "\n").filter { $0.hasPrefix("saved ") }.count == 20)
+            #expect(program.outputText.contains("nothing was not saved as nothing: There is no file"))
+            for number in 0..<20 {
+                #expect(server.object("copies/\(number)")?.bytes == Array("content \(number)".utf8))
             }
         }
 

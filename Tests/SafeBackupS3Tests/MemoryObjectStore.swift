@@ -293,39 +293,3 @@ final class MemoryObjectStore: ObjectStore {
 
     func endRequests() { state.withLock { $0.endings += 1 } }
 }
-
-/// A ledger in memory, which a restart leaves as it is.
-actor MemoryLedger: UploadLedger {
-    private var records: [Int64: UploadRecord] = [:]
-    private var known: [Int64: [Int: UploadedPart]] = [:]
-    private var last: Int64 = 0
-
-    func uploads() async throws(SafeBackupError) -> [UploadRecord] { records.values.sorted { $0.id < $1.id } }
-
-    func parts(of upload: Int64) async throws(SafeBackupError) -> [UploadedPart] {
-        (known[upload] ?? [:]).values.sorted { $0.number < $1.number }
-    }
-
-    func begin(_ record: UploadRecord) async throws(SafeBackupError) -> Int64 {
-        last += 1
-        records[last] = record
-        records[last]?.id = last
-        return last
-    }
-
-    func resume(_ upload: Int64, stage: String) async throws(SafeBackupError) { records[upload]?.stage = stage }
-
-    func add(_ parts: [UploadedPart], to upload: Int64) async throws(SafeBackupError) {
-        for part in parts { known[upload, default: [:]][part.number] = part }
-    }
-
-    func complete(_ upload: Int64, digest: Digest, size: Int64) async throws(SafeBackupError) {
-        records[upload]?.digest = digest
-        records[upload]?.size = size
-    }
-
-    func end(_ upload: Int64) async throws(SafeBackupError) {
-        records[upload] = nil
-        known[upload] = nil
-    }
-}

@@ -43,7 +43,11 @@ do {
         return failures
     }
     for failure in failures { print(failure) }
-    try await session.waitForCompletion(timeout: .seconds(600))
+    do {
+        try await session.waitForCompletion(timeout: .seconds(600))
+    } catch BackupSessionError.savesFailed {
+        // Printed above.
+    }
     await session.close()
     exit(failures.isEmpty ? 0 : 1)
 } catch {

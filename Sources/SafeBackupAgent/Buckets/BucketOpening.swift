@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Logging
 package import SafeBackupConfiguration
 import SafeBackupCore
@@ -49,7 +50,7 @@ package struct BucketOpening: Sendable {
     }
 
     private func client(_ logger: Logger) throws(SafeBackupError) -> S3Client {
-        let connection = try connection(
+        try connection(
             staleKeys: { failure in
                 logger.notice(
                     .bucketNotice,
@@ -59,8 +60,8 @@ package struct BucketOpening: Sendable {
             notice: { notice in
                 logger.notice(
                     .bucketNotice, "The client of the bucket goes on in another way", metadata: ["notice": "\(notice)"])
-            })
-        return connection.client
+            }
+        ).client
     }
 
     /// The client, and the source of its keys. Asks no server.
@@ -71,19 +72,38 @@ package struct BucketOpening: Sendable {
         staleKeys: @escaping @Sendable (SafeBackupError) -> Void = { _ in },
         notice: @escaping @Sendable (S3Notice) -> Void
     ) throws(SafeBackupError) -> (client: S3Client, keys: any CredentialsSource) {
-        var transport = TransportSettings()
-        transport.proxy = bucket.proxy
-        transport.caBundle = bucket.caBundle.map { FilePath(bytes: $0) }
-        transport.clientCertificate = bucket.clientCertificate.map { FilePath(bytes: $0) }
-        transport.clientKey = bucket.clientKey.map { FilePath(bytes: $0) }
-        transport.concurrency = bucket.maxConnections
-        let curl = try CurlTransport(transport)
-        let place = try BucketPlace(bucket)
-        let keys = try place.credentials(transport: curl, io: io, clock: clock, notice: staleKeys)
-        let client = try S3Client(
-            clientSettings(), transport: curl, credentials: keys,
-            locate: { (region) throws(SafeBackupError) in try place.locate(region) }, clock: clock, notice: notice)
-        return (client, keys)
+        let opened = try access().open(io: io, clock: clock, keysNotice: staleKeys, notice: notice)
+        return (opened.client, opened.keys)
+    }
+
+    private func access() throws(SafeBackupError) -> BucketAccess {
+        var access = BucketAccess(bucket: bucket.url.bucket)
+        access.client = clientSettings()
+        access.endpoint.region = bucket.region
+        access.endpoint.endpoint = bucket.endpoint
+        switch bucket.addressing {
+        case .auto: access.endpoint.addressing = .auto
+        case .path: access.endpoint.addressing = .path
+        case .virtual: access.endpoint.addressing = .virtual
+        }
+        access.transport.proxy = bucket.proxy
+        access.transport.caBundle = bucket.caBundle.map { FilePath(bytes: $0) }
+        access.transport.clientCertificate = bucket.clientCertificate.map { FilePath(bytes: $0) }
+        access.transport.clientKey = bucket.clientKey.map { FilePath(bytes: $0) }
+        access.profile = bucket.awsProfile
+        access.keys = try keys()
+        return access
+    }
+
+    /// The keys of the configuration. Throws `invalidConfiguration` for a secret that cannot be read.
+    private func keys() throws(SafeBackupError) -> S3Credentials? {
+        guard let id = bucket.accessKeyID else { return nil }
+        var secret = bucket.secretAccessKey?.text
+        if let file = bucket.secretAccessKeyFile {
+            secret = try BucketSecret.read(file, environment: ProcessInfo.processInfo.environment)
+        }
+        return S3Credentials(
+            accessKey: id, secretKey: secret ?? "", sessionToken: bucket.sessionToken?.text, provider: "configuration")
     }
 
     private func clientSettings() -> S3ClientSettings {

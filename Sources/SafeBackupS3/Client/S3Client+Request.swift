@@ -143,7 +143,7 @@ extension S3Client {
 
     /// Printable ASCII without two spaces in a row or at an end: what servers make of others differs, and the signature
     /// would not be theirs.
-    static func isHeaderValue(_ value: String) -> Bool {
+    package static func isHeaderValue(_ value: String) -> Bool {
         var last: UInt8 = 0x20
         for byte in value.utf8 {
             if !(0x20...0x7E).contains(byte) || (byte == 0x20 && last == 0x20) { return false }

@@ -121,9 +121,19 @@ package final class Uploader: Sendable {
         if order.endsAtStop && isInterrupted() { throw ReadFailure.interrupted(order.path) }
     }
 
-    /// Ends an upload in parts of the same object, which something else replaces.
-    private func forget(_ key: ObjectKey) async throws(SafeBackupError) {
+    /// Ends an upload in parts of the same object, which something else replaces, or which nobody goes on with.
+    package func forget(_ key: ObjectKey) async throws(SafeBackupError) {
         if let record = try await book.record(of: key) { await abandon(record) }
+    }
+
+    /// Ends all uploads in parts that are left.
+    package func forgetAll() async throws(SafeBackupError) {
+        for record in try await book.all() { await abandon(record) }
+    }
+
+    /// For who never asks how an upload in parts ended that became an object: it is remembered no longer.
+    package func forgetStored(_ key: ObjectKey) async throws(SafeBackupError) {
+        if let record = try await book.record(of: key) { try await book.end(record) }
     }
 
     /// Tells the server to forget an upload. Where that fails it stays in the ledger, for `abandonStale`.
