@@ -1,3 +1,5 @@
+package import SafeBackupCore
+
 extension Configuration {
     /// A bucket, and how it is spoken to.
     package struct S3: Sendable, Hashable {
@@ -13,6 +15,14 @@ extension Configuration {
         package var storageClass: String?
         package var encryption = BucketEncryption.bucket
         package var kmsKey: String?
+        package var usesBucketKey = false
+        /// A file with the key of `encryption == .customer`; named as `secretAccessKeyFile` is.
+        package var customerKeyFile: String?
+        package var tags: [ObjectTag] = []
+        package var lockMode: BucketLock?
+        package var lockTime: Duration?
+        package var holdsLegally = false
+        package var partSize = ByteCount.mebibytes(8)
         package var checksum = BucketChecksum.auto
         package var addressing = BucketAddressing.auto
         package var maxConnections = 16
@@ -48,6 +58,13 @@ extension Configuration.S3 {
         storageClass = section[ConfigurationKeys.storageClass]?.text
         encryption = section[ConfigurationKeys.encryption] ?? encryption
         kmsKey = section[ConfigurationKeys.kmsKey]?.text
+        usesBucketKey = section[ConfigurationKeys.bucketKey] ?? false
+        customerKeyFile = section[ConfigurationKeys.customerKeyFile]?.text
+        tags = section.list(ConfigurationKeys.tag).map(\.value)
+        lockMode = section[ConfigurationKeys.objectLockMode]
+        lockTime = section[ConfigurationKeys.objectLockTime]
+        holdsLegally = section[ConfigurationKeys.legalHold] ?? false
+        partSize = section[ConfigurationKeys.partSize] ?? partSize
         checksum = section[ConfigurationKeys.checksum] ?? checksum
         addressing = section[ConfigurationKeys.addressingStyle] ?? addressing
         maxConnections = section[ConfigurationKeys.maxConnections]?.count ?? maxConnections

@@ -1,4 +1,4 @@
-import SafeBackupCore
+package import SafeBackupCore
 
 /// Keys of a destination in a bucket.
 extension ConfigurationKeys {
@@ -56,6 +56,38 @@ extension ConfigurationKeys {
         optional: .destination, "kms-key", example: "alias/backup", absence: "the account's own key for S3",
         "The key of encryption = aws:kms")
 
+    package static let bucketKey = ConfigurationKey<Bool>(
+        .destination, "bucket-key", standard: false,
+        "Of encryption = aws:kms: ask for a key of the bucket, which saves requests to KMS")
+
+    package static let customerKeyFile = ConfigurationKey<PlainText>(
+        optional: .destination, "customer-key-file", example: "customer-key",
+        absence: "needed with encryption = customer, and with it alone",
+        "A file whose one line is the key of encryption = customer, 32 bytes in Base64: an absolute path, or the name of a "
+            + "credential that systemd gives; who loses the key loses the backup")
+
+    package static let tag = ConfigurationKey<ObjectTag>(
+        optional: .destination, "tag", example: "project=backup", absence: "objects have no tags", isList: true,
+        "A tag of each new object; may be repeated, up to ten times")
+
+    package static let objectLockMode = ConfigurationKey<BucketLock>(
+        optional: .destination, "object-lock-mode", example: "governance", absence: "objects are not locked",
+        "Lock each new object, catalogue copies too, for object-lock-time, in a bucket that has object lock")
+
+    package static let objectLockTime = ConfigurationKey<Duration>(
+        optional: .destination, "object-lock-time", example: "30d", in: .seconds(86_400)...(.seconds(36_500 * 86_400)),
+        absence: "needed with object-lock-mode, and with it alone",
+        "How long nobody can remove a version that object-lock-mode has locked")
+
+    package static let legalHold = ConfigurationKey<Bool>(
+        .destination, "legal-hold", standard: false,
+        "Keep each version of each object until a person ends its legal hold, in a bucket that has object lock")
+
+    package static let partSize = ConfigurationKey<ByteCount>(
+        .destination, "part-size", standard: .mebibytes(8), in: .mebibytes(5)...(.mebibytes(512)),
+        "The parts in which a large file is sent, each of which is held in memory; files that need more than 10,000 of them "
+            + "get larger ones")
+
     package static let checksum = ConfigurationKey<BucketChecksum>(
         .destination, "checksum", standard: .auto,
         "A checksum that the server compares and keeps, besides the SHA-256 that signs each request; auto knows what "
@@ -108,6 +140,8 @@ extension ConfigurationKeys {
     static let ofBuckets: [ConfigurationEntry] = [
         url.entry, endpoint.entry, region.entry, accessKeyID.entry, secretAccessKey.entry,
         secretAccessKeyFile.entry, sessionToken.entry, acl.entry, storageClass.entry, encryption.entry, kmsKey.entry,
+        bucketKey.entry, customerKeyFile.entry, tag.entry, objectLockMode.entry, objectLockTime.entry, legalHold.entry,
+        partSize.entry,
         checksum.entry, addressingStyle.entry, maxConnections.entry, proxy.entry, caBundle.entry,
         clientCertificate.entry, clientKey.entry, requestPayer.entry, expectedBucketOwner.entry, versions.entry,
         awsProfile.entry,

@@ -44,9 +44,8 @@ extension ConfigurationMerge {
                 section.place(of: ConfigurationKeys.sessionToken),
                 "session-token: it belongs to access-key-id; give both")
         }
-        if section[ConfigurationKeys.kmsKey] != nil && section[ConfigurationKeys.encryption] != .kms {
-            report(section.place(of: ConfigurationKeys.kmsKey), "kms-key: give 'encryption = aws:kms' with it")
-        }
+        checkEncryption(of: section)
+        checkLock(of: section)
         if section[ConfigurationKeys.clientKey] != nil && section[ConfigurationKeys.clientCertificate] == nil {
             report(section.place(of: ConfigurationKeys.clientKey), "client-key: give its client-certificate too")
         }
@@ -54,6 +53,46 @@ extension ConfigurationMerge {
             report(
                 section.place(of: ConfigurationKeys.onDelete),
                 "on-delete: mirror moves deleted files to the versions; give 'versions = copy' with it")
+        }
+    }
+
+    private mutating func checkEncryption(of section: ConfigurationSection) {
+        let encryption = section[ConfigurationKeys.encryption]
+        let isKMS = encryption == .kms || encryption == .kmsTwice
+        if section[ConfigurationKeys.kmsKey] != nil && !isKMS {
+            report(section.place(of: ConfigurationKeys.kmsKey), "kms-key: give 'encryption = aws:kms' with it")
+        }
+        if section[ConfigurationKeys.bucketKey] == true && encryption != .kms {
+            report(section.place(of: ConfigurationKeys.bucketKey), "bucket-key: give 'encryption = aws:kms' with it")
+        }
+        let hasKey = section[ConfigurationKeys.customerKeyFile] != nil
+        if hasKey && encryption != .customer {
+            report(
+                section.place(of: ConfigurationKeys.customerKeyFile),
+                "customer-key-file: give 'encryption = customer' with it")
+        }
+        if !hasKey && encryption == .customer && !section.hasFault(ConfigurationKeys.customerKeyFile.entry) {
+            report(
+                section.place(of: ConfigurationKeys.encryption),
+                "encryption: customer needs the key; give its file with customer-key-file")
+        }
+    }
+
+    private mutating func checkLock(of section: ConfigurationSection) {
+        let (mode, time) = (ConfigurationKeys.objectLockMode, ConfigurationKeys.objectLockTime)
+        if section[mode] != nil && section[time] == nil && !section.hasFault(time.entry) {
+            report(section.place(of: mode), "object-lock-mode: say for how long, with object-lock-time")
+        }
+        if section[time] != nil && section[mode] == nil && !section.hasFault(mode.entry) {
+            report(section.place(of: time), "object-lock-time: give object-lock-mode with it, governance or compliance")
+        }
+        let tags = section.list(ConfigurationKeys.tag)
+        var known: Set<String> = []
+        for (index, tag) in tags.enumerated() {
+            if index == 10 { report(tag.place, "tag: an object has at most 10 tags; remove \(tags.count - 10)") }
+            if !known.insert(tag.value.name).inserted {
+                report(tag.place, "tag: there is one of the name \(tag.value.name) already; keep one of them")
+            }
         }
     }
 

@@ -136,4 +136,41 @@ package enum BucketEncryption: String, ConfigurationWord {
     case bucket
     case server = "AES256"
     case kms = "aws:kms"
+    /// By KMS, in two layers.
+    case kmsTwice = "aws:kms:dsse"
+    /// With a key that is sent with each request, and that the server forgets.
+    case customer
+}
+
+/// Who may remove a locked version before its time: with `governance` whoever has a special permission, with `compliance`
+/// nobody.
+package enum BucketLock: String, ConfigurationWord {
+    case governance, compliance
+}
+
+/// `NAME=VALUE`, as S3 wants them: up to 128 and 256 characters.
+package struct ObjectTag: ConfigurationValue {
+    package let name: String
+    package let value: String
+
+    package static var form: String { "NAME=VALUE" }
+
+    package static func read(_ text: [UInt8]) throws(ConfigurationFault) -> ObjectTag {
+        let plain = try PlainText.read(text).text
+        let parts = plain.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts.count == 2, !parts[0].isEmpty else {
+            throw ConfigurationFault("is no tag, as in project=backup")
+        }
+        let allowed: (Character) -> Bool = { $0.isLetter || $0.isNumber || " +-=._:/@".contains($0) }
+        guard parts[0].allSatisfy(allowed), parts[1].allSatisfy(allowed) else {
+            throw ConfigurationFault(
+                "has signs that a tag cannot have: letters, digits, blanks and + - = . _ : / @ it can")
+        }
+        guard parts[0].unicodeScalars.count <= 128, parts[1].unicodeScalars.count <= 256 else {
+            throw ConfigurationFault("is too long: a name has up to 128 characters, a value up to 256")
+        }
+        return ObjectTag(name: String(parts[0]), value: String(parts[1]))
+    }
+
+    package var written: [UInt8] { Array("\(name)=\(value)".utf8) }
 }

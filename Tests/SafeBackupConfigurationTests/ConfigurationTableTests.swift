@@ -38,8 +38,8 @@ struct ConfigurationTableTests {
     func exampleIsUsable() throws {
         let plain = try parse(ConfigurationKeys.example)
         #expect(plain.sources.count == 1 && plain.destinations.count == 1)
-        // Keys of which a destination has one or the other.
-        let alternatives = ["#secret-access-key-file = "]
+        // Keys of which a destination has one or the other, or that go with another value than the example's.
+        let alternatives = ["#secret-access-key-file = ", "#customer-key-file = "]
         let full = ConfigurationKeys.example.split(separator: "\n", omittingEmptySubsequences: false).map { line in
             if alternatives.contains(where: { line.hasPrefix($0) }) { return String(line) }
             if line == "destination = disk" { return "destination = disk\ndestination = bucket" }

@@ -244,6 +244,39 @@ struct ConfigurationTests {
         (small + "\n[source \"a\\b\"]", "6:1 \"a\\b\" is no name"),
         (small + "\npath = s3://bucket", "6:1 path is given for the second time"),
         (small + "\n[destination \"e\"]\npath = s3://bucket", "7:8 path: 's3://bucket' names a bucket"),
+        (
+            small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\nencryption = customer",
+            "9:14 encryption: customer needs the key"
+        ),
+        (
+            small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\ncustomer-key-file = k",
+            "9:21 customer-key-file: give 'encryption = customer'"
+        ),
+        (
+            small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\nbucket-key = yes",
+            "9:14 bucket-key: give 'encryption = aws:kms'"
+        ),
+        (
+            small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\nobject-lock-mode = governance",
+            "9:20 object-lock-mode: say for how long"
+        ),
+        (
+            small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\nobject-lock-time = 30d",
+            "9:20 object-lock-time: give object-lock-mode"
+        ),
+        (
+            small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\ntag = a=1\ntag = a=2",
+            "10:7 tag: there is one of the name a already"
+        ),
+        (
+            small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\n"
+                + (0..<11).map { "tag = t\($0)=1\n" }.joined(), "19:7 tag: an object has at most 10 tags; remove 1"
+        ),
+        (small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\ntag = project", "9:7 tag: 'project' is no tag"),
+        (
+            small + "\n[destination \"e\"]\ntype = s3\nurl = s3://bucket\npart-size = 1MiB",
+            "9:13 part-size: '1MiB' is not from"
+        ),
     ]
 
     @Test("What is right by itself and does not go together is told", arguments: clashes)

@@ -80,6 +80,37 @@ extension EndToEnd {
             #expect(verify.ending == .exit(2) && verify.errorText.contains("is a bucket"), "\(verify.errorTail)")
         }
 
+        @Test("Objects have the tags, the lock and the encryption that the configuration asks for")
+        func objectSettings() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a.txt", "one\n")
+            let lines = "tag = project=backup\ntag = kind=a b\nobject-lock-mode = governance\nobject-lock-time = 30d\n"
+            try await saveOnce(bench, try configure(bench, server, lines + "encryption = AES256"))
+            let headers = try #require(server.object("home/a.txt")).headers
+            #expect(headers["x-amz-tagging"] == "kind=a%20b&project=backup")
+            #expect(headers["x-amz-object-lock-mode"] == "GOVERNANCE")
+            #expect(headers["x-amz-object-lock-retain-until-date"] != nil)
+            #expect(headers["x-amz-server-side-encryption"] == "AES256")
+        }
+
+        @Test("A key of ours is never sent in the clear, and one that is none is told with its file")
+        func customerKey() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a.txt", "one\n")
+            let key = bench.root.appending("key")
+            let file = try configure(bench, server, "encryption = customer\ncustomer-key-file = \(key)")
+            for (content, words) in [
+                ("c2hvcnQ=\n", "holds no key of 32 bytes"),
+                (String(repeating: "A", count: 43) + "=\n", "needs an endpoint with https://"),
+            ] {
+                try bench.write(key, Array(content.utf8))
+                try command(["chmod", "600", key])
+                let program = try await bench.run(["run", "--config", file, "--once"])
+                #expect(program.ending == .exit(2) && program.errorText.contains(words), "\(program.errorTail)")
+            }
+            #expect(server.requests.isEmpty)
+        }
+
         @Test("A change, a new file and a rename are one request each to be written, without a listing")
         func steadyState() async throws {
             let (bench, server) = (try Bench(), try FakeS3.start())

@@ -41,6 +41,7 @@ package struct BucketOpening: Sendable {
         var settings = S3DestinationSettings(name: printable(bucket.location), scratch: scratch)
         settings.prefix = bucket.url.prefix
         settings.bandwidth = bandwidth
+        settings.limits.part = bucket.partSize.bytes
         switch bucket.versions {
         case .none: settings.versions = .none
         case .bucket: settings.versions = .bucket
@@ -78,7 +79,7 @@ package struct BucketOpening: Sendable {
 
     private func access() throws(SafeBackupError) -> BucketAccess {
         var access = BucketAccess(bucket: bucket.url.bucket)
-        access.client = clientSettings()
+        access.client = try clientSettings()
         access.endpoint.region = bucket.region
         access.endpoint.endpoint = bucket.endpoint
         switch bucket.addressing {
@@ -106,15 +107,43 @@ package struct BucketOpening: Sendable {
             accessKey: id, secretKey: secret ?? "", sessionToken: bucket.sessionToken?.text, provider: "configuration")
     }
 
-    private func clientSettings() -> S3ClientSettings {
+    private func encryption() throws(SafeBackupError) -> S3ClientSettings.Encryption {
+        switch bucket.encryption {
+        case .bucket: return .bucketDefault
+        case .server: return .server
+        case .kms: return .kms(key: bucket.kmsKey, twice: false, bucketKey: bucket.usesBucketKey)
+        case .kmsTwice: return .kms(key: bucket.kmsKey, twice: true, bucketKey: false)
+        case .customer: break
+        }
+        let name = bucket.customerKeyFile ?? ""
+        let text = try BucketSecret.read(
+            name, of: "customer-key-file", kind: "a key of 32 bytes in Base64",
+            environment: ProcessInfo.processInfo.environment)
+        guard let key = Base64.decode(text.utf8).flatMap({ S3CustomerKey(bytes: $0) }) else {
+            throw SafeBackupError(
+                .invalidConfiguration,
+                "customer-key-file = \(name) holds no key of 32 bytes in Base64, as 'openssl rand -base64 32' makes it",
+                disposition: .permanent)
+        }
+        return .customer(key)
+    }
+
+    private func clientSettings() throws(SafeBackupError) -> S3ClientSettings {
         var settings = S3ClientSettings(bucket: bucket.url.bucket)
         settings.checksum = S3ClientSettings.Checksum(rawValue: bucket.checksum.rawValue) ?? .auto
         settings.acl = bucket.acl
         settings.storageClass = bucket.storageClass
-        switch bucket.encryption {
-        case .bucket: settings.encryption = .bucketDefault
-        case .server: settings.encryption = .server
-        case .kms: settings.encryption = .kms(key: bucket.kmsKey, twice: false, bucketKey: false)
+        settings.encryption = try encryption()
+        for tag in bucket.tags { settings.tags[tag.name] = tag.value }
+        let mode: S3ClientSettings.ObjectLock.Mode? =
+            switch bucket.lockMode {
+            case nil: nil
+            case .governance: .governance
+            case .compliance: .compliance
+            }
+        if mode != nil || bucket.holdsLegally {
+            settings.objectLock = S3ClientSettings.ObjectLock(
+                mode: mode, retention: bucket.lockTime ?? .zero, legalHold: bucket.holdsLegally)
         }
         settings.requesterPays = bucket.requesterPays
         settings.expectedBucketOwner = bucket.expectedBucketOwner

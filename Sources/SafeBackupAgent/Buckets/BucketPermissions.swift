@@ -11,7 +11,9 @@ extension Configuration.S3 {
         policy.removes = true
         policy.copiesVersions = versions == .copy
         policy.setsACL = acl != nil
-        if encryption == .kms {
+        policy.setsTags = !tags.isEmpty
+        policy.locksObjects = lockMode != nil || holdsLegally
+        if encryption == .kms || encryption == .kmsTwice {
             // Only an ARN may stand in a policy; an alias or an id has to be looked up by a person.
             policy.kmsKey = kmsKey.flatMap { $0.hasPrefix("arn:") && $0.contains(":key/") ? $0 : nil } ?? "*"
         }

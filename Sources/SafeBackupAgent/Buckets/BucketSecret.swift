@@ -7,9 +7,15 @@ import SystemPackage
 package enum BucketSecret {
     private static let limit = 4_096
 
-    /// - Parameter name: an absolute path, or the name of a credential in systemd's `CREDENTIALS_DIRECTORY`.
+    /// - Parameters:
+    ///   - name: an absolute path, or the name of a credential in systemd's `CREDENTIALS_DIRECTORY`.
+    ///   - option: the key of the configuration that names it.
+    ///   - kind: what the line is.
     /// - Throws: `invalidConfiguration` for one that cannot be read, that others may read too, or that is no key.
-    package static func read(_ name: String, environment: [String: String]) throws(SafeBackupError) -> String {
+    package static func read(
+        _ name: String, of option: String = "secret-access-key-file", kind: String = "a secret access key",
+        environment: [String: String]
+    ) throws(SafeBackupError) -> String {
         let path: FilePath
         let isGiven = !name.hasPrefix("/")
         if isGiven {
@@ -17,7 +23,7 @@ package enum BucketSecret {
                 !name.utf8.contains(0x2F)
             else {
                 throw refusal(
-                    "secret-access-key-file = \(name) is no absolute path, and systemd gives no credentials here; name the "
+                    "\(option) = \(name) is no absolute path, and systemd gives no credentials here; name the "
                         + "file by its whole path, or add LoadCredential=\(name):FILE to the service")
             }
             path = FilePath(directory).appending(name)
@@ -35,7 +41,7 @@ package enum BucketSecret {
         var secret = Array(line.first ?? [])
         if secret.last == UInt8(ascii: "\r") { secret.removeLast() }
         guard !secret.isEmpty, secret.allSatisfy({ $0 > 0x20 && $0 < 0x7F }), line.count < 2 || line[1].isEmpty else {
-            throw refusal("\(path) is to hold one line, a secret access key, and nothing else")
+            throw refusal("\(path) is to hold one line, \(kind), and nothing else")
         }
         return String(decoding: secret, as: UTF8.self)
     }

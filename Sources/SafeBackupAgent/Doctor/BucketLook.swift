@@ -21,6 +21,9 @@ final class BucketLook: Sendable {
             throw .noThread(error)
         }
         // Nothing is downloaded into a file.
+        var bucket = bucket
+        // What is tried is removed again, which a lock would forbid.
+        (bucket.lockMode, bucket.holdsLegally) = (nil, false)
         let opening = BucketOpening(bucket, scratch: "/", io: io, clock: clock)
         do throws(SafeBackupError) {
             (client, source) = try opening.connection { [told] notice in told.list.withLock { $0.append(notice) } }
