@@ -125,7 +125,12 @@ struct CatalogueSelection {
     /// The newest catalogue copy in the destination that is whole to its last row; `nil` if there is none. Also why others
     /// are not used.
     static func checkedFile(beside destination: FilePath) -> (file: CatalogueFileReader?, notes: [String]) {
-        var waiting = catalogues(destination)
+        checkedFile(of: catalogues(destination))
+    }
+
+    /// The newest of these that is whole to its last row.
+    static func checkedFile(of catalogues: [FilePath]) -> (file: CatalogueFileReader?, notes: [String]) {
+        var waiting = catalogues
         var notes: [String] = []
         while !waiting.isEmpty {
             let (newest, refused) = CatalogueFile.newestFinished(of: waiting)
@@ -188,7 +193,7 @@ struct CatalogueSelection {
     }
 
     /// By a catalogue copy of a bucket, whose copies are as it tells.
-    private init(
+    init(
         inBucket newest: CatalogueFileReader, _ scratch: FilePath, _ location: [UInt8]
     ) throws(SafeBackupError) {
         let choices = try newest.catalogueSources().map { source in
@@ -232,6 +237,16 @@ struct CatalogueSelection {
             }
         }
         return wanted
+    }
+
+    /// Which copies a person's paths mean, with all below them; none means all.
+    func scopes(of paths: [[UInt8]]) throws(SafeBackupError) -> [CopyScope] {
+        if paths.isEmpty { return [.all] }
+        var scopes: [CopyScope] = []
+        for (choice, path) in try targets(paths) {
+            scopes += Verification.scopes(choice.source, path, prefix: choice.prefix)
+        }
+        return scopes.contains(.all) ? [.all] : scopes
     }
 
     /// Below one target, the trees of several sources would be one.

@@ -14,7 +14,7 @@ struct VerifyCommand: AsyncParsableCommand {
             not configured any more are read too, where they are there; 'safebackup status' tells when all was last read. With --share \
             only a part is read, and the next time the part after it. With --from only the destination is asked, as on a new \
             machine: its copies are compared with its catalogue copy, nothing is written, and what is not in the catalogue \
-            copy is told as not known. Exit code 3: something is damaged or could not be \
+            copy is told as not known. Of a bucket every object is downloaded, which its provider may charge for. Exit code 3: something is damaged or could not be \
             read, 4: the backup is not there.
             """)
 
@@ -34,6 +34,8 @@ struct VerifyCommand: AsyncParsableCommand {
 
     @Flag(name: .long, help: "Print JSON, for programs.")
     var json = false
+
+    @OptionGroup var bucket: BucketOptions
 
     /// Between 0 and 1.
     private func part() throws -> Double? {
@@ -56,18 +58,22 @@ struct VerifyCommand: AsyncParsableCommand {
     func run() async throws {
         let isQuiet = json
         let tell: @Sendable (String) -> Void = { if !isQuiet { Console.print($0) } }
+        let (options, agent) = (bucket, state)
         let report: VerifyReport
         if let from {
-            if try state.bucketURL(named: from) != nil {
-                throw Preflight.refusal(
-                    "\(printable(from.bytes)) is a bucket, which 'verify' cannot read yet; 'safebackup restore . --to DIR "
-                        + "--from \(printable(from.bytes))' reads every file, and compares it with its digest")
+            let paths = paths.map(\.bytes)
+            if let url = try state.bucketURL(named: from) {
+                // A bucket's answers are waited for.
+                report = try await OneThread("sb.verify").run { () throws(SafeBackupError) in
+                    try BucketVerification.run(from: try options.open(url, of: agent), paths: paths, tell: tell)
+                }
+            } else {
+                report = try await BareVerification(from: try state.backup(named: from), paths: paths, tell: tell).run()
             }
-            let backup = try state.backup(named: from)
-            report = try await BareVerification(from: backup, paths: paths.map(\.bytes), tell: tell).run()
         } else {
             report = try await Verification(
-                try state.directory(), paths: paths.map(\.bytes), share: try part(), tell: tell
+                try state.directory(), paths: paths.map(\.bytes), share: try part(),
+                bucket: { (url) throws(SafeBackupError) in try options.open(url, of: agent) }, tell: tell
             ).run()
         }
         Console.print(json ? try ReportText.json(report) : report.text)

@@ -76,8 +76,84 @@ extension EndToEnd {
                 #expect(list.ending == .exit(0), "\(list.errorTail)")
                 #expect(list.outputText.contains("deep/er/b.txt") && list.outputText.contains("link"))
             }
-            let verify = try await bench.run(["verify", "--from", "s3://bucket/home", "--config", file])
-            #expect(verify.ending == .exit(2) && verify.errorText.contains("is a bucket"), "\(verify.errorTail)")
+        }
+
+        @Test("What somebody changed or removed in a bucket is found by reading it, marked, and saved again")
+        func verify() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a", "one\n")
+            try bench.write("d/b", "two\n")
+            try bench.write("c", "three\n")
+            try command(["ln", "-s", "a", bench.at("link")])
+            let file = try configure(bench, server)
+            try await saveOnce(bench, file)
+            func verify() async throws -> Program { try await bench.run(["verify", "--config", file]) }
+            var program = try await verify()
+            #expect(program.ending == .exit(0), "\(program.errorTail)")
+            #expect(program.outputText.contains("4 copies read"), "\(program.outputText)")
+            server.plant("home/a", Array("ONE\n".utf8), headers: try #require(server.object("home/a")).headers)
+            server.plant("home/link", Array("c".utf8), headers: try #require(server.object("home/link")).headers)
+            server.uproot("home/d/b")
+            program = try await verify()
+            #expect(program.ending == .exit(3), "\(program.errorTail)")
+            for text in [
+                "a: the stored copy a has not the content that was saved; it is saved again",
+                "link: the stored copy link has not the content that was saved; it is saved again",
+                "d/b: the stored copy d/b is not there any more; it is saved again", "3 damaged or missing",
+            ] {
+                #expect(program.outputText.contains(text), "\(text) in \(program.outputText)")
+            }
+            try await saveOnce(bench, file)
+            #expect(content(server, "home/a") == "one\n" && content(server, "home/d/b") == "two\n")
+            program = try await verify()
+            #expect(program.ending == .exit(0), "\(program.outputText)")
+            _ = try configure(bench, server, secret: "Zq9-nobody-knows")
+            program = try await verify()
+            #expect(program.ending == .exit(4), "\(program.outputText)")
+        }
+
+        @Test("A bucket is read by itself, and compared with its catalogue copy; nothing is written")
+        func verifyAlone() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            for name in ["a", "b", "c", "d/e"] { try bench.write(name, "of \(name)\n") }
+            let file = try configure(bench, server)
+            try await saveOnce(bench, file)
+            try command(["rm", "-r", bench.state])
+            server.forgetRequests()
+            func verify(_ arguments: FilePath...) async throws -> Program {
+                try await bench.run(["verify", "--config", file] + arguments)
+            }
+            for name: FilePath in ["d", "s3://bucket/home"] {
+                let program = try await verify("--from", name)
+                #expect(program.ending == .exit(0), "\(program.errorTail)")
+                #expect(program.outputText.contains("4 copies read"), "\(program.outputText)")
+            }
+            // Renamed by an agent after the catalogue copy was written, and something new.
+            let moved = try #require(server.object("home/d/e"))
+            server.plant("home/elsewhere", moved.bytes, headers: moved.headers)
+            server.uproot("home/d/e")
+            server.plant("home/new", Array("by nobody\n".utf8))
+            var program = try await verify("--from", "d")
+            #expect(program.ending == .exit(0), "\(program.outputText)")
+            #expect(program.outputText.contains("1 file is not in it") && program.outputText.contains(": new\n"))
+            // Damaged; lost; and replaced by an agent, as its own digest tells.
+            let headers = try #require(server.object("home/a")).headers
+            server.plant("home/a", Array("OF a\n".utf8), headers: headers)
+            server.uproot("home/b")
+            let newer = Array("newer\n".utf8)
+            server.plant(
+                "home/c", newer, headers: headers.merging(["x-amz-meta-sha256": SHA256.digest(of: newer).hex]) { $1 })
+            program = try await verify("--from", "d")
+            #expect(program.ending == .exit(3), "\(program.errorTail)")
+            for text in [
+                "a: the stored copy a has not the content that was saved", "b: the stored copy b is not there any more",
+                "c was replaced after the catalogue copy was written", "2 damaged or missing",
+            ] {
+                #expect(program.outputText.contains(text), "\(text) in \(program.outputText)")
+            }
+            program = try await verify("--from", "d", "d")
+            #expect(program.ending == .exit(0), "\(program.outputText)")
+            #expect(server.count(.putObject) == 0)
         }
 
         @Test("Objects have the tags, the lock and the encryption that the configuration asks for")

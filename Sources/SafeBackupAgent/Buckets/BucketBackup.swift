@@ -2,12 +2,13 @@ import Glibc
 import Logging
 package import SafeBackupConfiguration
 package import SafeBackupCore
+import SafeBackupS3
 import SafeBackupSystem
 import SystemPackage
 
 /// A backup in a bucket, for a verb that only reads, on a thread of its own: each call blocks.
 package final class BucketBackup: Sendable {
-    private let destination: any Destination
+    private let destination: S3Destination
     private let io: ThreadExecutor
     /// A directory of ours, removed at the end.
     private let scratch: FilePath
@@ -48,6 +49,29 @@ package final class BucketBackup: Sendable {
     func read(_ location: RelativePath) throws(SafeBackupError) -> Descriptor {
         let destination = destination
         return try blocking { () async throws(SafeBackupError) in try await destination.read(location) }
+    }
+
+    /// What lies under each location, in their order. All of it is on this machine's disk at the same time.
+    /// - Throws: what keeps the bucket from being read.
+    func contents(of locations: [RelativePath]) throws(SafeBackupError) -> [ObjectReading] {
+        let destination = destination
+        return try blocking { () async throws(SafeBackupError) in try await destination.contents(of: locations) }
+    }
+
+    /// As of `S3Destination.objects`.
+    func objects(
+        below location: RelativePath, after: String?
+    ) throws(SafeBackupError) -> (objects: [StoredObject], next: String?) {
+        let destination = destination
+        return try blocking { () async throws(SafeBackupError) in
+            try await destination.objects(below: location, after: after)
+        }
+    }
+
+    /// The sentinel's; `nil` where there is none, or the keys may not read it.
+    func identifier() throws(SafeBackupError) -> String? {
+        let destination = destination
+        return try blocking { () async throws(SafeBackupError) in try await destination.inspect().sentinel?.id }
     }
 
     /// Paths of the catalogue copies, newest first. Throws what keeps the bucket from being read.

@@ -33,7 +33,7 @@ package struct BucketOpening: Sendable {
     }
 
     /// To read from: it may be another machine's, and remembers nothing.
-    func reader(logger: Logger) throws(SafeBackupError) -> any Destination {
+    func reader(logger: Logger) throws(SafeBackupError) -> S3Destination {
         S3Destination(store: try client(logger), ledger: NoLedger(), settings: settings(bandwidth: nil), io: io)
     }
 

@@ -50,7 +50,7 @@ package struct RestoreTrial {
     /// Of a file chosen at random; `nil` if no file is stored, or only such as are too large for a trial.
     /// - Parameter comparesSource: the file is also compared with the source's, unless that has changed since.
     package func run(comparesSource: Bool) throws(SafeBackupError) -> Result? {
-        let root = try VerifiedDestination.open(destination)
+        let root = try VerifiedDestination.open(destination, for: "doctor")
         var differing: Result?
         // A running agent may replace what was chosen before it is read.
         for _ in 0..<4 {

@@ -110,8 +110,7 @@ package struct DestinationCleaning: Sendable {
     }
 
     private func look(at record: DestinationRecord, _ reader: StateReader) throws(SafeBackupError) -> Place {
-        let root = try VerifiedDestination.open(record)
-        try record.refuseBucket("clean")
+        let root = try VerifiedDestination.open(record, for: "clean")
         let found = try LocalDestination.inspect(FilePath(bytes: record.location))
         guard let sentinel = found.sentinel, sentinel.id == record.sentinel, let statistics = found.statistics else {
             throw SafeBackupError(

@@ -116,11 +116,7 @@ package struct BareVerification: Sendable {
 
         mutating func run(_ paths: [[UInt8]]) throws(SafeBackupError) -> VerifyReport {
             let began = ContinuousClock.now
-            var scopes: [CopyScope] = []
-            for (choice, path) in paths.isEmpty ? [] : try selection.targets(paths) {
-                scopes += Verification.scopes(choice.source, path, prefix: choice.prefix)
-            }
-            if paths.isEmpty || scopes.contains(.all) { scopes = [.all] }
+            let scopes = try selection.scopes(of: paths)
             for scope in scopes { try read(scope) }
             for scope in scopes {
                 switch scope {
@@ -154,8 +150,8 @@ package struct BareVerification: Sendable {
             }
             switch try finding(copy) {
             case .sound: noteSound(copy)
-            case .forbidden(let error):
-                report.note(unverified: "The stored copy \(copy.location) may not be read: \(error.explanation)")
+            case .forbidden(let reason):
+                report.note(unverified: "The stored copy \(copy.location) may not be read: \(reason)")
             case .faulty(let fault):
                 let suspect = Suspect(copy: copy, fault: fault)
                 if fault.kind == .unreadable || count >= BareVerification.searchLimit { return try settle(suspect) }
@@ -253,9 +249,7 @@ package struct BareVerification: Sendable {
             // What took a copy's place may be another copy.
             if isKnown && !replaced.contains(place) { return }
             if try isFound(at: place) || isKnown || !counts { return }
-            let number = (report.notKnown ?? 0) + 1
-            report.notKnown = number
-            if number <= VerifyReport.notKnownLimit { report.notKnownNames?.append(place.description) }
+            report.note(notKnown: place)
         }
 
         /// Whether it is one that is looked for.
@@ -295,25 +289,10 @@ package struct BareVerification: Sendable {
                 if status == nil { fault.kind = .missing }
                 if let status, isNewer(status, than: copy) {
                     return report.note(
-                        unverified:
-                            "\(copy.location) was replaced after the catalogue copy was written, and what was there "
-                            + "before is not among the versions: an agent saved it anew, or somebody changed it")
+                        unverified: VerifyReport.replaced(copy.location))
                 }
             }
-            report.copies += 1
-            report.damaged += 1
-            let owner = try file.owner(of: copy, searches: report.damaged <= VerifyReport.searchLimit)
-            let good = try owner.flatMap { (owner) throws(SafeBackupError) in
-                try file.newestGoodVersion(of: owner.path, owner.source, besides: copy.id)
-            }
-            let damage = VerifyReport.Damage(
-                path: owner?.path.description, pathHex: owner.flatMap { ReportText.hex(ifNeeded: $0.path) },
-                destination: printable(destination.bytes), location: copy.location.description,
-                locationHex: ReportText.hex(ifNeeded: copy.location), fault: fault.kind.rawValue,
-                outcome: VerifyReport.Damage.notAsked, newestGood: good?.copy.location.description,
-                newestGoodFrom: good.map { LocalZone.system.text($0.began) })
-            tell(damage.text)
-            if report.damages.count < VerifyReport.listLimit { report.damages.append(damage) }
+            tell(try report.add(copy, fault.kind, by: file, of: destination.bytes))
         }
 
         /// It came there after the catalogue was written, and does not even look like the copy.

@@ -37,8 +37,8 @@ final class CopyReader {
     enum Finding: Sendable, Hashable {
         case sound
         case faulty(CopyFault)
-        /// Whether it is sound cannot be said: we may not read it.
-        case forbidden(Errno)
+        /// Whether it is sound cannot be said: we may not read it; why.
+        case forbidden(String)
     }
 
     /// How much is read before its pages are given back.
@@ -80,7 +80,7 @@ final class CopyReader {
                 // A directory that is kept open may have been moved away with all in it.
                 directories.forget(.root)
                 return .faulty(CopyFault(kind: .missing))
-            case .permissionDenied, .notPermitted: return .forbidden(error)
+            case .permissionDenied, .notPermitted: return .forbidden(error.explanation)
             case .ioError:
                 if let status { return .faulty(Self.fault(.unreadable, status)) }
                 throw error

@@ -12,6 +12,7 @@ package struct Verification: Sendable {
     private let paths: [[UInt8]]
     /// Of all bytes, for a rolling share; `nil`: everything.
     private let share: Double?
+    private let bucket: (@Sendable ([UInt8]) throws(SafeBackupError) -> BucketBackup)?
     private let tell: @Sendable (String) -> Void
 
     /// How many copies are read between two looks at the state.
@@ -23,13 +24,17 @@ package struct Verification: Sendable {
     /// - Parameters:
     ///   - paths: absolute, below a source, or relative to one, with all below them; none means all.
     ///   - share: between 0 and 1; goes on where the last one ended.
+    ///   - bucket: reaches a bucket that the state knows, by its URL.
     ///   - tell: called for each damaged copy.
     package init(
-        _ directory: StateDirectory, paths: [[UInt8]], share: Double?, tell: @escaping @Sendable (String) -> Void
+        _ directory: StateDirectory, paths: [[UInt8]], share: Double?,
+        bucket: (@Sendable ([UInt8]) throws(SafeBackupError) -> BucketBackup)? = nil,
+        tell: @escaping @Sendable (String) -> Void
     ) {
         self.directory = directory
         self.paths = paths
         self.share = share
+        self.bucket = bucket
         self.tell = tell
     }
 
@@ -78,7 +83,7 @@ package struct Verification: Sendable {
                     report.leftOut.append("Nothing is saved there any more, and it was left out: \(error.message)")
                     continue
                 }
-                if error.isHolding { report.isHeld = true }
+                if error.isHolding || error.disposition == .auth { report.isHeld = true }
                 report.failures.append(error.message)
                 if part.isWhole { await noteFailure(part, error, &report) }
             }
@@ -135,15 +140,16 @@ package struct Verification: Sendable {
         _ results: inout Results
     ) async throws(SafeBackupError) {
         let record = part.destination
-        let root = try await io.run { () throws(SafeBackupError) in try VerifiedDestination.open(record) }
-        if share != nil { return try await verifyShare(record, root, reader, io, &report, &results) }
+        let bucket = bucket
+        let place = try await io.run { () throws(SafeBackupError) in try CopyPlace.open(record, bucket: bucket) }
+        if share != nil { return try await verifyShare(record, place, reader, io, &report, &results) }
         if part.isWhole { for source in part.sources { results[source] = VerificationRecord.Result() } }
         var last: Int64?
         for scope in part.scopes {
             var cursor: CopyCursor?
             repeat {
                 let page = try reader.copies(record.id, scope, after: cursor, limit: Self.batch)
-                try await verify(page, record, root, reader, io, &report, &results)
+                try await verify(page, record, place, reader, io, &report, &results)
                 if scope == .all, let newest = page.copies.last?.id { last = newest }
                 cursor = page.next
             } while cursor != nil
@@ -160,7 +166,7 @@ package struct Verification: Sendable {
     }
 
     private func verifyShare(
-        _ record: DestinationRecord, _ root: ConfinedDirectory, _ reader: StateReader, _ io: ThreadExecutor,
+        _ record: DestinationRecord, _ place: CopyPlace, _ reader: StateReader, _ io: ThreadExecutor,
         _ report: inout VerifyReport, _ results: inout Results
     ) async throws(SafeBackupError) {
         let total = try reader.verifiable(record.id)
@@ -185,7 +191,7 @@ package struct Verification: Sendable {
                 count += 1
             }
             (page.copies, page.sources) = (Array(copies[..<count]), Array(page.sources[..<count]))
-            try await verify(page, record, root, reader, io, &report, &results)
+            try await verify(page, record, place, reader, io, &report, &results)
             position = copies[count - 1].id
             if ContinuousClock.now - lastSent > .seconds(60) {
                 // An end in the middle does not lose what was done.
@@ -199,7 +205,7 @@ package struct Verification: Sendable {
     }
 
     private func verify(
-        _ page: CopyPage, _ record: DestinationRecord, _ root: ConfinedDirectory, _ reader: StateReader,
+        _ page: CopyPage, _ record: DestinationRecord, _ place: CopyPlace, _ reader: StateReader,
         _ io: ThreadExecutor, _ report: inout VerifyReport, _ results: inout Results
     ) async throws(SafeBackupError) {
         let owners = Dictionary(zip(page.copies.map(\.id), page.sources)) { first, _ in first }
@@ -211,7 +217,7 @@ package struct Verification: Sendable {
         for attempt in 1...Self.attempts {
             if waiting.isEmpty { return }
             let asked = waiting
-            let found = try await io.run { () throws(SafeBackupError) in try Self.read(asked, in: root) }
+            let found = try await io.run { () throws(SafeBackupError) in try place.read(asked) }
             waiting = []
             var suspects: [Found] = []
             var sound: [Int64] = []
@@ -222,8 +228,8 @@ package struct Verification: Sendable {
                     report.bytes += copy.size
                     note(copy) { ($0.copies, $0.bytes) = ($0.copies + 1, $0.bytes + copy.size) }
                     if copy.isDamaged { sound.append(copy.id) }
-                case .forbidden(let error):
-                    report.note(unverified: "The stored copy \(copy.location) may not be read: \(error.explanation)")
+                case .forbidden(let reason):
+                    report.note(unverified: "The stored copy \(copy.location) may not be read: \(reason)")
                     note(copy) { $0.unverified += 1 }
                 case .faulty: suspects.append(Found(copy: copy, finding: finding))
                 }
@@ -231,7 +237,7 @@ package struct Verification: Sendable {
             if suspects.isEmpty && sound.isEmpty { return }
             report.soundAgain += sound.count
             // Of a disk that went away nothing is missing.
-            try await io.run { () throws(SafeBackupError) in try VerifiedDestination.check(record) }
+            try await io.run { () throws(SafeBackupError) in try place.check(record) }
             waiting = try await settle(suspects, sound, record, reader, &report) { copy, fault in
                 note(copy) {
                     $0.copies += 1
@@ -253,21 +259,6 @@ package struct Verification: Sendable {
                 return  // cancelled: nobody waits any more
             }
         }
-    }
-
-    private static func read(
-        _ copies: [CopyRecord], in root: ConfinedDirectory
-    ) throws(SafeBackupError) -> [CopyReader.Finding] {
-        let reader = CopyReader(root)
-        var found: [CopyReader.Finding] = []
-        for copy in copies {
-            do throws(Errno) {
-                found.append(try reader.read(copy))
-            } catch {
-                throw VerifiedDestination.failure(error, copy.location)
-            }
-        }
-        return found
     }
 
     // MARK: Telling

@@ -1,4 +1,5 @@
 import SafeBackupCore
+import SafeBackupState
 
 /// What `safebackup verify` tells when it has ended.
 package struct VerifyReport: Sendable, Encodable {
@@ -113,6 +114,39 @@ package struct VerifyReport: Sendable, Encodable {
         }
         let (seconds, attoseconds) = (ContinuousClock.now - began).components
         self.seconds = Double(seconds) + Double(attoseconds / 1_000_000_000_000_000) / 1_000
+    }
+
+    /// A copy that is not what the catalogue copy tells, where only the destination was asked.
+    /// - Returns: a sentence for a person.
+    mutating func add(
+        _ copy: CopyRecord, _ fault: CopyFault.Kind, by file: CatalogueFileReader, of destination: [UInt8]
+    ) throws(SafeBackupError) -> String {
+        copies += 1
+        damaged += 1
+        let owner = try file.owner(of: copy, searches: damaged <= Self.searchLimit)
+        let good = try owner.flatMap { (owner) throws(SafeBackupError) in
+            try file.newestGoodVersion(of: owner.path, owner.source, besides: copy.id)
+        }
+        let damage = Damage(
+            path: owner?.path.description, pathHex: owner.flatMap { ReportText.hex(ifNeeded: $0.path) },
+            destination: printable(destination), location: copy.location.description,
+            locationHex: ReportText.hex(ifNeeded: copy.location), fault: fault.rawValue, outcome: Damage.notAsked,
+            newestGood: good?.copy.location.description, newestGoodFrom: good.map { LocalZone.system.text($0.began) })
+        if damages.count < Self.listLimit { damages.append(damage) }
+        return damage.text
+    }
+
+    /// What lies in the destination, and not in the catalogue copy.
+    mutating func note(notKnown place: RelativePath) {
+        let number = (notKnown ?? 0) + 1
+        notKnown = number
+        if number <= Self.notKnownLimit { notKnownNames?.append(place.description) }
+    }
+
+    /// Why a copy was not compared that gave way to a newer one.
+    static func replaced(_ location: RelativePath) -> String {
+        "\(location) was replaced after the catalogue copy was written, and what was there before is not among the "
+            + "versions: an agent saved it anew, or somebody changed it"
     }
 
     mutating func note(unverified reason: String) {

@@ -138,7 +138,13 @@ extension RequestWork {
         guard let record else { throw NamedSide.unknown([]) }
         var verdicts: [VerifyRequest.Verdict] = []
         if !request.faults.isEmpty {
-            let root = try await io.run { () throws(SafeBackupError) in try VerifiedDestination.open(record) }
+            // An agent that replaces an object has its copy's row in work, and gives it another row: of an object whose row
+            // stayed, what was read is so.
+            let root =
+                record.kind == "local"
+                ? try await io.run { () throws(SafeBackupError) in
+                    try VerifiedDestination.open(record, for: "verify")
+                } : nil
             for (copy, fault) in request.faults {
                 verdicts.append(try await judge(copy, fault, id, root, sources, active))
             }
@@ -155,7 +161,7 @@ extension RequestWork {
     }
 
     private func judge(
-        _ copy: Int64, _ fault: CopyFault, _ destination: DestinationID, _ root: ConfinedDirectory,
+        _ copy: Int64, _ fault: CopyFault, _ destination: DestinationID, _ root: ConfinedDirectory?,
         _ sources: [SourceRecord], _ active: Set<SourceID>
     ) async throws(SafeBackupError) -> VerifyRequest.Verdict {
         let (suspect, outcome) = try await state.durably { (store) throws(SafeBackupError) in
@@ -167,7 +173,10 @@ extension RequestWork {
         let (isStill, look) = try await io.run { () throws(SafeBackupError) in
             let isStill: Bool
             do throws(Errno) {
-                isStill = try CopyReader(root).isStill(fault, at: suspect.copy.location)
+                isStill =
+                    try root.map { (root) throws(Errno) in
+                        try CopyReader(root).isStill(fault, at: suspect.copy.location)
+                    } ?? true
             } catch {
                 throw VerifiedDestination.failure(error, suspect.copy.location)
             }
@@ -208,12 +217,13 @@ extension RequestWork {
     }
 }
 
-/// Opens a destination to read copies from it.
+/// Opens a directory that is a destination, to read copies from it.
 enum VerifiedDestination {
+    /// - Parameter verb: whose; told where the destination is a bucket.
     /// - Throws: what holds it, if it is not there; `invalidConfiguration` if a person has it paused.
-    static func open(_ record: DestinationRecord) throws(SafeBackupError) -> ConfinedDirectory {
+    static func open(_ record: DestinationRecord, for verb: String) throws(SafeBackupError) -> ConfinedDirectory {
         if record.pausedAt != nil { throw paused(record) }
-        try record.refuseBucket("verify")
+        try record.refuseBucket(verb)
         let path = FilePath(bytes: record.location)
         let root = try CatalogueSelection.openBackup(path)
         try check(record)

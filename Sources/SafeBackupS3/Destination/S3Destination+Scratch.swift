@@ -22,8 +22,13 @@ extension S3Destination {
             } catch {
                 guard error == .noSuchFileOrDirectory, let leaf = path.lastComponent else { throw error }
                 let parent = path.removingLastComponent()
-                try Descriptor.open(parent.isEmpty ? "." : parent, O_RDONLY | O_DIRECTORY)
-                    .makeDirectory(Array(leaf.description.utf8))
+                let above = try Descriptor.open(parent.isEmpty ? "." : parent, O_RDONLY | O_DIRECTORY)
+                do throws(Errno) {
+                    try above.makeDirectory(Array(leaf.description.utf8))
+                } catch {
+                    // Another thread came first.
+                    if error != .fileExists { throw error }
+                }
                 return try Descriptor.open(path, O_RDONLY | O_DIRECTORY)
             }
         } catch {

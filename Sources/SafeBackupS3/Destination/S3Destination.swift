@@ -208,18 +208,6 @@ package final class S3Destination: Destination {
         for version in versions { doomed.append(try keys.key(version)) }
         try await delete(doomed)
     }
-
-    /// Downloads the copy into a file without a name. Throws `damaged` when nothing is there.
-    package func read(_ location: RelativePath) async throws(SafeBackupError) -> Descriptor {
-        let file = try await temporaryFile()
-        guard try await store.get(try keys.key(location), version: nil, into: file) != nil else {
-            throw SafeBackupError(
-                .damaged,
-                "The stored copy \(location) is not in \(settings.name); save it again, or look for a version",
-                disposition: .permanent)
-        }
-        return file
-    }
 }
 
 /// One call of `store`: what its jobs share.
