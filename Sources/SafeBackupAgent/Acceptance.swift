@@ -34,9 +34,34 @@ package struct Acceptance: Sendable {
         SHA256.digest(of: Array(lines.joined(separator: "\n").utf8)).hex
     }
 
-    /// Looks at what the person names: the path of a source or of a destination.
-    /// - Throws: `invalidConfiguration` when the state knows no such path.
-    package init(of name: [UInt8], in directory: StateDirectory) throws(SafeBackupError) {
+    /// Looks at what the person names: the path of a source or of a destination, or the URL of a bucket.
+    /// - Parameter bucket: reaches a bucket that the state knows.
+    /// - Throws: `invalidConfiguration` when the state knows nothing of that name.
+    package static func look(
+        of name: [UInt8], in directory: StateDirectory,
+        bucket: @Sendable ([UInt8]) throws(SafeBackupError) -> BucketBackup
+    ) async throws(SafeBackupError) -> Acceptance {
+        guard let record = try Self.bucket(name, in: directory) else {
+            return try Acceptance(of: name, in: directory, nil)
+        }
+        let backup = try bucket(record.location)
+        let look = await BucketFinding(at: backup.destination)
+        // What it looked through goes with it.
+        return try withExtendedLifetime(backup) { () throws(SafeBackupError) in
+            try Acceptance(of: name, in: directory, look)
+        }
+    }
+
+    /// The destination in a bucket that is named; `nil`: it is something else.
+    static func bucket(_ name: [UInt8], in directory: StateDirectory) throws(SafeBackupError) -> DestinationRecord? {
+        try directory.requireState()
+        let status = try StateReader(in: directory.path).status()
+        guard case .destination(let id) = try NamedSide.find(name, in: status) else { return nil }
+        return status.destinations.first { $0.record.id == id && $0.record.kind != "local" }?.record
+    }
+
+    /// - Parameter bucket: what was found, where a bucket is named.
+    init(of name: [UInt8], in directory: StateDirectory, _ bucket: BucketFinding?) throws(SafeBackupError) {
         try SHA256.requireAvailable()
         try directory.requireState()
         let status = try StateReader(in: directory.path).status()
@@ -50,11 +75,17 @@ package struct Acceptance: Sendable {
             guard let destination = status.destinations.first(where: { $0.record.id == id }) else {
                 throw NamedSide.unknown(name)
             }
-            self = try Acceptance(destination)
+            if destination.record.kind == "local" {
+                self = try Acceptance(destination)
+            } else if let bucket {
+                self = Acceptance(destination, bucket)
+            } else {
+                throw NamedSide.unknown(name)
+            }
         }
     }
 
-    private init(_ path: [UInt8], step: Step?, isStillHeld: Bool = false, _ lines: [String]) {
+    init(_ path: [UInt8], step: Step?, isStillHeld: Bool = false, _ lines: [String]) {
         self.path = path
         self.step = step
         self.isStillHeld = isStillHeld
@@ -147,27 +178,8 @@ package struct Acceptance: Sendable {
         }
         let stays = "it goes on by itself when that is gone"
         if let sentinel = found.sentinel {
-            if sentinel.id == record.accepted {
-                self.init(
-                    record.location, step: .finish(record.id),
-                    ["\(name) was accepted before, and not finished: what lay in the former one is recorded as lost."])
-            } else if sentinel.id == record.sentinel {
-                self.init(
-                    record.location, step: nil, isStillHeld: record.hold != nil,
-                    [
-                        "\(name) is the one that is known; there is nothing to accept."
-                            + (record.hold.map { " It is held for another reason, and \(stays): \($0.message)" } ?? "")
-                    ])
-            } else {
-                self.init(
-                    record.location, step: nil, isStillHeld: true,
-                    [
-                        "\(name) holds the backup of another agent or state (\(printable(sentinel.id.utf8)), of "
-                            + "\(sentinel.sources.map { printable($0.path) }.joined(separator: ", "))). It is never "
-                            + "taken over: mount the right disk, or save to another directory. To go on with that "
-                            + "backup, run with another --state: it is read from its catalogue."
-                    ])
-            }
+            self = Acceptance(
+                sentinel, record, name, elsewhere: "mount the right disk, or save to another directory")
             return
         }
         guard found.exists, found.statistics?.isReadOnly != true else {
@@ -197,6 +209,34 @@ package struct Acceptance: Sendable {
                     ? "." : "; files that are there and identical are taken over, others kept as versions."),
         ]
         self.init(record.location, step: .replacement(record.id), lines)
+    }
+
+    /// Of a destination that has a sentinel.
+    /// - Parameter elsewhere: what to do where it is another one's.
+    init(_ sentinel: Sentinel, _ record: DestinationRecord, _ name: String, elsewhere: String) {
+        if sentinel.id == record.accepted {
+            self.init(
+                record.location, step: .finish(record.id),
+                ["\(name) was accepted before, and not finished: what lay in the former one is recorded as lost."])
+        } else if sentinel.id == record.sentinel {
+            self.init(
+                record.location, step: nil, isStillHeld: record.hold != nil,
+                [
+                    "\(name) is the one that is known; there is nothing to accept."
+                        + (record.hold.map {
+                            " It is held for another reason, and it goes on by itself when that is gone: \($0.message)"
+                        } ?? "")
+                ])
+        } else {
+            self.init(
+                record.location, step: nil, isStillHeld: true,
+                [
+                    "\(name) holds the backup of another agent or state (\(printable(sentinel.id.utf8)), of "
+                        + "\(sentinel.sources.map { printable($0.path) }.joined(separator: ", "))). It is never "
+                        + "taken over: \(elsewhere). To go on with that backup, run with another --state: it is read from "
+                        + "its catalogue."
+                ])
+        }
     }
 
     /// What a person must know of a destination whose sentinel is damaged; `nil` if it is not that. It is ours if its

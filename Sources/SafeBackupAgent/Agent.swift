@@ -1,5 +1,6 @@
 package import Logging
 package import SafeBackupCore
+import SafeBackupS3
 import SafeBackupState
 package import SafeBackupSystem
 import SystemPackage
@@ -336,7 +337,8 @@ package final class Agent: Sendable {
                 }
                 unit.cleaningWasAsked(asked)
                 return true
-            }
+            },
+            bucket: { record in units.destinations.first { $0.id == record.id }?.target as? S3Destination }
         ) {
             if $0 == .accepted {
                 for source in units.sources { source.lookAgain() }

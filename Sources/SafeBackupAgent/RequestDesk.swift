@@ -1,6 +1,7 @@
 import Glibc
 import Logging
 package import SafeBackupCore
+import SafeBackupS3
 import SafeBackupState
 import SafeBackupSystem
 import SafeBackupWatch
@@ -15,6 +16,8 @@ struct RequestDesk: Sendable {
     let logger: Logger
     /// Hands a cleaning to the unit of its destination, which answers it; `false`: there is none.
     let cleaningWasAsked: @Sendable (AskedCleaning) -> Bool
+    /// How a bucket is reached that is saved to.
+    let bucket: @Sendable (DestinationRecord) -> S3Destination?
     /// The requests that are handed over and perhaps not answered yet.
     let handed = Shared<Set<Int64>>([])
     /// Called when something was done that the units must know of.
@@ -62,7 +65,7 @@ struct RequestDesk: Sendable {
             // What an earlier agent took and did not answer is asked again: every verb here may be repeated.
             try store.interruptedRequests() + store.takeRequests()
         }
-        let work = RequestWork(state: state, directory: directory, io: io)
+        let work = RequestWork(state: state, directory: directory, io: io, bucket: bucket)
         for request in requests where !handed.value.contains(request.id) {
             let answer: Answer
             do throws(SafeBackupError) {

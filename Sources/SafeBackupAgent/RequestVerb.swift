@@ -14,9 +14,12 @@ package enum RequestVerb {
     }
 
     /// The agent's answer, or our own. Throws what was refused, and `stateFailed` when the agent does not answer.
-    /// - Parameter progress: while the number that it tells changes, the agent is at work, and is waited for.
+    /// - Parameters:
+    ///   - bucket: reaches a bucket that the state knows, where there is no agent.
+    ///   - progress: while the number that it tells changes, the agent is at work, and is waited for.
     package static func ask(
         _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory, within limit: Duration = .seconds(15),
+        bucket: (@Sendable ([UInt8]) throws(SafeBackupError) -> BucketBackup)? = nil,
         progress: (() throws(SafeBackupError) -> Int64)? = nil
     ) async throws(SafeBackupError) -> Outcome {
         // Nothing is made where nothing was: a typo in --state must not look like an empty state.
@@ -25,7 +28,7 @@ package enum RequestVerb {
         do throws(SafeBackupError) {
             let lock = try directory.lock()
             defer { withExtendedLifetime(lock) {} }
-            return try await work(verb, arguments, in: directory)
+            return try await work(verb, arguments, in: directory, bucket)
         } catch {
             if error.code != .stateLocked { throw error }
         }
@@ -78,7 +81,8 @@ package enum RequestVerb {
 
     /// Without an agent, under its lock.
     private static func work(
-        _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory
+        _ verb: String, _ arguments: [[UInt8]], in directory: StateDirectory,
+        _ bucket: (@Sendable ([UInt8]) throws(SafeBackupError) -> BucketBackup)?
     ) async throws(SafeBackupError) -> Outcome {
         let (store, _) = try await StateStore.open(in: directory.path, options: StateOptions(release: Release.version))
         // Somebody waits: a state that cannot be written is an error at once.
@@ -88,7 +92,16 @@ package enum RequestVerb {
         do throws(Errno) { io = try ThreadExecutor(name: "sb.io") } catch { throw .noThread(error) }
         defer { io.stop() }
         let state = StateAccess(store: store, stop: stop, logger: Logger(label: "safebackup"))
-        let work = RequestWork(state: state, directory: directory, io: io)
+        // It takes what it works with along when it goes.
+        let opened = Shared<BucketBackup?>(nil)
+        defer { withExtendedLifetime(opened) {} }
+        let work = RequestWork(state: state, directory: directory, io: io) { (record) throws(SafeBackupError) in
+            guard let bucket else { return nil }
+            if let backup = opened.value { return backup.destination }
+            let backup = try bucket(record.location)
+            opened.set(backup)
+            return backup.destination
+        }
         let (answer, effect) = try await work.answer(verb, arguments)
         if effect == .removals { try await work.finishPruning() }
         try await store.recordRequest(verb, RequestWork.told(verb, arguments), RequestWork.told(answer))

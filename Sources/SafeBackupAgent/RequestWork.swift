@@ -1,5 +1,6 @@
 import SafeBackupCore
 import SafeBackupLocal
+import SafeBackupS3
 import SafeBackupState
 import SafeBackupSystem
 import SystemPackage
@@ -10,6 +11,8 @@ struct RequestWork: Sendable {
     let state: StateAccess
     let directory: StateDirectory
     let io: ThreadExecutor
+    /// A destination in a bucket; `nil`: nobody here knows how to reach it.
+    var bucket: @Sendable (DestinationRecord) throws(SafeBackupError) -> S3Destination? = { _ in nil }
 
     /// What the units of a running agent must know of.
     enum Effect: Sendable, Hashable {
@@ -110,7 +113,13 @@ struct RequestWork: Sendable {
     private func accept(_ arguments: [[UInt8]]) async throws(SafeBackupError) -> Answer {
         guard let name = arguments.first else { throw NamedSide.unknown([]) }
         let directory = directory
-        let acceptance = try await io.run { () throws(SafeBackupError) in try Acceptance(of: name, in: directory) }
+        var found: BucketFinding?
+        if let record = try await io.run({ () throws(SafeBackupError) in try Acceptance.bucket(name, in: directory) }) {
+            found = await BucketFinding(at: try reach(record))
+        }
+        let look = found
+        let acceptance = try await io.run { () throws(SafeBackupError) in try Acceptance(of: name, in: directory, look)
+        }
         guard let step = acceptance.step else { return .nothing(acceptance.lines.joined(separator: "\n")) }
         if arguments.count > 1, arguments[1] != Array(acceptance.token.utf8) {
             return .nothing("What is found there has changed since it was shown; look at it again. Nothing was changed")
@@ -130,6 +139,14 @@ struct RequestWork: Sendable {
         return .done("Accepted")
     }
 
+    private func reach(_ record: DestinationRecord) throws(SafeBackupError) -> S3Destination {
+        if let found = try bucket(record) { return found }
+        throw SafeBackupError(
+            .invalidConfiguration,
+            "The agent that runs does not save to \(printable(record.location)) now; put it into its configuration, or stop "
+                + "the agent, and accept it then", disposition: .permanent)
+    }
+
     /// Intent, new sentinel, catalogue, in this order: after a crash the sentinel tells how far it came.
     private func replace(_ destination: DestinationID) async throws(SafeBackupError) {
         let new = randomIdentifier()
@@ -137,9 +154,11 @@ struct RequestWork: Sendable {
             try store.beginReplacement(of: destination, sentinel: new)
         }
         let (record, entries) = try await known(destination)
-        try record.refuseBucket("accept")
         Faults.reach("accepting")
-        try await LocalDestination(path: FilePath(bytes: record.location), io: io).create(id: new, sources: entries)
+        let target: any Destination =
+            record.kind == "local"
+            ? LocalDestination(path: FilePath(bytes: record.location), io: io) : try reach(record)
+        try await target.create(id: new, sources: entries)
         Faults.reach("accepted")
         try await state.durably { (store) throws(SafeBackupError) in try store.finishReplacement(of: destination) }
     }
@@ -147,8 +166,8 @@ struct RequestWork: Sendable {
     /// Writes a damaged sentinel anew. The state stays as it is.
     private func repair(_ destination: DestinationID) async throws(SafeBackupError) {
         let (record, entries) = try await known(destination)
-        try record.refuseBucket("accept")
         guard let sentinel = record.sentinel else { throw NamedSide.unknown(record.location) }
+        if record.kind != "local" { return try await reach(record).repair(id: sentinel, sources: entries) }
         try await LocalDestination(path: FilePath(bytes: record.location), io: io).repair(
             id: sentinel, sources: entries)
     }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import SafeBackupAgent
+import SafeBackupCore
 
 struct AcceptCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -13,7 +14,7 @@ struct AcceptCommand: AsyncParsableCommand {
             still held.
             """)
 
-    @Argument(help: "The path of the source or the destination, or its name in the configuration.")
+    @Argument(help: "The path or URL of the source or the destination, or its name in the configuration.")
     var name: ArgumentBytes
 
     @Flag(name: .long, help: "Agree without being asked.")
@@ -21,9 +22,16 @@ struct AcceptCommand: AsyncParsableCommand {
 
     @OptionGroup var state: AgentOptions
 
+    @OptionGroup var bucket: BucketOptions
+
     func run() async throws {
         let directory = try state.directory()
-        let acceptance = try Acceptance(of: try state.paths(of: [name])[0], in: directory)
+        let (options, agent) = (bucket, state)
+        let open: @Sendable ([UInt8]) throws(SafeBackupError) -> BucketBackup = { (url) throws(SafeBackupError) in
+            try options.open(url, of: agent)
+        }
+        let known = try state.bucketURL(named: name) ?? state.paths(of: [name])[0]
+        let acceptance = try await Acceptance.look(of: known, in: directory, bucket: open)
         for line in acceptance.lines { Console.print(line) }
         guard acceptance.isPossible else {
             if acceptance.isStillHeld { throw ExitCode(4) }
@@ -35,7 +43,8 @@ struct AcceptCommand: AsyncParsableCommand {
         }
         try Console.show(
             try await RequestVerb.ask(
-                "accept", [acceptance.path, Array(acceptance.token.utf8)], in: directory, within: .seconds(300)))
+                "accept", [acceptance.path, Array(acceptance.token.utf8)], in: directory, within: .seconds(300),
+                bucket: open))
     }
 
     private func isAgreed() throws -> Bool {

@@ -112,6 +112,58 @@ extension EndToEnd {
             #expect(program.ending == .exit(4), "\(program.outputText)")
         }
 
+        @Test("A bucket that lost its mark goes on when a person says so, and one that was emptied is filled again")
+        func accept() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a", "one\n")
+            let file = try configure(bench, server)
+            try await saveOnce(bench, file)
+            func accept(_ arguments: FilePath...) async throws -> Program {
+                try await bench.run(["accept", "--config", file] + arguments)
+            }
+            var program = try await accept("d")
+            #expect(
+                program.ending == .exit(0) && program.outputText.contains("nothing to accept"), "\(program.errorTail)")
+            let mark = "home/.safebackup/destination.json"
+            let former = try #require(content(server, mark))
+            // With an agent: it is held, and goes on.
+            for (spoiled, text) in [(nil, "two\n"), ("{\"layout\": 1, \"id\"", "three\n")] as [(String?, String)] {
+                server.uproot(mark)
+                if let spoiled { server.plant(mark, Array(spoiled.utf8)) }
+                server.forgetRequests()
+                try bench.write("b", text)
+                let agent = try bench.spawn(["run", "--config", file])
+                let isHeld = try await eventually { agent.errorText.contains("is held") || agent.poll() != nil }
+                #expect(isHeld && agent.poll() == nil, "\(agent.errorTail)")
+                program = try await accept("s3://bucket/home")
+                #expect(program.ending == .exit(4), "\(program.errorTail)")
+                #expect(program.outputText.contains("By its catalogue copy it is the one"), "\(program.outputText)")
+                program = try await accept("s3://bucket/home/", "--yes")
+                #expect(program.ending == .exit(0), "\(program.errorTail)")
+                #expect(try await eventually { self.content(server, "home/b") == text }, "\(agent.errorTail)")
+                try await bench.stop(agent)
+                #expect(content(server, mark) == former)
+                // What is there is not sent again.
+                let again = server.requests.filter { $0.operation == .putObject && $0.key == Array("home/a".utf8) }
+                #expect(again.isEmpty)
+            }
+            // Without one.
+            for key in server.objects.keys { server.uproot(key) }
+            program = try await bench.run(["run", "--config", file, "--once"])
+            #expect(program.ending == .exit(4), "\(program.errorTail)")
+            program = try await accept("d", "--yes")
+            #expect(program.ending == .exit(0) && program.outputText.contains("was emptied"), "\(program.errorTail)")
+            try await saveOnce(bench, file)
+            #expect(content(server, "home/a") == "one\n" && content(server, mark) != former)
+            try await expectRestored(bench, ["--config", file, "--from", "d"], "back")
+            // Objects, and nothing that tells whose they are.
+            for key in server.objects.keys where key.contains("/.safebackup/") { server.uproot(key) }
+            program = try await accept("d", "--yes")
+            #expect(program.ending == .exit(4), "\(program.errorTail)")
+            #expect(program.outputText.contains("no catalogue copy that tells whose they are"), "\(program.outputText)")
+            #expect(server.object(mark) == nil)
+        }
+
         @Test("A bucket is read by itself, and compared with its catalogue copy; nothing is written")
         func verifyAlone() async throws {
             let (bench, server) = (try Bench(), try FakeS3.start())

@@ -8,7 +8,8 @@ import SystemPackage
 
 /// A backup in a bucket, for a verb that only reads, on a thread of its own: each call blocks.
 package final class BucketBackup: Sendable {
-    private let destination: S3Destination
+    /// Only while this lives.
+    let destination: S3Destination
     private let io: ThreadExecutor
     /// A directory of ours, removed at the end.
     private let scratch: FilePath

@@ -83,7 +83,7 @@ package struct Verification: Sendable {
                     report.leftOut.append("Nothing is saved there any more, and it was left out: \(error.message)")
                     continue
                 }
-                if error.isHolding || error.disposition == .auth { report.isHeld = true }
+                if error.holdsDestination { report.isHeld = true }
                 report.failures.append(error.message)
                 if part.isWhole { await noteFailure(part, error, &report) }
             }

@@ -105,6 +105,23 @@ extension S3Destination {
         }
     }
 
+    /// A sentinel is there that something has damaged, as against one of a newer release.
+    package func hasDamagedSentinel() async throws(SafeBackupError) -> Bool {
+        let found = try await store.bytes(of: try keys.key(KeySpace.sentinel), limit: Self.sentinelLimit)
+        return found.map { Sentinel.isDamaged($0.bytes) } ?? false
+    }
+
+    /// Writes the sentinel anew where it is lost or damaged; copies stay as they are.
+    /// - Throws: `destinationTaken` where there is another one.
+    package func repair(id: String, sources: [SentinelSource]) async throws(SafeBackupError) {
+        if try await !hasDamagedSentinel(), let found = try await readSentinel() {
+            if found.id == id { return }
+            throw taken("is a destination already (\(printable(found.id.utf8)))")
+        }
+        let sentinel = Sentinel(id: id, sources: sources, capabilities: Capabilities(nameLimit: KeySpace.keyLimit))
+        try await write(sentinel, onlyIfAbsent: false)
+    }
+
     private func write(_ sentinel: Sentinel, onlyIfAbsent: Bool) async throws(SafeBackupError) {
         _ = try await store.put(
             try keys.key(KeySpace.sentinel), .bytes(try sentinel.encoded()),
