@@ -83,9 +83,15 @@ package struct RestorePlan: Sendable {
         return try restore(by: selection, backup: backup, notes: notes)
     }
 
-    /// From a bucket alone, on this or any other machine.
+    /// From a bucket alone, on this or any other machine: by its catalogue copy, else as its objects lie there.
     package func run(from bucket: BucketBackup) throws(SafeBackupError) -> Result {
-        let (selection, notes) = try CatalogueSelection.inBucket(bucket, zone: zone)
+        let (selection, notes): (CatalogueSelection, [String])
+        do throws(SafeBackupError) {
+            (selection, notes) = try CatalogueSelection.inBucket(bucket, zone: zone)
+        } catch {
+            guard error.code == .destinationMissing || error.code == .sentinelMissing else { throw error }
+            return try restorePlain(bucket, without: error)
+        }
         let backup = try CatalogueSelection.openBackup(bucket.nothing)
         return try restore(by: selection, backup: backup, bucket: bucket, notes: notes)
     }

@@ -112,6 +112,53 @@ extension EndToEnd {
             #expect(program.ending == .exit(4), "\(program.outputText)")
         }
 
+        @Test("A bucket without a catalogue copy gives back what lies in it; one without objects says so")
+        func restoreWithoutCatalogue() async throws {
+            let (bench, server) = (try Bench(), try FakeS3.start())
+            try bench.write("a.txt", "one\n")
+            try bench.write("deep/er/b.txt", "two\n")
+            try command(["ln", "-s", "a.txt", bench.at("link")])
+            try command(["mkdir", bench.at("empty")])
+            try command(["chmod", "640", bench.at("a.txt")])
+            let file = try configure(bench, server)
+            try await saveOnce(bench, file)
+            try command(["rm", "-r", bench.state])
+            for key in server.objects.keys where key.contains("/.safebackup/catalogue/") { server.uproot(key) }
+            server.plant("home/theirs", Array("three\n".utf8))
+            func restore(_ path: FilePath, _ name: String, _ arguments: FilePath...) async throws -> Program {
+                try await bench.run(
+                    ["restore", path, "--config", file, "--from", "d", "--to", bench.root.appending(name)] + arguments)
+            }
+            for hasMark in [true, false] {
+                if !hasMark { server.uproot("home/.safebackup/destination.json") }
+                let back = bench.root.appending("back\(hasMark)")
+                var program = try await restore(".", "back\(hasMark)")
+                #expect(program.ending == .exit(0), "\(program.errorTail)")
+                #expect(program.errorText.contains("as they lie in the bucket"), "\(program.errorTail)")
+                #expect(program.outputText.contains("Restored 3 files"), "\(program.outputText)")
+                try command(["rm", back.appending("theirs")])
+                let differences = try Tree(bench.source).differences(in: try Tree(back)) { path in
+                    !["", ".", "deep", "deep/er"].contains(path.description)
+                }
+                #expect(differences.isEmpty, "\(differences.prefix(10))")
+                program = try await restore("deep", "part\(hasMark)")
+                #expect(program.ending == .exit(0) && program.outputText.contains("Restored 1 file "))
+                program = try await restore("nothing", "none\(hasMark)")
+                #expect(program.ending != .exit(0), "\(program.outputText)")
+                program = try await restore(".", "then\(hasMark)", "--at", "2020-01-01")
+                #expect(program.ending == .exit(2), "\(program.errorTail)")
+                #expect(program.errorText.contains("without --at everything"), "\(program.errorTail)")
+            }
+            // What its own digest tells is not what it is.
+            server.plant(
+                "home/a.txt", Array("ONE\n".utf8), headers: try #require(server.object("home/a.txt")).headers)
+            var program = try await restore("a.txt", "damaged")
+            #expect(program.ending == .exit(3), "\(program.errorTail)")
+            for key in server.objects.keys { server.uproot(key) }
+            program = try await restore(".", "nobody")
+            #expect(program.ending != .exit(0) && program.errorText.contains("holds no backup"), "\(program.errorTail)")
+        }
+
         @Test("A bucket that lost its mark goes on when a person says so, and one that was emptied is filled again")
         func accept() async throws {
             let (bench, server) = (try Bench(), try FakeS3.start())

@@ -52,11 +52,35 @@ package final class BucketBackup: Sendable {
         return try blocking { () async throws(SafeBackupError) in try await destination.read(location) }
     }
 
+    /// How much is downloaded before it is looked at: it lies on this machine's disk meanwhile.
+    private static let portion: Int64 = 256 << 20
+
+    /// What may be downloaded together; something larger comes alone.
+    static func portions<Item>(of items: [Item], size: (Item) -> Int64) -> [[Item]] {
+        var portions: [[Item]] = []
+        var bytes: Int64 = 0
+        for item in items {
+            bytes += size(item)
+            if portions.isEmpty || bytes > portion {
+                portions.append([])
+                bytes = size(item)
+            }
+            portions[portions.count - 1].append(item)
+        }
+        return portions
+    }
+
     /// What lies under each location, in their order. All of it is on this machine's disk at the same time.
     /// - Throws: what keeps the bucket from being read.
     func contents(of locations: [RelativePath]) throws(SafeBackupError) -> [ObjectReading] {
         let destination = destination
         return try blocking { () async throws(SafeBackupError) in try await destination.contents(of: locations) }
+    }
+
+    /// As of `S3Destination.directory`.
+    func directory(at location: RelativePath) throws(SafeBackupError) -> CopyMetadata? {
+        let destination = destination
+        return try blocking { () async throws(SafeBackupError) in try await destination.directory(at: location) }
     }
 
     /// As of `S3Destination.objects`.

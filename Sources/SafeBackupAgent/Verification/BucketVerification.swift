@@ -141,7 +141,9 @@ package struct BucketVerification {
         repeat {
             let page = try bucket.objects(below: location, after: next)
             for object in page.objects
-            where !KeySpace.isReserved(object.location) || object.location.isWithin(KeySpace.versions) {
+            where !object.isDirectory
+                && (!KeySpace.isReserved(object.location) || object.location.isWithin(KeySpace.versions))
+            {
                 try meet(object, counts)
             }
             next = page.next

@@ -72,23 +72,12 @@ struct ObjectContent: Sendable {
 }
 
 extension BucketBackup {
-    /// How much is downloaded before it is compared: it lies on this machine's disk meanwhile. A larger object comes alone.
-    private static let portion: Int64 = 256 << 20
-
     /// Reads copies and compares them; of one that has another content, that as well.
     func read(
         _ copies: [CopyRecord]
     ) throws(SafeBackupError) -> [(finding: CopyReader.Finding, found: ObjectContent?)] {
         var results: [(finding: CopyReader.Finding, found: ObjectContent?)] = []
-        var rest = copies[...]
-        while let first = rest.first {
-            var (count, bytes) = (1, first.size)
-            while count < rest.count, bytes + rest[rest.startIndex + count].size <= Self.portion {
-                bytes += rest[rest.startIndex + count].size
-                count += 1
-            }
-            let part = Array(rest.prefix(count))
-            rest = rest.dropFirst(count)
+        for part in Self.portions(of: copies, size: \.size) {
             for (copy, reading) in zip(part, try contents(of: part.map(\.location))) {
                 switch reading {
                 case .missing: results.append((.faulty(CopyFault(kind: .missing)), nil))

@@ -17,6 +17,12 @@ package enum ObjectReading: Sendable {
 package struct StoredObject: Sendable, Hashable {
     package var location: RelativePath
     package var size: Int64
+    /// It stands for a directory, and has no content.
+    package var isDirectory: Bool
+
+    package init(location: RelativePath, size: Int64, isDirectory: Bool) {
+        (self.location, self.size, self.isDirectory) = (location, size, isDirectory)
+    }
 }
 
 /// Reading what is stored, for those who restore and verify.
@@ -67,7 +73,13 @@ extension S3Destination {
             file, size: head.size, CopyMetadata(head.metadata, modified: head.modifiedAt), modifiedAt: head.modifiedAt)
     }
 
-    /// Objects below a location, in the order of their keys, without those that stand for directories.
+    /// What the object of an empty directory says of itself; `nil`: it is not there.
+    package func directory(at location: RelativePath) async throws(SafeBackupError) -> CopyMetadata? {
+        let head = try await store.head(try keys.key(location, isDirectory: true), version: nil)
+        return head.map { CopyMetadata($0.metadata, modified: $0.modifiedAt) }
+    }
+
+    /// Objects below a location, in the order of their keys.
     /// - Parameter after: the `next` of the page before.
     package func objects(
         below location: RelativePath, after: String?
@@ -76,8 +88,9 @@ extension S3Destination {
         let page = try await store.list(below: prefix, after: after)
         var objects: [StoredObject] = []
         for object in page.objects {
-            guard let place = keys.location(of: object.key), !place.isDirectory else { continue }
-            objects.append(StoredObject(location: place.location, size: object.size))
+            guard let place = keys.location(of: object.key) else { continue }
+            objects.append(
+                StoredObject(location: place.location, size: object.size, isDirectory: place.isDirectory))
         }
         return (objects, page.next)
     }
