@@ -24,6 +24,8 @@ struct CatalogueKeeper: Sendable {
     let logger: Logger
     /// What the last copy took, with its flush.
     let cost = Shared<Duration?>(nil)
+    /// The last copy tells of everything.
+    private let isCurrent = Shared(false)
     /// There are catalogue copies that are not this state's.
     private let hasOthers = Shared(false)
 
@@ -42,6 +44,11 @@ struct CatalogueKeeper: Sendable {
     /// costs more than a hundredth of the time.
     private static let (quietInterval, quietTime, costFactor) = (Duration.seconds(300), Duration.seconds(60), 100)
 
+    /// How often it is looked whether something changed, and whether a copy is due: at rest the processor sleeps.
+    private static let (lookInterval, restInterval, rest) = (
+        Duration.seconds(1), Duration.seconds(5), Duration.seconds(60)
+    )
+
     func run(stop: StopSignal) async throws(SafeBackupError) {
         try await Vitals.loop("catalogue copies") { () throws(SafeBackupError) in try await keep(until: stop) }
     }
@@ -51,12 +58,15 @@ struct CatalogueKeeper: Sendable {
         stop.onRequest { wake.signal() }
         var (seen, since) = (Int64?.none, ContinuousClock.now)
         let began = since
+        var looked = since
         while !stop.isRequested {
-            await wake.wait(atMost: .seconds(1))
+            await wake.wait(atMost: isCurrent.value ? Self.restInterval : Self.lookInterval)
             if stop.isRequested { return }
             do throws(SafeBackupError) {
                 let newest = try await state.durably { (store) throws(SafeBackupError) in try store.newestSequence() }
                 let now = ContinuousClock.now
+                if newest == seen && isCurrent.value && now - looked < Self.rest { continue }
+                looked = now
                 if newest != seen { (seen, since) = (newest, now) }
                 let isQuiet = now - since >= Self.quietTime
                 let quietInterval = max(Self.quietInterval, (cost.value ?? .zero) * Self.costFactor)
@@ -98,6 +108,7 @@ struct CatalogueKeeper: Sendable {
     func behind(
         allowsPartial: Bool
     ) async throws(SafeBackupError) -> (record: DestinationRecord, isFullySaved: Bool)? {
+        isCurrent.set(false)
         let (destination, sources) = (unit.id, sources)
         let (record, isFullySaved, newest, isAny) = try await state.durably { (store) throws(SafeBackupError) in
             (
@@ -108,7 +119,10 @@ struct CatalogueKeeper: Sendable {
         }
         guard let record, isFullySaved || isAny else { return nil }
         if !isFullySaved && record.catalogueExportedAt == nil && hasOthers.value { return nil }
-        if let exported = record.catalogueSequence, exported >= newest { return nil }
+        if let exported = record.catalogueSequence, exported >= newest {
+            isCurrent.set(true)
+            return nil
+        }
         return (record, isFullySaved)
     }
 

@@ -23,6 +23,9 @@ struct RequestDesk: Sendable {
     /// Called when something was done that the units must know of.
     let changed: @Sendable (RequestWork.Effect) -> Void
 
+    /// How often it is looked whether the database is still the one that was opened.
+    private static let identityInterval = Duration.seconds(2)
+
     func run() async throws(SafeBackupError) {
         try await Vitals.loop("requests") { () throws(SafeBackupError) in try await answerUntilStopped() }
     }
@@ -32,12 +35,15 @@ struct RequestDesk: Sendable {
         stop.onRequest { wake.signal() }
         var seen: Int64?
         let opened = await databaseIdentity()
+        var looked = ContinuousClock.now
         while !stop.isRequested {
-            if await databaseIdentity() != opened {
+            let now = ContinuousClock.now
+            if now - looked >= Self.identityInterval, await databaseIdentity() != opened {
                 throw SafeBackupError(
                     .stateDamaged, "The state database was removed or replaced while the agent used it",
                     disposition: .permanent)
             }
+            if now - looked >= Self.identityInterval { looked = now }
             let version = try await state.durably { (store) throws(SafeBackupError) in try store.dataVersion() }
             if version != seen {
                 try await answerAll()
