@@ -107,6 +107,13 @@ extension EndToEnd {
             #expect(content(server, "home/a") == "one\n" && content(server, "home/d/b") == "two\n")
             program = try await verify()
             #expect(program.ending == .exit(0), "\(program.outputText)")
+            // One object that the server cannot give keeps nobody from reading the others.
+            server.faults.add(.internalError, on: .getObject, key: "home/c", times: nil)
+            program = try await verify()
+            #expect(program.ending == .exit(3), "\(program.errorTail)")
+            #expect(program.outputText.contains("The stored copy c cannot be read"), "\(program.outputText)")
+            #expect(program.outputText.contains("3 copies read"), "\(program.outputText)")
+            server.faults.removeAll()
             _ = try configure(bench, server, secret: "Zq9-nobody-knows")
             program = try await verify()
             #expect(program.ending == .exit(4), "\(program.outputText)")

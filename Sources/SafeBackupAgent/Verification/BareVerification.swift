@@ -151,7 +151,7 @@ package struct BareVerification: Sendable {
             switch try finding(copy) {
             case .sound: noteSound(copy)
             case .forbidden(let reason):
-                report.note(unverified: "The stored copy \(copy.location) may not be read: \(reason)")
+                report.note(unverified: "The stored copy \(copy.location) cannot be read: \(reason)")
             case .faulty(let fault):
                 let suspect = Suspect(copy: copy, fault: fault)
                 if fault.kind == .unreadable || count >= BareVerification.searchLimit { return try settle(suspect) }

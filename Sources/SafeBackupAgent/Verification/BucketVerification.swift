@@ -103,7 +103,7 @@ package struct BucketVerification {
             switch result.finding {
             case .sound: noteSound(copy)
             case .forbidden(let reason):
-                report.note(unverified: "The stored copy \(copy.location) may not be read: \(reason)")
+                report.note(unverified: "The stored copy \(copy.location) cannot be read: \(reason)")
             case .faulty(let fault):
                 let isReplaced = result.found.map(isNewer) ?? false
                 let suspect = Suspect(copy: copy, fault: fault.kind, isReplaced: isReplaced)
@@ -155,6 +155,8 @@ package struct BucketVerification {
         // What took a copy's place may be another copy.
         if isKnown && !replaced.contains(object.location) { return }
         if try isFound(object) || isKnown || !counts { return }
+        // Some servers take the slash from the name of a directory's object.
+        if object.size == 0, try bucket.content(at: object.location)?.kind == .directory { return }
         report.note(notKnown: object.location)
     }
 

@@ -27,7 +27,7 @@ enum CopyPlace: Sendable {
     /// Proves that it still is the destination that the state knows.
     func check(_ record: DestinationRecord) throws(SafeBackupError) {
         guard case .bucket(let bucket) = self else { return try VerifiedDestination.check(record) }
-        guard let known = record.sentinel, try bucket.identifier() == known else {
+        guard try bucket.identifier() == record.sentinel, record.sentinel != nil else {
             throw SafeBackupError(
                 .sentinelMissing,
                 "\(printable(record.location)) does not hold the backup that this state knows, or these keys may not read "

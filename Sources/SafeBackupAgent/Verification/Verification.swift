@@ -229,7 +229,7 @@ package struct Verification: Sendable {
                     note(copy) { ($0.copies, $0.bytes) = ($0.copies + 1, $0.bytes + copy.size) }
                     if copy.isDamaged { sound.append(copy.id) }
                 case .forbidden(let reason):
-                    report.note(unverified: "The stored copy \(copy.location) may not be read: \(reason)")
+                    report.note(unverified: "The stored copy \(copy.location) cannot be read: \(reason)")
                     note(copy) { $0.unverified += 1 }
                 case .faulty: suspects.append(Found(copy: copy, finding: finding))
                 }

@@ -93,7 +93,7 @@ extension S3Destination {
     }
 
     /// `nil`: there is none, or it may not be read, which is remembered.
-    private func readSentinel() async throws(SafeBackupError) -> Sentinel? {
+    func readSentinel() async throws(SafeBackupError) -> Sentinel? {
         do throws(SafeBackupError) {
             let found = try await store.bytes(of: try keys.key(KeySpace.sentinel), limit: Self.sentinelLimit)
             learn { $0.isBlind = false }

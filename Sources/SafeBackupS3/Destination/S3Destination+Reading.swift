@@ -9,7 +9,7 @@ package enum ObjectReading: Sendable {
     case missing
     /// It came twice with other bytes than its checksum tells.
     case damaged
-    /// The server has it, and does not give it; why.
+    /// The server does not give it, though it gives others; why.
     case refused(SafeBackupError)
 }
 
@@ -62,6 +62,8 @@ extension S3Destination {
         } catch {
             if error.code == .damaged { return .damaged }
             if error.isRefusal || error.disposition == .permanent { return .refused(error) }
+            // Where the server gives another object, the trouble is this one's alone.
+            if !error.isOfBucket, try await readSentinel() != nil { return .refused(error) }
             throw error
         }
     }
